@@ -79,36 +79,36 @@ def command(
     except Exception as error:
         print(f"failed ({failure_kind(error)}): {type(error).__name__}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    found = result(cell, out)
-    print(as_text(found)) if as_json else Console().print(table(found))
+    trained = result(cell, out)
+    print(as_text(trained)) if as_json else Console().print(table(trained))
     if not as_json:
-        print("\n".join(f"{name}: {path}" for name, path in found.tables.items()))
+        print("\n".join(f"{name}: {path}" for name, path in trained.tables.items()))
 
 
-def as_text(found: Result) -> str:
+def as_text(trained: Result) -> str:
     """Return the whole result as JSON text."""
-    cell = found.cell
+    cell = trained.cell
     return json.dumps(
         {
             "arm": cell.label,
             "seed": cell.seed,
             "profile": cell.profile.name,
             "cell_hash": cell.hash,
-            "numbers": dict(found.numbers),
-            "parameters": found.parameters,
-            "files": {name: str(path) for name, path in found.files.items()},
+            "numbers": dict(trained.numbers),
+            "parameters": trained.parameters,
+            "files": {name: str(path) for name, path in trained.files.items()},
         },
         indent=1,
     )
 
 
-def table(found: Result) -> Table:
+def table(trained: Result) -> Table:
     """Return a table of the numbers in `NUMBERS`."""
-    cell = found.cell
+    cell = trained.cell
     rows = Table("number", "value", "what it is", title=f"{cell.name} on {cell.profile.name}", title_justify="left")
-    for name, words in NUMBERS.items():
-        if name in found.numbers:
-            rows.add_row(name, f"{found.numbers[name]:.3f}", words)
+    for name, description in NUMBERS.items():
+        if name in trained.numbers:
+            rows.add_row(name, f"{trained.numbers[name]:.3f}", description)
     return rows
 
 

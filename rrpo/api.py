@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def make_cell(
     if seed < 0:
         raise InputError("the seed is negative", got=seed, fix="give a seed of 0 or more")
     cell = Cell(label=label, arm=config, seed=seed, profile=size)
-    check_used(size, settings or {}, lambda other: dataclasses.replace(cell, profile=other).all_stages)
+    check_used(size, settings or {}, lambda candidate: dataclasses.replace(cell, profile=candidate).all_stages)
     return dataclasses.replace(cell, profile=changed(size, settings or {}))
 
 
@@ -110,14 +110,10 @@ def build(cell: Cell, store: Path, device: str, report: Report) -> None:
     missing = missing_below(list(cell.stages.values()), store)
     if not missing:
         return
-    where = _resolve_device(device)
-    with _limit_threads(where):
+    resolved = _resolve_device(device)
+    with _limit_threads(resolved):
         for stage in missing:
-
-            def tell(done: int, total: int, stage: Stage = stage) -> None:
-                report(stage, done, total)
-
-            materialise(stage, store, Context(device=where, report=tell))
+            materialise(stage, store, Context(device=resolved, report=partial(report, stage)))
 
 
 def result(cell: Cell, store: Path) -> Result:

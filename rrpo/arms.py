@@ -42,7 +42,7 @@ def arm(name: str) -> ArmConfig:
     """
     if name in ARMS:
         return ARMS[name]
-    parts = [part for given in name.split("_") for part in (papers() if given == RRPO else [given])]
+    parts = [part for word in name.split("_") for part in (papers() if word == RRPO else [word])]
     if set(parts) <= set(REGULARIZERS) and name_of(parts) == name:
         return ArmConfig(regularizers=regularizers(parts))
     known = f"one of {', '.join(ARMS)}, or regularizers from {', '.join(REGULARIZERS)} joined by _ in this order"
@@ -55,20 +55,20 @@ def arm(name: str) -> ArmConfig:
 
 def papers() -> list[str]:
     """Return the names of RRPO's own regularizers."""
-    return [name for name, found in REGULARIZERS.items() if found.paper]
+    return [name for name, regularizer in REGULARIZERS.items() if regularizer.paper]
 
 
 def name_of(parts: Iterable[str]) -> str:
     """Return the name of the arm with exactly these regularizers: ``diffro``, ``ls``, ..., ``ls_eam``, ..., ``rrpo``,
     ``rrpo_x``."""
-    on = set(parts)
-    chosen = [name for name in REGULARIZERS if name in on]
-    if papers() and on >= set(papers()):
+    active = set(parts)
+    chosen = [name for name in REGULARIZERS if name in active]
+    if papers() and active >= set(papers()):
         chosen = [RRPO, *(name for name in chosen if name not in papers())]
     return "_".join(chosen) or BASE
 
 
 def regularizers(parts: Iterable[str]) -> RegularizerConfig:
     """Return a config with the named regularizers at their declared strengths and the others at identity (same code path)."""
-    on = set(parts)
-    return configured({name: r.on_values if name in on else r.off_values for name, r in REGULARIZERS.items()})
+    active = set(parts)
+    return configured({name: r.on_values if name in active else r.off_values for name, r in REGULARIZERS.items()})

@@ -98,24 +98,24 @@ def options_of(kind: type) -> Callable[[Command], Command]:
     A field is declared by `option`, or by an annotation with ``typer.Option``, such as `Set`.
     """
     docs, hints = field_docs(kind), get_type_hints(kind, include_extras=True)
-    own = inspect.get_annotations(kind)
+    declared = inspect.get_annotations(kind)
 
     def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
         annotation = hints[field.name]
-        if about := field.metadata:
-            text = docs[field.name] + (f" One of: {', '.join(about['among'])}." if about["among"] else "")
-            flag = about["flag"] or f"--{field.name.replace('_', '-')}"
-            named = {"metavar": about["metavar"], "rich_help_panel": about["panel"]}
-            annotation = Annotated[annotation, typer.Option(flag, help=text, **named)]
+        if metadata := field.metadata:
+            text = docs[field.name] + (f" One of: {', '.join(metadata['among'])}." if metadata["among"] else "")
+            flag = metadata["flag"] or f"--{field.name.replace('_', '-')}"
+            display = {"metavar": metadata["metavar"], "rich_help_panel": metadata["panel"]}
+            annotation = Annotated[annotation, typer.Option(flag, help=text, **display)]
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     def extend(command: Command) -> Command:
         parameters = [
-            parameter(field) for field in sorted(dataclasses.fields(kind), key=lambda one: one.name not in own)
+            parameter(field) for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in declared)
         ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {field.name: field.annotation for field in parameters}
         return command
 
     return extend
@@ -126,8 +126,8 @@ def field_docs(kind: type) -> dict[str, str]:
     fields are included."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
-    found = {name: doc for base in kind.__bases__ if base is not object for name, doc in field_docs(base).items()}
-    return found | {
+    inherited = {name: doc for base in kind.__bases__ if base is not object for name, doc in field_docs(base).items()}
+    return inherited | {
         ast.unparse(field.target): " ".join(str(doc.value.value).split())
         for field, doc in zip(tree.body, tree.body[1:], strict=False)
         if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)

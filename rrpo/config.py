@@ -65,9 +65,9 @@ RM_DATA = ("biased", "oracle")
 def _checked(config: Any, **allowed: tuple[bool, str]) -> None:
     """Raise ValueError for the first value that is not allowed. Convert integers to floats in float fields, so that equal configs
     have equal keys."""
-    for name, (holds, what) in allowed.items():
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(config, name)!r}")
+    for name, (valid, requirement) in allowed.items():
+        if not valid:
+            raise ValueError(f"{name} must be {requirement}, got {getattr(config, name)!r}")
     for f in fields(config):
         value = getattr(config, f.name)
         if str(f.type).startswith("float") and type(value) is int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,15 @@ def described(value: Any) -> Any:
     return _form(value, with_off=True)
 
 
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path, below ``path``, and the value of each leaf of nested mappings, such as a `described` config."""
+    if isinstance(tree, Mapping):
+        for name, child in tree.items():
+            yield from leaves(child, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, tree
+
+
 def content_hash(value: Any) -> str:
     """Return 32 hex digits: a hash of the canonical form."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
@@ -78,5 +87,5 @@ def _form(value: Any, *, with_off: bool) -> Any:
 @cache
 def _identity_fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     """Return the names of a config class's identity fields, each with its off value."""
-    kept = (f for f in dataclasses.fields(kind) if f.metadata.get("identity", True))
-    return tuple((f.name, f.metadata.get("off", NEVER_OFF)) for f in kept)
+    fields = (field for field in dataclasses.fields(kind) if field.metadata.get("identity", True))
+    return tuple((field.name, field.metadata.get("off", NEVER_OFF)) for field in fields)

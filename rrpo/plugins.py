@@ -73,8 +73,8 @@ class Search(NamedTuple):
 
 def searched(default: T, *values: T, log: bool = False) -> T:
     """Return a field for a dataclass in an `OptionRegistry` that the study ``tune-arm`` searches; for ``values`` see `Search`."""
-    found: T = dataclasses.field(default=default, metadata={"search": Search(values, log)})  # type: ignore[arg-type]
-    return found
+    field: T = dataclasses.field(default=default, metadata={"search": Search(values, log)})  # type: ignore[arg-type]
+    return field
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -99,8 +99,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
-            what = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
-            raise PluginError(what, got=repr(name), fix="choose another name")
+            message = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
+            raise PluginError(message, got=repr(name), fix="choose another name")
         self._items[name] = item
         self._sources[name] = _sources[-1] if _sources else ""
         return item
@@ -133,8 +133,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
-            what = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
-            raise PluginError(what, got=name, fix="use one of them, or load your own with --plugin FILE")
+            message = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
+            raise PluginError(message, got=name, fix="use one of them, or load your own with --plugin FILE")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
@@ -156,7 +156,7 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
         Raises:
             PluginError: There is no such name or option, or a value has the wrong type or is out of range.
         """
-        return super().choice(name, **canonical(self._made(name, options)))
+        return super().choice(name, **canonical(self._create(name, options)))
 
     def create(self, choice: Choice) -> T:
         """Create the component that was chosen.
@@ -165,13 +165,13 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
             PluginError: As for `choice` and `chosen`.
         """
         self.chosen(choice)
-        return self._made(choice.name, dict(choice.options))
+        return self._create(choice.name, dict(choice.options))
 
     def searched(self, choice: Choice) -> dict[str, Search]:
         """Return the search spaces of a choice's options, for those that are searched."""
         return {f.name: f.metadata["search"] for f in fields(self[choice.name]) if "search" in f.metadata}  # type: ignore[arg-type]
 
-    def _made(self, name: str, options: Mapping[str, Any]) -> T:
+    def _create(self, name: str, options: Mapping[str, Any]) -> T:
         kind, values = self[name], dict(options)
         hints = get_type_hints(kind)
         known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
@@ -182,13 +182,15 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
             if hints[field] is float and type(value) is int:
                 values[field] = float(value)
             elif type(value) is not hints[field]:
-                what = f"an option of the {self.kind} {name!r} has the wrong type"
-                raise PluginError(what, got=f"{field} = {value!r}", fix=f"give a value of type {hints[field].__name__}")
+                message = f"an option of the {self.kind} {name!r} has the wrong type"
+                raise PluginError(
+                    message, got=f"{field} = {value!r}", fix=f"give a value of type {hints[field].__name__}"
+                )
         try:
             return kind(**values)
         except (TypeError, ValueError) as error:
-            what, got = f"invalid options of the {self.kind} {name!r}: {error}", dict(options) or "no options"
-            raise PluginError(what, got=got, fix="give valid values") from error
+            message, got = f"invalid options of the {self.kind} {name!r}: {error}", dict(options) or "no options"
+            raise PluginError(message, got=got, fix="give valid values") from error
 
 
 def use(paths: Sequence[Path | str]) -> None:
@@ -199,10 +201,10 @@ def use(paths: Sequence[Path | str]) -> None:
     """
     known = files()
     for path in paths:
-        found = Path(path).resolve()
-        load(found)
-        if str(found) not in known:
-            known.append(str(found))
+        resolved = Path(path).resolve()
+        load(resolved)
+        if str(resolved) not in known:
+            known.append(str(resolved))
     if known:
         os.environ[VARIABLE] = os.pathsep.join(known)
 
@@ -214,8 +216,8 @@ def load_all() -> None:
     for point in entry_points(group=GROUP):
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
-            what = f"the installed plugin {point.name!r} refers to a module that does not exist"
-            raise PluginError(what, got=point.module, fix="reinstall its package, or remove it")
+            message = f"the installed plugin {point.name!r} refers to a module that does not exist"
+            raise PluginError(message, got=point.module, fix="reinstall its package, or remove it")
         load(Path(spec.origin), module=point.module)
 
 
@@ -245,8 +247,8 @@ def load(path: Path, module: str | None = None) -> str:
     try:
         _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
     except Exception as error:
-        what = f"importing the plugin {path} failed"
-        raise PluginError(what, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
+        message = f"importing the plugin {path} failed"
+        raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source
@@ -257,11 +259,11 @@ def _import(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
-        spec.loader.exec_module(found)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    return found
+    return module

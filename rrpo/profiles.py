@@ -139,8 +139,8 @@ class Profile:
     @property
     def emotions(self) -> tuple[str, ...]:
         """Classes of the trained models: those of the user's manifests if there are any, else the renderer's."""
-        brought = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
-        return next(brought, self.world.emotions)
+        own_classes = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
+        return next(own_classes, self.world.emotions)
 
     def __post_init__(self) -> None:
         """Raise ValueError if more prompts are to be sampled than exist."""

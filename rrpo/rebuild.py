@@ -29,7 +29,7 @@ def rebuild(kind: Any, tree: Any) -> Any:
         return kind(**{name: rebuild(hints[name], value) for name, value in tree.items()})
     if origin is tuple:
         inner = arguments[:1] * len(tree) if arguments[1:] == (...,) else arguments
-        return tuple(rebuild(each, item) for each, item in zip(inner, tree, strict=True))
+        return tuple(rebuild(item_kind, item) for item_kind, item in zip(inner, tree, strict=True))
     if origin in (dict, Mapping):
         return {key: rebuild(arguments[1], item) for key, item in tree.items()}
     return kind(tree) if kind in (int, float) and not isinstance(tree, bool) else tree

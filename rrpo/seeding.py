@@ -45,9 +45,9 @@ def bucketed(batches: np.ndarray, lengths: np.ndarray, seed: int, stream: str) -
     Within each group of `BUCKET` successive steps, samples are sorted by ``lengths [n]`` and split into batches again; the
     batches are then ordered randomly, keyed by the group's first step. A sample moves by less than `BUCKET` steps.
     """
-    found = []
-    for first in range(0, len(batches), BUCKET):
-        part = batches[first : first + BUCKET]
-        order = part.ravel()[np.argsort(lengths[part.ravel()], kind="stable")].reshape(part.shape)
-        found.append(order[generator(seed, stream, first).permutation(len(part))])
-    return np.concatenate(found) if found else batches
+    groups = []
+    for start in range(0, len(batches), BUCKET):
+        window = batches[start : start + BUCKET]
+        order = window.ravel()[np.argsort(lengths[window.ravel()], kind="stable")].reshape(window.shape)
+        groups.append(order[generator(seed, stream, start).permutation(len(window))])
+    return np.concatenate(groups) if groups else batches

@@ -30,15 +30,15 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
     Raises:
         InputError: A text has no ``=``, or a key is given twice.
     """
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise InputError("--set takes KEY=VALUE", got=text, fix="for example --set optimize.beta=0.01")
-        if key in found:
-            raise InputError("a setting is given twice", got=f"{key}={found[key]} and {text}", fix="give it once")
-        found[key] = value
-    return found
+        if key in settings:
+            raise InputError("a setting is given twice", got=f"{key}={settings[key]} and {text}", fix="give it once")
+        settings[key] = value
+    return settings
 
 
 def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
@@ -49,8 +49,8 @@ def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
         InputError: A path is unknown (the message suggests similar ones), or a value has the wrong type or is out of range.
     """
     known = _leaves(profile)
-    wanted = {path: _convert(path, given, known) for path, given in values.items()}
-    new = {path: value for path, value in wanted.items() if value != known[path][1]}
+    converted = {path: _convert(path, value, known) for path, value in values.items()}
+    new = {path: value for path, value in converted.items() if value != known[path][1]}
     if not new:
         return profile
     suffix = "+".join(f"{path}={text(value)}" for path, value in sorted(new.items()))
@@ -65,8 +65,8 @@ def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
 def differences(before: Profile, after: Profile) -> dict[str, tuple[str, str]]:
     """Return path -> both values, as text, for the fields in which two profiles differ."""
     old, new = _leaves(before), _leaves(after)
-    both = [path for path in old if path in new]
-    return {path: (text(old[path][1]), text(new[path][1])) for path in both if old[path][1] != new[path][1]}
+    common = [path for path in old if path in new]
+    return {path: (text(old[path][1]), text(new[path][1])) for path in common if old[path][1] != new[path][1]}
 
 
 def check_used(profile: Profile, values: Mapping[str, Any], stages: Callable[[Profile], Iterable[Stage]]) -> None:
@@ -75,9 +75,9 @@ def check_used(profile: Profile, values: Mapping[str, Any], stages: Callable[[Pr
     Raises:
         InputError: A setting changes none of ``stages(profile)``: the arms set that value themselves, or no stage uses it.
     """
-    together = changed(profile, values)
-    keys = {stage.key for stage in stages(together)}
-    for path, (before, after) in differences(profile, together).items():
+    combined = changed(profile, values)
+    keys = {stage.key for stage in stages(combined)}
+    for path, (before, after) in differences(profile, combined).items():
         try:
             without = changed(profile, {name: value for name, value in values.items() if name != path})
         except InputError:  # the other settings are out of range without it, so it has an effect
@@ -99,7 +99,7 @@ def text(value: Any) -> str:
 
 def _leaves(profile: Profile) -> dict[str, tuple[Any, Any]]:
     """Return every path that can be set -> its annotated type and value."""
-    return {path: found for path, *found in _walk(profile, Profile, "") if path != "name"}  # type: ignore[misc]
+    return {path: leaf for path, *leaf in _walk(profile, Profile, "") if path != "name"}  # type: ignore[misc]
 
 
 def _walk(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
@@ -115,39 +115,39 @@ def _walk(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         yield path, kind, value
 
 
-def _convert(path: str, given: Any, known: Mapping[str, tuple[Any, Any]]) -> Any:
+def _convert(path: str, value: Any, known: Mapping[str, tuple[Any, Any]]) -> Any:
     if path not in known:
-        same = [name for name in known if name.rpartition(".")[2] == path.rpartition(".")[2]]
-        near = dict.fromkeys([*get_close_matches(path, known, NEAREST, 0.5), *same])
-        fix = f"nearest: {', '.join(list(near)[:NEAREST])}" if near else "use the name of a field of rrpo.Profile"
+        namesakes = [name for name in known if name.rpartition(".")[2] == path.rpartition(".")[2]]
+        nearest = list(dict.fromkeys([*get_close_matches(path, known, NEAREST, 0.5), *namesakes]))[:NEAREST]
+        fix = f"nearest: {', '.join(nearest)}" if nearest else "use the name of a field of rrpo.Profile"
         raise InputError("there is no setting of that name", got=path, fix=fix)
     kind = known[path][0]
     try:
-        return _parse(kind, given if isinstance(given, str) else text(given))
+        return _parse(kind, value if isinstance(value, str) else text(value))
     except ValueError:
         example = f"for example {path}={text(known[path][1])}, the current value"
         raise InputError(
-            f"{path} takes {_describe(kind)}", got=text(given), fix=f"give {_describe(kind)}, {example}"
+            f"{path} takes {_describe(kind)}", got=text(value), fix=f"give {_describe(kind)}, {example}"
         ) from None
 
 
-def _parse(kind: Any, given: str) -> Any:
+def _parse(kind: Any, value: str) -> Any:
     """Parse a text as a value of an annotated type. Raises ValueError if it is not one."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        if given.lower() == "none":
+        if value.lower() == "none":
             return None
         (kind,) = (argument for argument in arguments if argument is not types.NoneType)
-        return _parse(kind, given)
+        return _parse(kind, value)
     if origin is tuple:
-        return tuple(_parse(arguments[0], part.strip()) for part in given.split(",") if part.strip())
-    if kind is bool and given.lower() in ("true", "false"):
-        return given.lower() == "true"
-    if kind is float and not math.isfinite(float(given)):
-        raise ValueError(given)
+        return tuple(_parse(arguments[0], part.strip()) for part in value.split(",") if part.strip())
+    if kind is bool and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if kind is float and not math.isfinite(float(value)):
+        raise ValueError(value)
     if kind not in (int, float, str):
-        raise ValueError(given)
-    return kind(given)
+        raise ValueError(value)
+    return kind(value)
 
 
 def _describe(kind: Any) -> str:
@@ -164,6 +164,6 @@ def _replace(node: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
     children: dict[str, dict[tuple[str, ...], Any]] = {}
     for (head, *tail), value in values.items():
         children.setdefault(head, {})[tuple(tail)] = value
-    of = node.__getitem__ if isinstance(node, Mapping) else lambda name: getattr(node, name)
-    new = {name: below[()] if () in below else _replace(of(name), below) for name, below in children.items()}
+    get = node.__getitem__ if isinstance(node, Mapping) else lambda name: getattr(node, name)
+    new = {name: below[()] if () in below else _replace(get(name), below) for name, below in children.items()}
     return {**node, **new} if isinstance(node, Mapping) else dataclasses.replace(node, **new)

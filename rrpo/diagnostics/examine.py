@@ -57,7 +57,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     scalars: dict[str, float] = json.loads((inputs["model"] / "scalars.json").read_text())
     names = sorted(name for name in inputs if name != "model")
     for done, name in enumerate(names):
-        speech, p, labels = _answers(model, inputs[name], device)
+        speech, p, labels = _evaluate(model, inputs[name], device)
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
         if name == "rm_valid":
             scalars |= {"rm_ece": calibration_error(p, labels), "rm_confidence": float(p.amax(1).mean())}
@@ -77,13 +77,13 @@ def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, c
     model = load_reward_model(inputs["model"], context.device)
     scalars = {}
     for name in sorted(name for name in inputs if name != "model"):
-        _, p, labels = _answers(model, inputs[name], context.device)
+        _, p, labels = _evaluate(model, inputs[name], context.device)
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
-def _answers(model: RewardModel, folder: Path, device: str) -> tuple[SpeechSet, Tensor, Tensor]:
-    """Return a set as the model hears it, the model's `probabilities` and the labels ``[N]``."""
+def _evaluate(model: RewardModel, folder: Path, device: str) -> tuple[SpeechSet, Tensor, Tensor]:
+    """Return a set in the form that the model takes, the model's `probabilities` and the labels ``[N]``."""
     speech = model.heard(SpeechSet.load(folder))
     return speech, probabilities(model, speech, device), speech.labels(model.emotions)
 
@@ -128,9 +128,9 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
         raise ValueError(f"rm_valid contains {len(set(labels))} emotion(s), but pairs need two; use more utterances")
     rng = generator(config.seed, "examine.pairs")
     hosts = rng.integers(len(labels), size=config.interpolation_pairs)
-    others = np.array([rng.choice(np.flatnonzero(labels != labels[i])) for i in hosts])
+    partners = np.array([rng.choice(np.flatnonzero(labels != labels[i])) for i in hosts])
     F_i, lengths_i = speech.batch(hosts, device)
-    F_j, lengths_j = speech.batch(others, device)
+    F_j, lengths_j = speech.batch(partners, device)
     lengths = torch.minimum(lengths_i, lengths_j)
     T = int(lengths.max())
     mask = valid_mask(lengths, T)
@@ -160,7 +160,7 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     attacks = [(kind, eps) for eps in config.relative_eps for kind in ("fgm", "pgd")]
     hits = dict.fromkeys(attacks, 0.0)
     log_delta, l_emo, l_adv = 0.0, 0.0, 0.0
-    own = Adversarial.of(model.regularizers)
+    adversarial = Adversarial.of(model.regularizers)
     for F, lengths, indices in batches(speech, device):
         target = labels[indices]
         y = functional.one_hot(target, len(model.emotions)).float()
@@ -174,7 +174,7 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
             steps = 1 if kind == "fgm" else config.pgd_steps
             delta = attack(losses, h, mask, eps, steps)
             hits[kind, eps] += float((model.classify(h + delta, mask).argmax(1) == target).sum())
-        delta = own.delta(losses, h, mask)
+        delta = adversarial.delta(losses, h, mask)
         log_delta += float((sample_norm(delta, mask) / sample_norm(h, mask)).clamp(min=1e-12).log10().sum())
         l_emo += float(losses(h).sum())
         l_adv += float(losses(h + delta).sum())
@@ -194,10 +194,10 @@ def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: flo
     the normalized gradient of Eq. 4 and projects back onto the ball.
     """
     radius = eps * sample_norm(h, mask)[:, None, None]
-    pace = Adversarial(adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
+    ascent = Adversarial(adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
     delta = torch.zeros_like(h)
     for _ in range(steps):
-        delta = delta + pace.delta(losses, h + delta, mask)
+        delta = delta + ascent.delta(losses, h + delta, mask)
         norm = sample_norm(delta, mask)[:, None, None].clamp(min=1e-12)
         delta = delta * (radius / norm).clamp(max=1.0)
     return delta

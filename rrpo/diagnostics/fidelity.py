@@ -83,36 +83,36 @@ def gold_of(judge: Judge) -> Opinion:
 def changes(
     policy: TokenPolicy,
     codec: TokenCodec,
-    own: Opinion,
+    reward: Opinion,
     val: Opinion,
     prompts: Prompts,
     rollout: Rollout,
     config: FidelityConfig,
     micro: int | None = None,
 ) -> pd.DataFrame:
-    """Return `TABLE` for swaps in ``rollout``, the policy's answers to ``prompts``; ``own`` must be differentiable in F."""
+    """Return `TABLE` for swaps in ``rollout``, the policy's answers to ``prompts``; ``reward`` must be differentiable in F."""
     kinds = [("one", draw) for draw in range(config.one_draws)] + [("many", draw) for draw in range(config.many_draws)]
     noise = [_noise(rollout, config.seed, kind, draw) for kind, draw in kinds]
     parts: list[tuple[Tensor, dict[str, Tensor]]] = []
     for rows in micro_batches(rollout.lengths, micro):
-        asked, sampled = prompts.select(rows), rollout.select(rows)
-        tokens, lengths, longest = sampled.tokens, sampled.lengths, sampled.tokens.shape[1]
-        g = gradient(codec, own, tokens, lengths, asked.speaker, asked.target)
+        batch, sample = prompts.select(rows), rollout.select(rows)
+        tokens, lengths, longest = sample.tokens, sample.lengths, sample.tokens.shape[1]
+        g = gradient(codec, reward, tokens, lengths, batch.speaker, batch.target)
 
-        def heard(tokens: Tensor, lengths: Tensor = lengths, asked: Prompts = asked) -> dict[str, Tensor]:
-            F, frames = codec.decode(tokens, lengths, asked.speaker)
-            return {"own": own(F, frames, asked.target), "val": val(F, frames, asked.target)}
+        def evaluate(tokens: Tensor, lengths: Tensor = lengths, batch: Prompts = batch) -> dict[str, Tensor]:
+            F, frames = codec.decode(tokens, lengths, batch.speaker)
+            return {"own": reward(F, frames, batch.target), "val": val(F, frames, batch.target)}
 
         swaps: list[dict[str, Tensor]] = []
         with torch.no_grad():
-            logits = policy.logits(asked.prefix, tokens)[:, :-1, : policy.codes]
-            before = heard(tokens)
-            for (kind, _), (place, code) in zip(kinds, noise, strict=True):
+            logits = policy.logits(batch.prefix, tokens)[:, :-1, : policy.codes]
+            before = evaluate(tokens)
+            for (kind, _), (u_position, u_code) in zip(kinds, noise, strict=True):
                 count = _counts(lengths, config.share if kind == "many" else 0.0)
-                new = swap(tokens, lengths, logits, count, place[rows, :longest], code[rows, :longest])
-                true = {name: after - before[name] for name, after in heard(new).items()}
-                swaps.append({"swapped": count, "predicted": predicted_change(g, tokens, new), **true})
-        parts.append((rows, {name: torch.stack([each[name] for each in swaps], 1) for name in swaps[0]}))
+                new = swap(tokens, lengths, logits, count, u_position[rows, :longest], u_code[rows, :longest])
+                actual = {name: after - before[name] for name, after in evaluate(new).items()}
+                swaps.append({"swapped": count, "predicted": predicted_change(g, tokens, new), **actual})
+        parts.append((rows, {name: torch.stack([entry[name] for entry in swaps], 1) for name in swaps[0]}))
     values = merge(parts)
     samples = len(rollout.lengths)
     keys = {
@@ -139,7 +139,7 @@ def predicted_change(g: Tensor, tokens: Tensor, new: Tensor) -> Tensor:
     return (g.gather(2, new[..., None]) - g.gather(2, tokens[..., None])).sum((1, 2))
 
 
-def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: Tensor, code: Tensor) -> Tensor:
+def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, u_position: Tensor, u_code: Tensor) -> Tensor:
     """Replace ``count [b]`` tokens of each row of ``tokens [b, N]`` by other codes drawn from the policy's distribution.
 
     Args:
@@ -147,14 +147,14 @@ def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: 
         lengths: Tokens of each row ``[b]``; no position beyond them is swapped.
         logits: ``[b, N, V]``, the policy's logits of every position given the sampled history.
         count: At most ``lengths``.
-        place: Uniforms ``[b, N]``: the positions with the smallest values are swapped.
-        code: Uniforms ``[b, N]``: the new codes by inverse CDF, excluding the sampled ones.
+        u_position: Uniforms ``[b, N]``: the positions with the smallest values are swapped.
+        u_code: Uniforms ``[b, N]``: the new codes by inverse CDF, excluding the sampled ones.
     """
-    place = place.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
-    chosen = place.argsort(1).argsort(1) < count[:, None]
-    others = logits[chosen].scatter(1, tokens[chosen][:, None], -math.inf)
+    u_position = u_position.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
+    swapped = u_position.argsort(1).argsort(1) < count[:, None]
+    other_logits = logits[swapped].scatter(1, tokens[swapped][:, None], -math.inf)
     new = tokens.clone()
-    new[chosen] = inverse_cdf(others, code[chosen])
+    new[swapped] = inverse_cdf(other_logits, u_code[swapped])
     return new
 
 
@@ -186,5 +186,5 @@ def _counts(lengths: Tensor, share: float) -> Tensor:
 def _noise(rollout: Rollout, seed: int, kind: str, draw: int) -> tuple[Tensor, Tensor]:
     """Return uniforms ``[P, N]`` for one swap per sample: for the positions and for the codes."""
     N, P = rollout.tokens.T.shape
-    place, code = (uniform((N, P), seed, f"fidelity {kind} {what}", draw).T for what in ("place", "code"))
-    return place.to(rollout.tokens.device), code.to(rollout.tokens.device)
+    u_position, u_code = (uniform((N, P), seed, f"fidelity {kind} {name}", draw).T for name in ("place", "code"))
+    return u_position.to(rollout.tokens.device), u_code.to(rollout.tokens.device)

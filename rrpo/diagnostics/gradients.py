@@ -67,23 +67,23 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
     """Read the inputs of stage ``optimize``; write `TABLE` and ``scalars.json`` (empty)."""
     models = Models.load(inputs, context.device, context.micro)
     train = Prompts.load(inputs["rl_prompts"], models)
-    asked = Prompts.load(inputs["eval_prompts"], models)
-    size = min(config.prompts, len(asked.phones))
-    asked = asked.select(torch.arange(size, device=asked.prefix.device))
+    evaluation = Prompts.load(inputs["eval_prompts"], models)
+    size = min(config.prompts, len(evaluation.phones))
+    evaluation = evaluation.select(torch.arange(size, device=evaluation.prefix.device))
     rows: list[dict[str, str | float]] = []
-    places = sorted(set(config.updates))
-    for done, updates in enumerate(trained(models, train, config.optimize, inputs, places)):
-        here = replace(models, reference=frozen(models.policy))
-        rows += [{"updates": updates} | row for row in compared(here, train, asked, config)]
-        context.report(done + 1, len(places))
+    checkpoints = sorted(set(config.updates))
+    for done, updates in enumerate(trained(models, train, config.optimize, inputs, checkpoints)):
+        current = replace(models, reference=frozen(models.policy))
+        rows += [{"updates": updates} | row for row in compared(current, train, evaluation, config)]
+        context.report(done + 1, len(checkpoints))
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
     (out / "scalars.json").write_text(json.dumps({}))
 
 
 def trained(
-    models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], places: list[int]
+    models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], checkpoints: list[int]
 ) -> Iterator[int]:
-    """Run the optimization of ``config`` on ``models.policy`` and yield at each of ``places``, increasing numbers of updates.
+    """Run the optimization of ``config`` on ``models.policy`` and yield each of ``checkpoints``, ascending numbers of updates.
 
     This repeats the stage ``optimize``, which does not store policies.
     """
@@ -93,22 +93,22 @@ def trained(
     rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
     done = 0
-    for place in places:
-        for step in range(done, place):
+    for checkpoint in checkpoints:
+        for step in range(done, checkpoint):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-            chosen = rows[step, : prompts_of(method, config)].repeat(method.samples)
-            take_step(models, method, state, roll_out(models, train.select(chosen), config, step), optimizer, config)
-        done = place
-        yield place
+            selected = rows[step, : prompts_of(method, config)].repeat(method.samples)
+            take_step(models, method, state, roll_out(models, train.select(selected), config, step), optimizer, config)
+        done = checkpoint
+        yield checkpoint
 
 
 def frozen(policy: TokenPolicy) -> TokenPolicy:
     """Return a frozen copy."""
-    fixed = copy.deepcopy(policy)
-    for parameter in fixed.parameters():
+    duplicate = copy.deepcopy(policy)
+    for parameter in duplicate.parameters():
         parameter.requires_grad_(False)
-    return fixed
+    return duplicate
 
 
 @dataclass
@@ -159,19 +159,19 @@ def dot(a: Tensor, b: Tensor) -> float:
     return float(torch.dot(a.double(), b.double()))
 
 
-def against(found: Moments, reference: Moments) -> dict[str, float]:
+def against(moments: Moments, reference: Moments) -> dict[str, float]:
     """Return signal, variance and cosine of one method's gradients, and bias and alignment relative to a reference from other
     batches."""
     squared = reference.signal
-    noise = found.variance / found.count + reference.variance / reference.count
-    difference = found.mean - reference.mean
-    both = found.signal * squared
-    aligned = dot(found.mean, reference.mean) / math.sqrt(both) if found.signal > 0 and squared > 0 else math.nan
+    noise = moments.variance / moments.count + reference.variance / reference.count
+    difference = moments.mean - reference.mean
+    product = moments.signal * squared
+    aligned = dot(moments.mean, reference.mean) / math.sqrt(product) if moments.signal > 0 and squared > 0 else math.nan
     return {
-        "signal": found.signal,
-        "variance": found.variance,
-        "relative_variance": found.variance / found.signal if found.signal > 0 else math.nan,
-        "cosine": found.cosine,
+        "signal": moments.signal,
+        "variance": moments.variance,
+        "relative_variance": moments.variance / moments.signal if moments.signal > 0 else math.nan,
+        "cosine": moments.cosine,
         "bias": (dot(difference, difference) - noise) / squared if squared > 0 else math.nan,
         "alignment": aligned,
         "reference_noise": reference.variance / reference.count / squared if squared > 0 else math.nan,
@@ -179,19 +179,19 @@ def against(found: Moments, reference: Moments) -> dict[str, float]:
 
 
 def compared(
-    models: Models, train: Prompts, asked: Prompts, config: GradientsConfig
+    models: Models, train: Prompts, evaluation: Prompts, config: GradientsConfig
 ) -> Iterator[dict[str, str | float]]:
     """Yield one row of measures per method, at the current policy."""
     reference, _ = measured(
         models, train, REFERENCE, config, range(config.batches, config.batches + config.reference_batches)
     )
     for name in METHODS:
-        found, seconds = measured(models, train, name, config, range(config.batches))
-        row = against(found, reference)
+        moments, seconds = measured(models, train, name, config, range(config.batches))
+        row = against(moments, reference)
         if name == RELAXED:
-            own, seed = reward_of(models.reward_model), config.optimize.seed
-            row |= redrawn.compare(models.policy, models.codec, own, asked, seed, config.continuations)
-        gain, kl = stepped(models, asked, -found.mean, config)
+            reward, seed = reward_of(models.reward_model), config.optimize.seed
+            row |= redrawn.compare(models.policy, models.codec, reward, evaluation, seed, config.continuations)
+        gain, kl = stepped(models, evaluation, -moments.mean, config)
         rollouts = config.batches * config.batch
         yield (
             {"method": name}
@@ -213,16 +213,17 @@ def measured(
     """Return a method's gradients on the batches with these numbers, and the CPU seconds (on a GPU: wall-clock) they took."""
     optimiser, relaxation = METHODS[name]
     method = OPTIMIZERS.create(OPTIMIZERS.choice(optimiser))
-    given = config.optimize
-    asked = replace(given, beta=0.0, content_weight=0.0, relaxation=relaxation, batch=config.batch)
+    base = config.optimize
+    settings = replace(base, beta=0.0, content_weight=0.0, relaxation=relaxation, batch=config.batch)
     total = config.batches + config.reference_batches
-    rows = permutation_batches(len(train.phones), config.batch, total, given.seed, "gradient prompts")
+    rows = permutation_batches(len(train.phones), config.batch, total, base.seed, "gradient prompts")
     clock = _clock(train.prefix.device)
-    start, found = clock(), Moments()
+    start, moments = clock(), Moments()
     for number in batches:
-        places = torch.from_numpy(rows[number, : prompts_of(method, asked)]).to(train.prefix.device)
-        found.add(gradient(models, method, train.select(places.repeat(method.samples)), asked, given.steps + number))
-    return found, clock() - start
+        indices = torch.from_numpy(rows[number, : prompts_of(method, settings)]).to(train.prefix.device)
+        prompts = train.select(indices.repeat(method.samples))
+        moments.add(gradient(models, method, prompts, settings, base.steps + number))
+    return moments, clock() - start
 
 
 def gradient(models: Models, method: PolicyOptimizer, prompts: Prompts, config: OptimizeConfig, step: int) -> Tensor:
@@ -230,57 +231,57 @@ def gradient(models: Models, method: PolicyOptimizer, prompts: Prompts, config: 
     parameters = list(models.policy.parameters())
     for parameter in parameters:
         parameter.grad = None
-    for part in next(iter(method.updates(models, roll_out(models, prompts, config, step), config, {}))):
-        torch.autograd.backward(part.loss)
+    for loss in next(iter(method.updates(models, roll_out(models, prompts, config, step), config, {}))):
+        torch.autograd.backward(loss.loss)
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
 
 
-def stepped(models: Models, asked: Prompts, direction: Tensor, config: GradientsConfig) -> tuple[float, float]:
+def stepped(models: Models, prompts: Prompts, direction: Tensor, config: GradientsConfig) -> tuple[float, float]:
     """Step along ``direction [D]``; return the increase of the proxy's mean log-probability of the target, and the KL per token.
 
     The length is corrected until the KL matches, using that the KL of a short step grows with the square of its length.
     """
     noise = uniform(
-        (models.policy.max_tokens, len(asked.phones)),
+        (models.policy.max_tokens, len(prompts.phones)),
         config.optimize.seed,
         "gradient steps",
-        device=asked.prefix.device,
+        device=prompts.prefix.device,
     )
     before = parameters_to_vector(models.policy.parameters()).detach()
-    start, _ = heard(models, asked, noise)
+    initial, _ = heard(models, prompts, noise)
     unit, length = direction / direction.norm(), 1.0
     gain, kl = 0.0, 0.0
     for _ in range(SEARCH):
-        _move(models, before + length * unit)
-        now, kl = heard(models, asked, noise)
-        gain = now - start
+        _set_parameters(models, before + length * unit)
+        shifted, kl = heard(models, prompts, noise)
+        gain = shifted - initial
         if abs(kl - config.kl) < 0.1 * config.kl:
             break
         length *= min(4.0, max(0.25, math.sqrt(config.kl / max(kl, 1e-12))))
-    _move(models, before)
+    _set_parameters(models, before)
     return gain, kl
 
 
 @torch.no_grad()
-def _move(models: Models, to: Tensor) -> None:
-    """Set the policy's parameters to ``to [D]``."""
+def _set_parameters(models: Models, vector: Tensor) -> None:
+    """Set the policy's parameters to ``vector [D]``."""
     parameters = list(models.policy.parameters())
-    for parameter, value in zip(parameters, to.split([p.numel() for p in parameters]), strict=True):
+    for parameter, value in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
         parameter.copy_(value.view_as(parameter))
 
 
 @torch.no_grad()
-def heard(models: Models, asked: Prompts, noise: Tensor) -> tuple[float, float]:
+def heard(models: Models, prompts: Prompts, noise: Tensor) -> tuple[float, float]:
     """Return the reward model's mean log-probability of the targets for one sample per prompt, and the KL per token."""
-    rollout = models.policy.sample(asked.prefix, noise)
-    found = []
+    rollout = models.policy.sample(prompts.prefix, noise)
+    parts = []
     for rows in micro_batches(rollout.lengths, models.micro):
-        few, part = asked.select(rows), rollout.select(rows)
-        logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
-        F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
-        loss = {"loss": reward_loss(models.reward_model, F, frames, few.target)}
-        found.append((rows, rollout_sums(logits, reference, part) | loss))
-    values = merge(found)
+        batch, samples = prompts.select(rows), rollout.select(rows)
+        logits, reference = (model.logits(batch.prefix, samples.tokens) for model in (models.policy, models.reference))
+        F, frames = models.codec.decode(samples.tokens, samples.lengths, batch.speaker)
+        loss = {"loss": reward_loss(models.reward_model, F, frames, batch.target)}
+        parts.append((rows, rollout_sums(logits, reference, samples) | loss))
+    values = merge(parts)
     return -float(values["loss"].mean()), float(values["kl"].sum() / values["scored"].sum())
 
 

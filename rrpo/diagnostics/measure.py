@@ -17,10 +17,10 @@ def build(config: MeasureConfig, inputs: Mapping[str, Path], out: Path, context:
     """Write the scalars that the regularizer measures in ``inputs["model"]`` on ``inputs["rm_valid"]``."""
     regularizer = chosen(config.regularizer)
     model = load_reward_model(inputs["model"], context.device)
-    found = regularizer.measure(model, SpeechSet.load(inputs["rm_valid"]), context.device)
-    if sorted(found) != sorted(regularizer.measures):
+    scalars = regularizer.measure(model, SpeechSet.load(inputs["rm_valid"]), context.device)
+    if sorted(scalars) != sorted(regularizer.measures):
         raise ValueError(
             f"the regularizer {config.regularizer.name!r} declares the measures {', '.join(regularizer.measures)}, "
-            f"but measured {', '.join(found) or 'nothing'}; make the two lists equal"
+            f"but measured {', '.join(scalars) or 'nothing'}; make the two lists equal"
         )
-    (out / "scalars.json").write_text(json.dumps(found))
+    (out / "scalars.json").write_text(json.dumps(scalars))

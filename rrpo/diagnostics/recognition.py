@@ -27,21 +27,21 @@ def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, cont
     """
     model = RewardModel.load(inputs["model"], context.device)
     speech = model.heard(SpeechSet.load(inputs["speech"]))
-    asked = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
-    p = probabilities(model, speech, context.device)[torch.from_numpy(asked)]
-    utterances = [speech.utterances[index] for index in asked]
+    known = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
+    p = probabilities(model, speech, context.device)[torch.from_numpy(known)]
+    utterances = [speech.utterances[index] for index in known]
     labels = torch.tensor([model.emotions.index(utterance.emotion) for utterance in utterances])
     rows = [
-        (one.id, one.speaker, one.emotion, model.emotions[heard])
-        for one, heard in zip(utterances, p.argmax(1).tolist(), strict=True)
+        (utterance.id, utterance.speaker, utterance.emotion, model.emotions[predicted])
+        for utterance, predicted in zip(utterances, p.argmax(1).tolist(), strict=True)
     ]
     table = pd.DataFrame(rows, columns=["id", "speaker", "emotion", "heard"])
     table.to_parquet(out / f"recognition_{config.name}.parquet")
     scalars = {
         f"rm_wa_{config.name}": accuracy(p, labels),
         f"rm_ua_{config.name}": unweighted_accuracy(p, labels),
-        f"rm_n_{config.name}": float(len(asked)),
-        f"rm_left_out_{config.name}": float(len(speech) - len(asked)),
+        f"rm_n_{config.name}": float(len(known)),
+        f"rm_left_out_{config.name}": float(len(speech) - len(known)),
     }
     (out / "scalars.json").write_text(json.dumps(scalars))
 

@@ -25,7 +25,7 @@ from rrpo.seeding import uniform
 
 
 def compare(
-    policy: TokenPolicy, codec: TokenCodec, reward: Opinion, asked: Prompts, seed: int, continuations: int
+    policy: TokenPolicy, codec: TokenCodec, reward: Opinion, prompts: Prompts, seed: int, continuations: int
 ) -> dict[str, float]:
     """Return correlations of the predicted change with both true changes, and the reliability of the redrawn change.
 
@@ -34,48 +34,53 @@ def compare(
     the redrawn change that is not noise of the continuations; its square root is an upper bound for ``swap_redrawn``. NaN for a
     single continuation.
     """
-    device, shape = asked.prefix.device, (policy.max_tokens, len(asked.phones))
-    sampled = policy.sample(asked.prefix, uniform(shape, seed, "swaps", device=device))
+    device, shape = prompts.prefix.device, (policy.max_tokens, len(prompts.phones))
+    sampled = policy.sample(prompts.prefix, uniform(shape, seed, "swaps", device=device))
     B, N = sampled.tokens.shape
-    place, code = (uniform((N, B), seed, f"swaps {what}", device=device).T for what in ("place", "code"))
+    u_position, u_code = (uniform((N, B), seed, f"swaps {name}", device=device).T for name in ("place", "code"))
 
     @torch.no_grad()
-    def heard(rollout: Rollout) -> Tensor:
-        F, frames = codec.decode(rollout.tokens, rollout.lengths, asked.speaker)
-        return reward(F, frames, asked.target)
+    def evaluate(rollout: Rollout) -> Tensor:
+        F, frames = codec.decode(rollout.tokens, rollout.lengths, prompts.speaker)
+        return reward(F, frames, prompts.target)
 
     with torch.no_grad():
-        logits = policy.logits(asked.prefix, sampled.tokens)[:, :-1]
+        logits = policy.logits(prompts.prefix, sampled.tokens)[:, :-1]
         new = swap(
-            sampled.tokens, sampled.lengths, logits[..., : policy.codes], torch.ones_like(sampled.lengths), place, code
+            sampled.tokens,
+            sampled.lengths,
+            logits[..., : policy.codes],
+            torch.ones_like(sampled.lengths),
+            u_position,
+            u_code,
         )
         forced = [forcing(logits, tokens) for tokens in (sampled.tokens, new)]
-    g = gradient(codec, reward, sampled.tokens, sampled.lengths, asked.speaker, asked.target)
+    g = gradient(codec, reward, sampled.tokens, sampled.lengths, prompts.speaker, prompts.target)
     predicted = predicted_change(g, sampled.tokens, new)
-    held = heard(Rollout(new, sampled.lengths, sampled.ended)) - heard(sampled)
+    held = evaluate(Rollout(new, sampled.lengths, sampled.ended)) - evaluate(sampled)
     fixed = torch.arange(N, device=device)[:, None] <= (new != sampled.tokens).long().argmax(1)
     changes = []
     for k in range(continuations):
         noise = uniform(shape, seed, "swaps continued", k, device=device)
         before, after = (
-            heard(policy.sample(asked.prefix, torch.cat([torch.where(fixed, own, noise[:N]), noise[N:]])))
-            for own in forced
+            evaluate(policy.sample(prompts.prefix, torch.cat([torch.where(fixed, prefix_noise, noise[:N]), noise[N:]])))
+            for prefix_noise in forced
         )
         changes.append(after - before)
     redrawn = torch.stack(changes)
-    mean, chance = redrawn.mean(0), float(redrawn.var(0).mean()) / continuations
-    real = float(mean.var()) - chance
+    mean, noise_variance = redrawn.mean(0), float(redrawn.var(0).mean()) / continuations
+    signal = float(mean.var()) - noise_variance
     return {
         "swap_held": pearson(predicted.cpu().numpy(), held.cpu().numpy()),
         "swap_redrawn": pearson(predicted.cpu().numpy(), mean.cpu().numpy()),
         "swap_spread_held": float(held.std()),
-        "swap_spread_redrawn": math.sqrt(real) if real > 0 else math.nan,
-        "swap_reliability": real / float(mean.var()),
+        "swap_spread_redrawn": math.sqrt(signal) if signal > 0 else math.nan,
+        "swap_reliability": signal / float(mean.var()),
     }
 
 
 def forcing(logits: Tensor, tokens: Tensor) -> Tensor:
     """Return noise ``[N, B]`` with which a policy that predicts ``logits [B, N, V + 1]`` draws ``tokens [B, N]``."""
     p = logits.double().softmax(-1)
-    chosen = tokens[..., None]
-    return (p.cumsum(-1).gather(-1, chosen) - p.gather(-1, chosen) / 2)[..., 0].T.float()
+    indices = tokens[..., None]
+    return (p.cumsum(-1).gather(-1, indices) - p.gather(-1, indices) / 2)[..., 0].T.float()

@@ -1,6 +1,6 @@
-"""The stage ``reference_probe``: what can be read off the vectors by which a zero-shot policy knows its speakers.
+"""The stage ``reference_probe``: what the vectors that represent a zero-shot policy's speakers encode.
 
-Of unseen speakers: emotion should not be there (chance: one in K), the speaker should.
+The vectors of unseen speakers should encode the speaker, but not the emotion (chance: one in K).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rrpo.training.zero_shot import VECTORS
 
 
 def build(config: ReferenceProbeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``policy``, a stage ``zero_shot``; writes ``scalars.json``."""
-    with np.load(inputs["policy"] / VECTORS) as stored:
-        found = read_off(stored["vectors"], stored["speakers"], stored["emotions"], config.folds)
-    (out / "scalars.json").write_text(json.dumps(found))
+    """Read ``policy``, a stage ``zero_shot``; write ``scalars.json``."""
+    with np.load(inputs["policy"] / VECTORS) as arrays:
+        scalars = read_off(arrays["vectors"], arrays["speakers"], arrays["emotions"], config.folds)
+    (out / "scalars.json").write_text(json.dumps(scalars))
 
 
 def read_off(vectors: np.ndarray, speakers: np.ndarray, emotions: np.ndarray, folds: int) -> dict[str, float]:

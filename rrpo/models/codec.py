@@ -15,6 +15,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
@@ -155,11 +156,12 @@ class Codec(nn.Module):
         for block in self.decoder:
             x = block(x, mask)
         bands = self.audio.n_mels
-        envelope, voiced, high = self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
-        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * high[..., 0]).clamp(0, len(self.combs) - 1)
-        voice = torch.log1p(
-            voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0))
-        )  # add the powers of noise and comb
+        envelope, voiced, octave = (
+            self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
+        )
+        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * octave[..., 0]).clamp(0, len(self.combs) - 1)
+        # add the powers of noise and comb
+        voice = torch.log1p(voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0)))
         F = envelope * self.std + self.mean + voice
         floor = math.log(self.audio.floor)
         frames = 2 * lengths
@@ -187,24 +189,24 @@ class Codec(nn.Module):
         its F0 in semitones, capped at an octave per frame and weighted by voicing."""
         codes, _, steps = self._codes(F, lengths)
         decoded, _, f0 = self._decode(codes, steps, speaker)
-        place, likeness = pitch.tracked(F, self.audio)
-        semitones = ((f0[:, : F.shape[1]] - place).abs() / pitch.ROWS).clamp(max=OCTAVE)
-        none, full = VOICED
-        voiced = ((likeness - none) / (full - none)).clamp(0, 1) * valid_mask(lengths, F.shape[1])
+        target_row, similarity = pitch.tracked(F, self.audio)
+        semitones = ((f0[:, : F.shape[1]] - target_row).abs() / pitch.ROWS).clamp(max=OCTAVE)
+        lower, upper = VOICED
+        voiced = ((similarity - lower) / (upper - lower)).clamp(0, 1) * valid_mask(lengths, F.shape[1])
         return (decoded[:, : F.shape[1]] - F) / self.std, (semitones * voiced).sum() / voiced.sum().clamp(min=1)
 
     def save(self, folder: Path) -> None:
         """Write weights and description into ``folder``."""
         torch.save(self.state_dict(), folder / "codec.pt")
-        about = {"config": asdict(self.config), "audio": asdict(self.audio), "speakers": self.speakers}
-        (folder / "codec.json").write_text(json.dumps(about))
+        description = {"config": asdict(self.config), "audio": asdict(self.audio), "speakers": self.speakers}
+        (folder / "codec.json").write_text(json.dumps(description))
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> Codec:
         """Load a codec written by `save`; frozen, in evaluation mode."""
-        about = json.loads((folder / "codec.json").read_text())
-        config = CodecConfig(**{**about["config"], "levels": tuple(about["config"]["levels"])})
-        codec = Codec(config, AudioConfig(**about["audio"]), tuple(about["speakers"]))
+        description = json.loads((folder / "codec.json").read_text())
+        config = CodecConfig(**{**description["config"], "levels": tuple(description["config"]["levels"])})
+        codec = Codec(config, AudioConfig(**description["audio"]), tuple(description["speakers"]))
         codec.load_state_dict(torch.load(folder / "codec.pt", map_location="cpu", weights_only=True))
         return codec.to(device).eval().requires_grad_(False)
 
@@ -224,13 +226,15 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
     batches = permutation_batches(len(train), config.batch, config.steps, config.seed, "codec batches")
 
     def loss(step: int) -> Tensor:
-        chosen = train[batches[step]]
-        F, lengths = speech.batch(chosen, context.device)
-        start = generator(config.seed, "codec crop", step).random(len(chosen))
-        first = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
-        index = (first[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(max=F.shape[1] - 1)
-        crop = F.gather(1, index[..., None].expand(-1, -1, F.shape[2]))
-        return codec.loss(crop, (lengths - first).clamp(max=index.shape[1]), speakers[chosen])
+        indices = train[batches[step]]
+        F, lengths = speech.batch(indices, context.device)
+        start = generator(config.seed, "codec crop", step).random(len(indices))
+        offset = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
+        frames = (offset[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(
+            max=F.shape[1] - 1
+        )
+        crop = F.gather(1, frames[..., None].expand(-1, -1, F.shape[2]))
+        return codec.loss(crop, (lengths - offset).clamp(max=frames.shape[1]), speakers[indices])
 
     fit(codec.parameters(), loss, config.steps, config.lr, context)
     codec.eval()
@@ -240,11 +244,11 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
 
 
 @torch.no_grad()
-def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def _measure(codec: Codec, speech: SpeechSet, indices: np.ndarray, speakers: Tensor, device: str) -> dict[str, float]:
     """Return the held-out error in normalized units and in dB, the F0 error in semitones, and the perplexity of the codebook
     usage."""
-    F, lengths = speech.batch(chosen, device)
-    difference, semitones = codec._errors(F, lengths, speakers[chosen])
+    F, lengths = speech.batch(indices, device)
+    difference, semitones = codec._errors(F, lengths, speakers[indices])
     error = masked_mean(difference.abs().mean(2), valid_mask(lengths, F.shape[1])).mean().item()
     tokens, steps = codec.encode(F, lengths)
     used = tokens[valid_mask(steps, tokens.shape[1])]

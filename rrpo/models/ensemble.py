@@ -39,8 +39,8 @@ class RewardEnsemble(RewardModel):
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """``F [B, T, M], lengths [B]`` -> the members' ``h' [B, T', members D]`` concatenated, ``mask [B, T']``."""
-        heard = [member.encode(F, lengths) for member in self._members()]
-        return torch.cat([h for h, _ in heard], 2), heard[0][1]
+        encoded = [member.encode(F, lengths) for member in self._members()]
+        return torch.cat([h for h, _ in encoded], 2), encoded[0][1]
 
     def classify(self, h: Tensor, mask: Tensor) -> Tensor:
         """Return `rewards`, which serve as unnormalized logits."""
@@ -50,24 +50,24 @@ class RewardEnsemble(RewardModel):
         """``h' [B, T', members D], mask [B, T']`` -> rewards ``[B, K]``: the combination of the members' log-probabilities."""
         members = self._members()
         parts = zip(members, h.chunk(len(members), 2), strict=True)
-        each = torch.stack([member.rewards(part, mask) for member, part in parts])
+        rewards = torch.stack([member.rewards(part, mask) for member, part in parts])
         if self.combination == "worst":
-            return each.amin(0)
-        return each.mean(0) - self.variance_penalty * each.var(0, correction=0)
+            return rewards.amin(0)
+        return rewards.mean(0) - self.variance_penalty * rewards.var(0, correction=0)
 
     def save(self, folder: Path) -> None:
         """Write `CARD`, and each member into its own folder."""
-        for place, member in enumerate(self._members()):
-            own = folder / f"member_{place:02d}"
-            own.mkdir(exist_ok=True)
-            member.save(own)
+        for index, member in enumerate(self._members()):
+            subfolder = folder / f"member_{index:02d}"
+            subfolder.mkdir(exist_ok=True)
+            member.save(subfolder)
         card = {"combination": self.combination, "variance_penalty": self.variance_penalty}
         (folder / CARD).write_text(json.dumps(card))
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> RewardEnsemble:
         """Load the frozen ensemble of ``folder``."""
-        members = [RewardModel.load(own, device) for own in sorted(folder.glob("member_*"))]
+        members = [RewardModel.load(subfolder, device) for subfolder in sorted(folder.glob("member_*"))]
         return cls(members, **json.loads((folder / CARD).read_text())).eval()
 
     def _members(self) -> list[RewardModel]:

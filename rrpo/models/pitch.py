@@ -54,10 +54,10 @@ def combs(audio: AudioConfig) -> Tensor:
     return ((torch.stack(rows) @ filters) / filters.sum(0).clamp(min=1e-9)).clamp(min=VALLEY).log().float()
 
 
-def comb(table: Tensor, place: Tensor) -> Tensor:
-    """Return the comb ``[..., M]`` at ``place [...]`` (fractional rows) of ``table [R, M]``; differentiable in ``place``."""
-    below = place.detach().floor().long().clamp(0, len(table) - 2)
-    above = (place - below)[..., None]
+def comb(table: Tensor, rows: Tensor) -> Tensor:
+    """Return the comb ``[..., M]`` at ``rows [...]`` (fractional rows) of ``table [R, M]``; differentiable in ``rows``."""
+    below = rows.detach().floor().long().clamp(0, len(table) - 2)
+    above = (rows - below)[..., None]
     return table[below] * (1 - above) + table[below + 1] * above
 
 
@@ -69,21 +69,21 @@ def tracked(F: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
     Both are compared below `RESOLVED_HZ` after their smooth part is removed. On rendered speech, 98 % of the frames that Praat
     classifies as voiced are within a semitone of Praat's F0.
     """
-    table, rest = _matched(audio, F.device)
-    fine = F[..., : len(rest)].float() @ rest
-    likeness = fine @ table.T / (fine.norm(dim=-1, keepdim=True) + 1e-3)  # [B, T, R]
-    best = likeness.argmax(-1).clamp(1, likeness.shape[-1] - 2)
-    before, peak, after = (likeness.gather(-1, (best + shift)[..., None])[..., 0] for shift in (-1, 0, 1))
-    bend = (before - 2 * peak + after).clamp(max=-1e-4)
-    return best + (0.5 * (before - after) / bend).clamp(-0.5, 0.5), likeness.amax(-1)
+    table, projection = _matched(audio, F.device)
+    detail = F[..., : len(projection)].float() @ projection
+    similarity = detail @ table.T / (detail.norm(dim=-1, keepdim=True) + 1e-3)  # [B, T, R]
+    best = similarity.argmax(-1).clamp(1, similarity.shape[-1] - 2)
+    before, peak, after = (similarity.gather(-1, (best + shift)[..., None])[..., 0] for shift in (-1, 0, 1))
+    curvature = (before - 2 * peak + after).clamp(max=-1e-4)
+    return best + (0.5 * (before - after) / curvature).clamp(-0.5, 0.5), similarity.amax(-1)
 
 
 @lru_cache(maxsize=8)
 def _matched(audio: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return combs ``[R, L]`` of unit norm without their smooth part, and the projection ``[L, L]`` that removes it."""
     bands = max(2, int((mel_centres(audio) < RESOLVED_HZ).sum()))
-    place = (torch.arange(bands, dtype=torch.float64) + 0.5) / bands
-    cosines = torch.cos(math.pi * place[:, None] * torch.arange(max(1, round(SMOOTH * bands))))
+    position = (torch.arange(bands, dtype=torch.float64) + 0.5) / bands
+    cosines = torch.cos(math.pi * position[:, None] * torch.arange(max(1, round(SMOOTH * bands))))
     basis, _ = torch.linalg.qr(cosines)
-    rest = (torch.eye(bands, dtype=torch.float64) - basis @ basis.T).float()
-    return F_.normalize(combs(audio)[:, :bands].clamp(min=-3) @ rest, dim=1).to(device), rest.to(device)
+    projection = (torch.eye(bands, dtype=torch.float64) - basis @ basis.T).float()
+    return F_.normalize(combs(audio)[:, :bands].clamp(min=-3) @ projection, dim=1).to(device), projection.to(device)

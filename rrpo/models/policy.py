@@ -61,8 +61,8 @@ class Rollout:
 
     def pick(self, values: Tensor, total: int) -> Tensor:
         """Return ``values [B, N + 1]`` at the ``total`` scored positions: ``[P]``, concatenated sample by sample."""
-        row, following = runs(torch.zeros_like(self.counts), self.counts, total)
-        return values[row, following]
+        row, column = runs(torch.zeros_like(self.counts), self.counts, total)
+        return values[row, column]
 
     def padded(self, packed: Tensor) -> Tensor:
         """Unpack ``[P, C]`` at the scored positions to ``[B, N + 1, C]``, with zeros elsewhere."""
@@ -85,9 +85,9 @@ class Rollout:
 
 
 def runs(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """For each i in turn ``lengths[i]`` numbers from ``starts[i]`` on; and which i each is of, first. Both ``[total]``.
+    """Return i and ``starts[i] + j`` for all ``j < lengths[i]``, in the order of i, then j: two tensors ``[total]``.
 
-    ``total`` is the sum of ``lengths [B]``: who knows it, such as by the size of a tensor, need not wait for the device.
+    ``total`` is the sum of ``lengths [B]``; passing it, for example from the size of a tensor, avoids waiting for the device.
     """
     owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
     offset = starts - lengths.cumsum(0) + lengths
@@ -154,10 +154,10 @@ class Policy(nn.Module):
             for text, speaker, emotion in zip(phones, speakers, emotions, strict=True)
         ]
         longest = max(map(len, rows))
-        ids = [[0] * (longest - len(row)) + [self._known(symbol) for symbol in row] for row in rows]
+        ids = [[0] * (longest - len(row)) + [self._symbol_id(symbol) for symbol in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
 
-    def _known(self, symbol: str) -> int:
+    def _symbol_id(self, symbol: str) -> int:
         """Return the id of a symbol."""
         if symbol not in self._index:
             raise ValueError(
@@ -176,17 +176,17 @@ class Policy(nn.Module):
         text = self.llm.embed_tokens(ids)
         batch = ids.shape[0]
         x = torch.cat([torch.zeros_like(text[:, :1]), text, task.expand(batch, 1, -1)], 1)
-        first = ids.shape[1] - valid.sum(1)
-        x[torch.arange(batch, device=ids.device), first] = sos
+        start = ids.shape[1] - valid.sum(1)
+        x[torch.arange(batch, device=ids.device), start] = sos
         mask = valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
-        return x, mask, self._positions(mask, ids.gather(1, first[:, None] + torch.arange(2, device=ids.device)))
+        return x, mask, self._positions(mask, ids.gather(1, start[:, None] + torch.arange(2, device=ids.device)))
 
     def measure_pace(self, emotions: Sequence[str], speakers: Sequence[str], tokens_per_phone: Tensor) -> None:
         """Set the pace of every emotion (mean tokens per phone) and speaker (relative to the mean) from utterances ``[U]``."""
         for names, scale in ((emotions, 1.0), (speakers, float(tokens_per_phone.mean()))):
             for name in set(names):
-                chosen = torch.tensor([other == name for other in names])
-                self.pace[self._index[f"<{name}>"]] = tokens_per_phone[chosen].mean() / scale
+                selected = torch.tensor([candidate == name for candidate in names])
+                self.pace[self._index[f"<{name}>"]] = tokens_per_phone[selected].mean() / scale
 
     def _positions(self, mask: Tensor, style: Tensor) -> Tensor:
         """Return rotary positions ``[B, L + 2]`` of a prefix; the first speech token is one position after the last of them.
@@ -194,20 +194,20 @@ class Policy(nn.Module):
         If paced, phone i is at s x i after the head, where s is the pace of the prompt's ``style [B, 2]`` (ids of emotion and
         speaker), and task_id is just before the end of the head. The speech then advances along the text at its expected rate.
         """
-        plain = (mask.cumsum(1) - 1).clamp(min=0).float()
+        index = (mask.cumsum(1) - 1).clamp(min=0).float()
         if not self.config.paced:
-            return plain
+            return index
         stride = self.pace[style].prod(1, keepdim=True)
         head = float(self.HEAD)
-        along = torch.where(plain < head, plain, head + (plain - head) * stride)
-        along[:, -1] = head - 1
-        return along
+        warped = torch.where(index < head, index, head + (index - head) * stride)
+        warped[:, -1] = head - 1
+        return warped
 
     def expected_tokens(self, prefix: Tensor) -> Tensor:
         """Return the expected number of tokens ``[B]`` for the phones of ``prefix [B, L]`` at the pace of its emotion and
         speaker."""
-        first = (prefix == 0).sum(1, keepdim=True)
-        style = prefix.gather(1, first + torch.arange(2, device=prefix.device))
+        start = (prefix == 0).sum(1, keepdim=True)
+        style = prefix.gather(1, start + torch.arange(2, device=prefix.device))
         phones = (prefix > 0).sum(1) - (self.HEAD - 1)
         return phones * self.pace[style].prod(1)
 
@@ -245,10 +245,10 @@ class Policy(nn.Module):
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
         mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
         size = mask.sum(1)
-        sizes, wanted = torch.stack([size, counts]).tolist()
+        sizes, scored = torch.stack([size, counts]).tolist()
         row, column = runs(task + counts - size, size, sum(sizes))
         packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
-        _, used = runs(size.cumsum(0) - counts, counts, sum(wanted))
+        _, used = runs(size.cumsum(0) - counts, counts, sum(scored))
         return parallel(self.llm, packed, positions[row, column], sizes, used, recompute=self.recompute)
 
     @torch.no_grad()
@@ -273,11 +273,11 @@ class Policy(nn.Module):
         Raises:
             ValueError: The policy does not know the emotion or the speaker.
         """
-        first, rows = (prefix == 0).sum(1), torch.arange(len(prefix), device=prefix.device)
+        start, rows = (prefix == 0).sum(1), torch.arange(len(prefix), device=prefix.device)
         changed = prefix.clone()
-        for column, name in ((first, emotion), (first + 1, speaker)):
+        for column, name in ((start, emotion), (start + 1, speaker)):
             if name is not None:
-                changed[rows, column] = self._known(f"<{name}>")
+                changed[rows, column] = self._symbol_id(f"<{name}>")
         return changed
 
     def extended(self, symbols: Mapping[str, Sequence[str]]) -> Policy:
@@ -289,7 +289,8 @@ class Policy(nn.Module):
         state = self.state_dict()
         for name in ("llm.embed_tokens.weight", "pace"):
             rows = [
-                state[name][[self._index[symbol] for symbol in like]].mean(0, keepdim=True) for like in symbols.values()
+                state[name][[self._index[symbol] for symbol in sources]].mean(0, keepdim=True)
+                for sources in symbols.values()
             ]
             state[name] = torch.cat([state[name], *rows])
         policy.load_state_dict(state)
@@ -298,14 +299,14 @@ class Policy(nn.Module):
     def save(self, folder: Path) -> None:
         """Write weights and description into ``folder``."""
         torch.save(self.state_dict(), folder / "policy.pt")
-        about = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
-        (folder / "policy.json").write_text(json.dumps(about, ensure_ascii=False))
+        description = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
+        (folder / "policy.json").write_text(json.dumps(description, ensure_ascii=False))
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> Policy:
         """Load a policy written by `save`, in evaluation mode."""
-        about = json.loads((folder / "policy.json").read_text())
-        policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
+        description = json.loads((folder / "policy.json").read_text())
+        policy = Policy(PolicyConfig(**description["config"]), description["symbols"], description["codes"])
         policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))
         return policy.to(device).eval()
 
@@ -356,10 +357,10 @@ def ancestral(state: Continuation, noise: Tensor, eos: int) -> Rollout:
         tokens[rows, step] = token
         alive = token != eos
         if step % 4 == 3:
-            left = int(alive.sum())
-            if not left:
+            remaining = int(alive.sum())
+            if not remaining:
                 break
-            if left <= LEAVE * len(rows):
+            if remaining <= LEAVE * len(rows):
                 state.keep(alive)
                 rows, token, alive = rows[alive], token[alive], alive[alive]
         if step + 1 < len(noise):

@@ -48,9 +48,9 @@ class PrefixClassifier(nn.Module):
 
     def states(self, tokens: Tensor) -> Tensor:
         """Return states ``[B, N + 1, D]`` before the first of ``tokens [B, N]`` and after each."""
-        heard = self.dropout(torch.ones_like(tokens, dtype=self.features.dtype))  # drop whole tokens
-        after, _ = self.gru(self.features[tokens] * heard[..., None])
-        return F_.pad(after, (0, 0, 1, 0))
+        keep = self.dropout(torch.ones_like(tokens, dtype=self.features.dtype))  # drop whole tokens
+        outputs, _ = self.gru(self.features[tokens] * keep[..., None])
+        return F_.pad(outputs, (0, 0, 1, 0))
 
     def log_probs(self, states: Tensor) -> Tensor:
         """Return log-probabilities: ``[..., D] -> [..., K]``."""
@@ -59,25 +59,26 @@ class PrefixClassifier(nn.Module):
     def next_states(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Return states ``[R, k, D]`` after each of the alternatives ``tokens [R, k]``, given states ``[R, D]``."""
         ((weight_in, weight, bias_in, bias),) = self.gru.all_weights
-        given = F_.linear(self.features[tokens], weight_in, bias_in)
-        held = F_.linear(states, weight, bias)[:, None]
-        (given_r, given_z, given_n), (held_r, held_z, held_n) = given.chunk(3, -1), held.chunk(3, -1)
-        r, z = (given_r + held_r).sigmoid(), (given_z + held_z).sigmoid()
-        n = (given_n + r * held_n).tanh()
+        inputs = F_.linear(self.features[tokens], weight_in, bias_in)
+        hidden = F_.linear(states, weight, bias)[:, None]
+        (input_r, input_z, input_n), (hidden_r, hidden_z, hidden_n) = inputs.chunk(3, -1), hidden.chunk(3, -1)
+        r, z = (input_r + hidden_r).sigmoid(), (input_z + hidden_z).sigmoid()
+        n = (input_n + r * hidden_n).tanh()
         return n + z * (states[:, None] - n)
 
     def save(self, folder: Path) -> None:
         """Write ``prefix_classifier.json`` and ``prefix_classifier.pt``."""
-        about = {"config": asdict(self.config), "emotions": self.emotions}
-        (folder / "prefix_classifier.json").write_text(json.dumps(about))
+        description = {"config": asdict(self.config), "emotions": self.emotions}
+        (folder / "prefix_classifier.json").write_text(json.dumps(description))
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "prefix_classifier.pt")
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> PrefixClassifier:
         """Load a classifier written by `save`; frozen, in evaluation mode."""
-        about = json.loads((folder / "prefix_classifier.json").read_text())
+        description = json.loads((folder / "prefix_classifier.json").read_text())
         state = torch.load(folder / "prefix_classifier.pt", map_location="cpu", weights_only=True)
-        model = PrefixClassifier(PrefixClassifierConfig(**about["config"]), about["emotions"], state["features"])
+        config = PrefixClassifierConfig(**description["config"])
+        model = PrefixClassifier(config, description["emotions"], state["features"])
         model.load_state_dict(state)
         return model.to(device).eval().requires_grad_(False)
 
@@ -94,11 +95,11 @@ class Evidence:
 
     def before(self) -> tuple[Tensor, Tensor]:
         """Return log-probabilities ``[R]`` of the target emotion and of neutral given the tokens so far."""
-        return self._of(self.classifier.log_probs(self.states))
+        return self._target_and_neutral(self.classifier.log_probs(self.states))
 
     def after(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same ``[R, k]`` after each of the alternatives ``tokens [R, k]``."""
-        return self._of(self.classifier.log_probs(self.classifier.next_states(self.states, tokens)))
+        return self._target_and_neutral(self.classifier.log_probs(self.classifier.next_states(self.states, tokens)))
 
     def advanced(self, tokens: Tensor) -> Evidence:
         """Return the evidence after the next token ``[R]`` of each utterance."""
@@ -108,10 +109,10 @@ class Evidence:
         """Return the evidence of some rows, given as numbers or a mask ``[R]``."""
         return replace(self, states=self.states[rows], wanted=self.wanted[rows])
 
-    def _of(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    def _target_and_neutral(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Select the target emotion and neutral, ``[R, ..., K] -> [R, ...]``."""
-        wanted = self.wanted.view(-1, *(1,) * (log_probs.dim() - 1)).expand(*log_probs.shape[:-1], 1)
-        return log_probs.gather(-1, wanted)[..., 0], log_probs[..., self.classifier.neutral]
+        target = self.wanted.view(-1, *(1,) * (log_probs.dim() - 1)).expand(*log_probs.shape[:-1], 1)
+        return log_probs.gather(-1, target)[..., 0], log_probs[..., self.classifier.neutral]
 
 
 def code_levels(codebook: Tensor) -> Tensor:

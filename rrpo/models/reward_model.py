@@ -80,7 +80,7 @@ class RewardModel(nn.Module):
 
     @staticmethod
     def make(config: RewardModelConfig, emotions: tuple[str, ...], audio: AudioConfig) -> RewardModel:
-        """A new model of frames by ``audio``, or of waveforms where the config names an encoder."""
+        """Return an untrained model of frames by ``audio``, or of waveforms if the config names an encoder."""
         if config.encoder is None:
             return RewardModel(config, emotions, audio.n_mels, audio.floor)
         from rrpo.models.speech_encoder import SpeechEncoderModel
@@ -88,7 +88,7 @@ class RewardModel(nn.Module):
         return SpeechEncoderModel(config, emotions, audio.hop)
 
     def heard(self, speech: SpeechSet) -> SpeechSet:
-        """The utterances as this model hears them."""
+        """Return the utterances in the form that this model takes."""
         return speech
 
     def set_statistics(self, frames: Tensor) -> None:
@@ -198,8 +198,8 @@ class _EncoderLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         x = x + self.dropout(self.merge(attended.transpose(1, 2).reshape(B, T, D)))
-        fed: Tensor = x + self.dropout(self.feed(self.norm_feed(x)))
-        return fed
+        output: Tensor = x + self.dropout(self.feed(self.norm_feed(x)))
+        return output
 
 
 def _positions(x: Tensor) -> Tensor:

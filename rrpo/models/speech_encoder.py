@@ -45,8 +45,8 @@ class SpeechEncoderModel(RewardModel):
         folder = Path(config.encoder.path)
         self.speech: Any = AutoModel.from_pretrained(folder, local_files_only=True)
         self.speech.config.apply_spec_augment, self.speech.config.layerdrop = False, 0.0
-        about = folder / "preprocessor_config.json"
-        self.normalized: bool = json.loads(about.read_text()).get("do_normalize", True) if about.is_file() else True
+        path = folder / "preprocessor_config.json"
+        self.normalized: bool = json.loads(path.read_text()).get("do_normalize", True) if path.is_file() else True
         dim = self.speech.config.hidden_size
         self.attention = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
         self.head = nn.Linear(dim, len(self.emotions))
@@ -74,8 +74,8 @@ class SpeechEncoderModel(RewardModel):
     @property
     def _frozen(self) -> nn.Module:
         assert self.config.encoder is not None
-        found: nn.Module = self.speech.feature_extractor if self.config.encoder.tuned else self.speech
-        return found
+        module: nn.Module = self.speech.feature_extractor if self.config.encoder.tuned else self.speech
+        return module
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``h' [B, T', D], mask [B, T']`` for ``F [B, T, hop], lengths [B]``."""
@@ -87,8 +87,8 @@ class SpeechEncoderModel(RewardModel):
             centred = (wave - wave.masked_fill(~mask, 0.0).sum(1, keepdim=True) / n).masked_fill(~mask, 0.0)
             wave = centred / (centred.square().sum(1, keepdim=True) / n + 1e-7).sqrt()
         if self.speech.config.feat_extract_norm == "group":  # normalizes over time, so padding would change the result
-            each = zip(wave, samples.tolist(), strict=True)
-            rows = [self.speech(row[None, :n]).last_hidden_state[0] for row, n in each]
+            utterances = zip(wave, samples.tolist(), strict=True)
+            rows = [self.speech(row[None, :n]).last_hidden_state[0] for row, n in utterances]
             h = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         else:
             h = self.speech(wave, attention_mask=mask.long()).last_hidden_state
@@ -106,12 +106,12 @@ class SpeechEncoderModel(RewardModel):
             "regularizers": described(self.regularizers),
         }
         (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
-        kept = {
+        weights = {
             name: value.cpu()
             for name, value in self.state_dict().items()
             if self.config.encoder.tuned or not name.startswith("speech.")
         }
-        torch.save(kept, folder / "reward_model.pt")
+        torch.save(weights, folder / "reward_model.pt")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> SpeechEncoderModel:

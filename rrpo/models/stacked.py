@@ -93,10 +93,10 @@ class StackedPolicy:
             ValueError: The architectures differ.
         """
         first = policies[0]
-        shapes = {name: value.shape for name, value in first.named_parameters()}
+        shapes = {name: parameter.shape for name, parameter in first.named_parameters()}
         for other in policies[1:]:
-            found = {name: value.shape for name, value in other.named_parameters()}
-            if found != shapes or (other.config, other.codes) != (first.config, first.codes):
+            other_shapes = {name: parameter.shape for name, parameter in other.named_parameters()}
+            if other_shapes != shapes or (other.config, other.codes) != (first.config, first.codes):
                 raise ValueError(
                     f"policies of one stack must have one architecture and vocabulary, got {other.config} after {first.config}; "
                     "stack cells of one profile"
@@ -108,10 +108,12 @@ class StackedPolicy:
         self.weights: dict[str, Tensor] = {}
         """Stacked parameters ``[C, ...]`` by name; leaves of the graph."""
         for name in shapes:
-            own = [policy.get_parameter(name) for policy in policies]
-            stacked = torch.stack([value.detach() for value in own]).requires_grad_(own[0].requires_grad)
-            for value, view in zip(own, stacked.detach(), strict=True):
-                value.data = view
+            parameters = [policy.get_parameter(name) for policy in policies]
+            stacked = torch.stack([parameter.detach() for parameter in parameters]).requires_grad_(
+                parameters[0].requires_grad
+            )
+            for parameter, view in zip(parameters, stacked.detach(), strict=True):
+                parameter.data = view
             self.weights[name] = stacked
 
     def backward(self, members: Sequence[int], losses: Sequence[Tensor], *, keep: bool) -> None:
@@ -126,23 +128,23 @@ class StackedPolicy:
             if stacked.grad is None:
                 stacked.grad = torch.zeros_like(stacked)
             for member in members:
-                own = self.policies[member].get_parameter(name)
-                if own.grad is None:
-                    own.grad = stacked.grad[member].zero_()
+                parameter = self.policies[member].get_parameter(name)
+                if parameter.grad is None:
+                    parameter.grad = stacked.grad[member].zero_()
         torch.autograd.backward(list(losses), retain_graph=keep)
 
     def logits(self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
         """Return `Policy.logits` of each member: ``[B, N + 1, V + 1]``."""
-        counts = [own.new_full((len(own),), own.shape[1] + 1) for own in tokens]
+        counts = [batch.new_full((len(batch),), batch.shape[1] + 1) for batch in tokens]
         packed = self.packed_logits(members, prefixes, tokens, counts)
-        return [found.view(len(own), own.shape[1] + 1, -1) for found, own in zip(packed, tokens, strict=True)]
+        return [logits.view(len(batch), batch.shape[1] + 1, -1) for logits, batch in zip(packed, tokens, strict=True)]
 
     def packed_logits(
         self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor], counts: Sequence[Tensor]
     ) -> list[Tensor]:
         """Return `Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
         with self.template.computing():
-            weights = self._of(members)
+            weights = self._weights_of(members)
             prefix, mask, positions = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             speech, count = padded(tokens, 1), torch.stack(list(counts))
             C, B, N = speech.shape
@@ -159,9 +161,8 @@ class StackedPolicy:
 
             sizes = count.sum(1).tolist()
             scored = valid_mask(count.flatten(), N + 1).view(C, -1)
-            used = scored.byte().argsort(dim=1, descending=True, stable=True)[
-                :, : max(sizes)
-            ]  # positions in [B, N + 1]
+            # positions in [B, N + 1]
+            used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]
             column = used // (N + 1) * S + used % (N + 1) + task
 
             def select(x: Tensor) -> Tensor:
@@ -171,30 +172,30 @@ class StackedPolicy:
                 weights, x.flatten(1, 2), rotations(self.template.llm, positions.flatten(1)), attend, select
             )
             logits = self._predict(weights, hidden)
-            beginning = count.cumsum(1) - count
-            logits[torch.arange(C, device=x.device)[:, None], beginning, self.template.eos] = NEVER
-            return [own[:size] for own, size in zip(logits, sizes, strict=True)]
+            starts = count.cumsum(1) - count
+            logits[torch.arange(C, device=x.device)[:, None], starts, self.template.eos] = NEVER
+            return [rows[:size] for rows, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
     def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
         """Return `Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
         with self.template.computing():
-            weights = self._of(members)
+            weights = self._weights_of(members)
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
-            roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
-            roll.finish()
-        tokens = roll.tokens.permute(1, 2, 0)
+            steps = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
+            steps.finish()
+        tokens = steps.tokens.permute(1, 2, 0)
         speech = tokens != self.template.eos
         lengths = speech.sum(2)
-        spoken = tokens.masked_fill(~speech, 0)
-        parts = zip(spoken, lengths, lengths.amax(1).tolist(), strict=True)
-        return [Rollout(own[:, :longest], sizes, sizes < tokens.shape[2]) for own, sizes, longest in parts]
+        speech_tokens = tokens.masked_fill(~speech, 0)
+        parts = zip(speech_tokens, lengths, lengths.amax(1).tolist(), strict=True)
+        return [Rollout(rows[:, :longest], sizes, sizes < tokens.shape[2]) for rows, sizes, longest in parts]
 
-    def _of(self, members: Sequence[int]) -> dict[str, Tensor]:
+    def _weights_of(self, members: Sequence[int]) -> dict[str, Tensor]:
         if len(members) == len(self.policies):
             return self.weights
-        chosen = torch.tensor(list(members), device=self.template.pace.device)
-        return {name: weight.index_select(0, chosen) for name, weight in self.weights.items()}
+        indices = torch.tensor(list(members), device=self.template.pace.device)
+        return {name: weight.index_select(0, indices) for name, weight in self.weights.items()}
 
     def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> Prefixes:
         """Return the prefixes of ``ids [C, B, L]``."""
@@ -202,11 +203,11 @@ class StackedPolicy:
         text = lookup(weights["llm.embed_tokens.weight"], ids)
         sos, task = weights["llm_embedding.weight"][:, :, None, None].unbind(1)
         x = torch.cat([torch.zeros_like(text[:, :, :1]), text, task.expand_as(text[:, :, :1])], 2)
-        first = ids.shape[2] - valid.sum(2, keepdim=True)
+        start = ids.shape[2] - valid.sum(2, keepdim=True)
         column = torch.arange(ids.shape[2] + 2, device=ids.device)
-        x = torch.where((column == first)[..., None], sos, x)
-        mask = column >= first
-        style = ids.gather(2, first + torch.arange(2, device=ids.device))
+        x = torch.where((column == start)[..., None], sos, x)
+        mask = column >= start
+        style = ids.gather(2, start + torch.arange(2, device=ids.device))
         number = torch.tensor(list(members), device=ids.device)[:, None, None]
         style = style + number * len(self.template.symbols)
         positions = self.template._positions(mask.flatten(0, 1), style.flatten(0, 1))
@@ -297,8 +298,8 @@ class _TokenSteps:
     def _draw(self, logits: Tensor) -> None:
         eos = self.stack.template.eos
         u = self.noise.index_select(0, self.at)[0].gather(1, self.rows)
-        drawn = inverse_cdf(logits.flatten(0, 1), u.flatten()).view_as(u)
-        self.token.copy_(torch.where(self.alive, drawn, eos))
+        sampled = inverse_cdf(logits.flatten(0, 1), u.flatten()).view_as(u)
+        self.token.copy_(torch.where(self.alive, sampled, eos))
         self.alive.copy_(self.token != eos)
         row = torch.full_like(self.tokens[:1], eos).scatter_(2, self.rows[None], self.token[None])
         self.tokens.index_copy_(0, self.at, row)
@@ -329,16 +330,16 @@ class _TokenSteps:
     def finish(self) -> None:
         """Make steps until all samples have ended or the buffers are full."""
         room, device = len(self.noise), self.noise.device
-        often = CHECKED.get(device.type, RARELY)
+        interval = CHECKED.get(device.type, RARELY)
         step = self._captured() if device.type == "cuda" and room > 2 else self.step
-        for drawn in range(int(self.at), room):
-            if drawn % often == 0:
-                left = int(self.alive.sum(1).max())
-                if not left:
+        for count in range(int(self.at), room):
+            if count % interval == 0:
+                remaining = int(self.alive.sum(1).max())
+                if not remaining:
                     return
-                if device.type == "cpu" and left <= LEAVE * self.rows.shape[1]:
-                    self._keep(left)
-            step(self.start + drawn)
+                if device.type == "cpu" and remaining <= LEAVE * self.rows.shape[1]:
+                    self._keep(remaining)
+            step(self.start + count)
 
     def _captured(self) -> Callable[[int], None]:
         """Capture `step` as a CUDA graph over the whole caches; this makes one step."""
@@ -348,15 +349,15 @@ class _TokenSteps:
             self.step(self.longest)
         return lambda end: graph.replay()
 
-    def _keep(self, left: int) -> None:
-        """Keep only ``left`` rows of each member, including all that have not ended."""
-        rows = self.alive.byte().argsort(dim=1, descending=True, stable=True)[:, :left]
+    def _keep(self, count: int) -> None:
+        """Keep only ``count`` rows of each member, including all that have not ended."""
+        rows = self.alive.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
 
-        def chosen(value: Tensor) -> Tensor:
+        def select(value: Tensor) -> Tensor:
             index = rows.view(*rows.shape, *[1] * (value.dim() - 2)).expand(-1, -1, *value.shape[2:])
             return value.gather(1, index)
 
-        self.keys = [chosen(keys) for keys in self.keys]
-        self.values = [chosen(values) for values in self.values]
-        self.bias, self.rotation, self.rows = chosen(self.bias), chosen(self.rotation), chosen(self.rows)
-        self.token, self.alive = chosen(self.token), chosen(self.alive)
+        self.keys = [select(keys) for keys in self.keys]
+        self.values = [select(values) for values in self.values]
+        self.bias, self.rotation, self.rows = select(self.bias), select(self.rotation), select(self.rows)
+        self.token, self.alive = select(self.token), select(self.alive)

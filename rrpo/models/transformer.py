@@ -103,14 +103,14 @@ def fuse_layer(kind: type[L], weights: Mapping[str, Tensor], config: Qwen2Config
         halves = weights[f"self_attn.{name}"].unflatten(lead, (-1, 2, half))
         return halves.transpose(lead + 1, lead + 2).flatten(lead, lead + 2)
 
-    def joined(what: str) -> Tensor:
-        parts = [paired(f"q_proj.{what}"), paired(f"k_proj.{what}"), weights[f"self_attn.v_proj.{what}"]]
+    def concatenate(suffix: str) -> Tensor:
+        parts = [paired(f"q_proj.{suffix}"), paired(f"k_proj.{suffix}"), weights[f"self_attn.v_proj.{suffix}"]]
         return torch.cat(parts, lead)
 
     return kind(
         norm_attention=weights["input_layernorm.weight"],
-        qkv=joined("weight"),
-        qkv_bias=joined("bias"),
+        qkv=concatenate("weight"),
+        qkv_bias=concatenate("bias"),
         out=weights["self_attn.o_proj.weight"],
         norm_feed=weights["post_attention_layernorm.weight"],
         gate_up=torch.cat([weights["mlp.gate_proj.weight"], weights["mlp.up_proj.weight"]], lead),
@@ -218,6 +218,6 @@ class _RmsNorm(torch.autograd.Function):
         (gradient,) = gradients
         unit, inverse, weight = ctx.saved_tensors
         product = gradient * unit
-        along = (product @ weight)[..., None] / len(weight)
-        dx = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(inverse)
+        projection = (product @ weight)[..., None] / len(weight)
+        dx = torch.addcmul(gradient * weight, unit, projection, value=-1).mul_(inverse)
         return dx, product.flatten(0, -2).sum(0), None

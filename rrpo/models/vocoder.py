@@ -97,14 +97,14 @@ def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
     inside = (time >= 0) & (time < (lengths[:, None] - 1) * hop)
     weight = inside / overlap_add(window * valid[..., None]).clamp_min(TINY)
 
-    before = torch.zeros_like(weight)
+    previous = torch.zeros_like(weight)
     for _ in range(config.griffin_lim_steps):
         wave = overlap_add(torch.fft.irfft(spectrum, size, out=frames)).mul_(weight)
-        ahead = wave - MOMENTUM * before
-        torch.mul(ahead.unfold(1, size, hop)[:, :T], window, out=frames)
+        extrapolated = wave - MOMENTUM * previous
+        torch.mul(extrapolated.unfold(1, size, hop)[:, :T], window, out=frames)
         torch.fft.rfft(frames, out=spectrum)
         spectrum.mul_(target / magnitude(spectrum).add_(TINY))
-        before = wave
+        previous = wave
     wave = overlap_add(torch.fft.irfft(spectrum, size, out=frames)).mul_(weight)
     return wave[:, size // 2 : size // 2 + (T - 1) * hop]
 
@@ -116,17 +116,17 @@ def _phases(mel: Tensor, config: AudioConfig) -> Tensor:
     harmonic's number. Unvoiced frames get random phases, the same for each utterance.
     """
     T, bins = mel.shape[1], config.n_fft // 2 + 1
-    place, likeness = pitch.tracked(mel, config)
-    f0 = pitch.LOWEST * 2 ** (place / (12 * pitch.ROWS))  # [B, T] Hz
+    rows, similarity = pitch.tracked(mel, config)
+    f0 = pitch.LOWEST * 2 ** (rows / (12 * pitch.ROWS))  # [B, T] Hz
     seconds = config.hop / config.sample_rate
-    turns = F_.pad((f0[:, 1:] + f0[:, :-1]).double().cumsum(1) * (seconds / 2), (1, 0)).remainder(1).float()
+    cycles = F_.pad((f0[:, 1:] + f0[:, :-1]).double().cumsum(1) * (seconds / 2), (1, 0)).remainder(1).float()
     hertz = torch.linspace(0, config.sample_rate / 2, bins, device=mel.device)
     nearest = (hertz / f0[..., None]).round_().long()  # [B, T, bins]
-    harmonics = 2 * math.pi * turns[..., None] * torch.arange(int(nearest.max()) + 1, device=mel.device)
+    harmonics = 2 * math.pi * cycles[..., None] * torch.arange(int(nearest.max()) + 1, device=mel.device)
     voice = torch.polar(torch.ones_like(harmonics), harmonics).gather(2, nearest)
-    found = torch.where((likeness > VOICED)[..., None], voice, _noise(-(-T // NOISE_FRAMES), bins, mel.device)[:T])
-    found[..., 1::2] *= -1  # half a cycle per bin: a frame begins half a window before its center
-    return found
+    phases = torch.where((similarity > VOICED)[..., None], voice, _noise(-(-T // NOISE_FRAMES), bins, mel.device)[:T])
+    phases[..., 1::2] *= -1  # half a cycle per bin: a frame begins half a window before its center
+    return phases
 
 
 @lru_cache(maxsize=4)

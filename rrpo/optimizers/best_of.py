@@ -53,11 +53,11 @@ def draw(config: DrawsConfig, inputs: Mapping[str, Path], out: Path, context: Co
     for i in range(config.n):
         noise = _noise(config, i, policy.max_tokens).to(prefix.device)
         for rows in torch.arange(len(prefix), device=prefix.device).split(config.eval_prompts):
-            asked = prefix[rows]
-            sampled = policy.sample(asked[:, int((asked == 0).all(0).sum()) :], noise[:, rows])
-            place = rows.cpu().numpy()
-            tokens[i, place, : sampled.tokens.shape[1]] = sampled.tokens.cpu().numpy()
-            lengths[i, place], ended[i, place] = sampled.lengths.cpu().numpy(), sampled.ended.cpu().numpy()
+            batch = prefix[rows]
+            sampled = policy.sample(batch[:, int((batch == 0).all(0).sum()) :], noise[:, rows])
+            indices = rows.cpu().numpy()
+            tokens[i, indices, : sampled.tokens.shape[1]] = sampled.tokens.cpu().numpy()
+            lengths[i, indices], ended[i, indices] = sampled.lengths.cpu().numpy(), sampled.ended.cpu().numpy()
         context.report(i + 1, config.n)
     np.savez_compressed(out / DRAWS, tokens=tokens[..., : lengths.max()], lengths=lengths, ended=ended)
 
@@ -74,42 +74,42 @@ def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Con
     ``scalars.json``."""
     models = Models.load(inputs, context.device, context.micro)
     device = torch.device(context.device)
-    with np.load(inputs["draws"] / DRAWS) as stored_draws:
-        tokens, lengths, ended = (torch.from_numpy(stored_draws[name]) for name in ("tokens", "lengths", "ended"))
+    with np.load(inputs["draws"] / DRAWS) as arrays:
+        tokens, lengths, ended = (torch.from_numpy(arrays[name]) for name in ("tokens", "lengths", "ended"))
     n, size = lengths.shape
     column = torch.arange(size, device=device)
     prompts = Prompts.load(inputs["eval_prompts"], models).select(column)
     draws = Rollout(
         tokens.flatten(0, 1).long().to(device), lengths.flatten().long().to(device), ended.flatten().to(device)
     )
-    best, least = torch.zeros(size, dtype=torch.long, device=device), torch.full((size,), math.inf, device=device)
+    best, lowest = torch.zeros(size, dtype=torch.long, device=device), torch.full((size,), math.inf, device=device)
     points, samples = [], []
     for i in range(n):
         cost = costs(models, prompts, draws.select(i * size + column), config)
-        best, least = torch.where(cost < least, i, best), cost.minimum(least)
+        best, lowest = torch.where(cost < lowest, i, best), cost.minimum(lowest)
         if i + 1 in levels(n):
-            asked = column if i + 1 == n else column[: config.eval_prompts]
-            row, kept = _measured(models, prompts, draws.select(best * size + column), asked, i + 1)
+            evaluated = column if i + 1 == n else column[: config.eval_prompts]
+            row, best_samples = _evaluate(models, prompts, draws.select(best * size + column), evaluated, i + 1)
             points.append(row)
-            samples.append(kept)
+            samples.append(best_samples)
         context.report(i + 1, n)
     save(out, points, samples)
 
 
-def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig) -> Tensor:
+def costs(models: Models, prompts: Prompts, rollout: Rollout, config: BestOfConfig) -> Tensor:
     """Return ``[P]``: the cost that policy optimization minimizes, without the KL, for one sample per prompt."""
-    asked = OptimizeConfig(
+    settings = OptimizeConfig(
         reward=config.reward, emotion_weight=config.emotion_weight, content_weight=config.content_weight
     )
-    return hear(models, Batch(0, prompts, drawn), asked).cost(asked)
+    return hear(models, Batch(0, prompts, rollout), settings).cost(settings)
 
 
-def _measured(
-    models: Models, prompts: Prompts, chosen: Rollout, places: Tensor, n: int
+def _evaluate(
+    models: Models, prompts: Prompts, rollout: Rollout, rows: Tensor, n: int
 ) -> tuple[dict[str, float], Samples]:
-    """Return the metrics and samples of one n for the prompts at ``places``."""
-    asked, sampled = prompts.select(places), chosen.select(places)
-    heard = listen(models, asked, sampled)
-    heard["kl"] = torch.full_like(heard["kl"], kl_of(n))
-    row = {"step": n} | rollout_statistics(heard) | opinions(heard, asked.target)
-    return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, places, sampled, heard, asked.target)
+    """Return the metrics and samples of one n for the prompts at ``rows``."""
+    selected, sampled = prompts.select(rows), rollout.select(rows)
+    measurements = listen(models, selected, sampled)
+    measurements["kl"] = torch.full_like(measurements["kl"], kl_of(n))
+    row = {"step": n} | rollout_statistics(measurements) | opinions(measurements, selected.target)
+    return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, rows, sampled, measurements, selected.target)

@@ -93,8 +93,8 @@ def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: Optimi
     soft = soft_tokens(scores.logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
     codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
     F, frames = models.codec.decode_codes(codes, rollout.lengths, prompts.speaker)
-    pushed = scale_gradient(F, config.gradient_scale)
-    reward = reward_loss(models.reward_model, pushed, frames, prompts.target, config.reward)
+    scaled = scale_gradient(F, config.gradient_scale)
+    reward = reward_loss(models.reward_model, scaled, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
     loss = config.emotion_weight * reward + config.content_weight * content + config.beta * scores.penalty
     return RelaxedLoss(

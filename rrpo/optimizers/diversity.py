@@ -24,9 +24,9 @@ SAMPLES = 4
 def within_prompt_diversity(policy: TokenPolicy, prefix: Tensor, seed: int) -> float:
     """Return the `pairwise_distance` of `SAMPLES` samples of the first `PROMPTS` of ``prefix [B, L]``, with noise keyed by
     ``seed``."""
-    asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
-    noise = uniform((policy.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
-    rollout = policy.sample(asked, noise)
+    prefixes = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
+    noise = uniform((policy.max_tokens, len(prefixes)), seed, "diversity noise", device=prefix.device)
+    rollout = policy.sample(prefixes, noise)
     rows = [row.tolist() for row in unpad_sequence(rollout.tokens, rollout.lengths, batch_first=True)]
     return pairwise_distance([rows[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)])
 

@@ -124,23 +124,23 @@ class EmoDPO(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield one update on as many pairs as there are roll-outs."""
-        first = round(self.stage_one * config.steps)
-        if 0 < batch.step == first:
+        stage_two = round(self.stage_one * config.steps)
+        if 0 < batch.step == stage_two:
             state["reference"] = reference(models.policy, state)
-        yield self._losses(models, batch, config, state, self.dpo_weight if batch.step >= first else 0.0)
+        yield self._losses(models, batch, config, state, self.dpo_weight if batch.step >= stage_two else 0.0)
 
     def _losses(
         self, models: Models, batch: Batch, config: OptimizeConfig, state: State, dpo_weight: float
     ) -> Iterator[Loss]:
         from rrpo.optimizers.scoring import hear, score, split
 
-        heard = hear(models, batch, config)
-        for part, frames in zip(split(models, batch), heard.frames, strict=True):
+        outputs = hear(models, batch, config)
+        for part, frames in zip(split(models, batch), outputs.frames, strict=True):
             scores = score(models, part, config.penalty)
-            found = self.terms(models.policy, state, state["order"][batch.step, part.rows])
-            pair = dpo_weight * found["dpo"] + self.kl_weight * found["smoothed_kl"] + self.sft_weight * found["sft"]
+            terms = self.terms(models.policy, state, state["order"][batch.step, part.rows])
+            pair = dpo_weight * terms["dpo"] + self.kl_weight * terms["smoothed_kl"] + self.sft_weight * terms["sft"]
             loss = config.beta * scores.penalty + pair
-            values = heard.of(part) | {name: term.detach() for name, term in found.items()}
+            values = outputs.of(part) | {name: term.detach() for name, term in terms.items()}
             yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
 
     def terms(self, policy: TokenPolicy, state: State, pairs: Tensor) -> dict[str, Tensor]:
@@ -152,19 +152,19 @@ class EmoDPO(PolicyOptimizer):
         from rrpo.optimizers.scoring import predicted
 
         f = {"kl": lambda change: change, "js": lambda change: math.log(2) + F_.logsigmoid(change)}[self.divergence]
-        moved: list[Tensor] = []
-        for place, name in enumerate(SIDES):
+        changes: list[Tensor] = []
+        for column, name in enumerate(SIDES):
             prefix, rollout = side(state, name, pairs)
             logits = policy.packed_logits(prefix, rollout.tokens, rollout.counts)
-            drawn = predicted(rollout, logits)
+            tokens = predicted(rollout, logits)
             log_p = logits.log_softmax(-1)
-            own = log_p.gather(1, drawn[:, None])[:, 0]
-            change = rollout.sums(own) - state["reference"][pairs, place]
-            moved.append(f(change / rollout.counts if self.length_normalized else change))
+            token_log_p = log_p.gather(1, tokens[:, None])[:, 0]
+            change = rollout.sums(token_log_p) - state["reference"][pairs, column]
+            changes.append(f(change / rollout.counts if self.length_normalized else change))
             if name == "chosen":
-                sft = -rollout.sums(own) / rollout.counts
-                smoothed = rollout.sums(smoothed_kl(log_p, drawn, self.smoothing)) / rollout.counts
-        margin = moved[0] - moved[1]
+                sft = -rollout.sums(token_log_p) / rollout.counts
+                smoothed = rollout.sums(smoothed_kl(log_p, tokens, self.smoothing)) / rollout.counts
+        margin = changes[0] - changes[1]
         return {
             "dpo": state["weight"][pairs] * -F_.logsigmoid(self.dpo_beta * margin),
             "sft": sft,
@@ -182,27 +182,27 @@ class EmoDPO(PolicyOptimizer):
 
         device = models.codec.device
         sets = [TokenSet(SpeechSet.load(inputs[name]), models.codec, str(device)) for name in SPEECH]
-        utterances = [u for found in sets for u in found.utterances]
-        tokens = [row[:n] for found in sets for row, n in zip(found.tokens, found.lengths.tolist(), strict=True)]
-        asked = [
+        utterances = [u for tokens in sets for u in tokens.utterances]
+        rows = [row[:n] for tokens in sets for row, n in zip(tokens.tokens, tokens.lengths.tolist(), strict=True)]
+        prompts = [
             Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion) for u in utterances
         ]
-        found = speech_pairs(utterances)
-        if not found:
+        pairs = speech_pairs(utterances)
+        if not pairs:
             raise ValueError(
                 f"no text of the {len(utterances)} SFT utterances is spoken in two emotions by one speaker; "
                 "give parallel speech, or use emo-dpo with pairs=samples"
             )
-        state: State = {"weight": torch.ones(len(found), device=device)}
-        for name, places in zip(SIDES, zip(*found, strict=True), strict=True):
-            rows = [tokens[i] for i in places]
-            lengths = torch.tensor([len(row) for row in rows], device=device)
-            rollout = Rollout(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, lengths > 0)
+        state: State = {"weight": torch.ones(len(pairs), device=device)}
+        for name, indices in zip(SIDES, zip(*pairs, strict=True), strict=True):
+            tokens = [rows[i] for i in indices]
+            lengths = torch.tensor([len(row) for row in tokens], device=device)
+            rollout = Rollout(torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), lengths, lengths > 0)
             tags = [
-                asked[i].emotion if self.tags == "own" else asked[chosen].emotion
-                for i, (chosen, _) in zip(places, found, strict=True)
+                prompts[i].emotion if self.tags == "own" else prompts[chosen].emotion
+                for i, (chosen, _) in zip(indices, pairs, strict=True)
             ]
-            state |= _stored(name, models.policy, _tagged([asked[i] for i in places], tags), rollout)
+            state |= _stored(name, models.policy, _tagged([prompts[i] for i in indices], tags), rollout)
         return state
 
     def _samples(self, models: Models, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
@@ -215,59 +215,59 @@ class EmoDPO(PolicyOptimizer):
         from rrpo.seeding import uniform
 
         emotions = models.reward_model.emotions
-        asked = load_prompts(inputs["rl_prompts"])[: self.texts]
-        turn = (uniform((len(asked),), config.seed, "emo-dpo tags") * (len(emotions) - 1)).long().tolist()
-        others = [
-            emotions[(emotions.index(p.emotion) + 1 + t) % len(emotions)] for p, t in zip(asked, turn, strict=True)
+        prompts = load_prompts(inputs["rl_prompts"])[: self.texts]
+        offsets = (uniform((len(prompts),), config.seed, "emo-dpo tags") * (len(emotions) - 1)).long().tolist()
+        other_emotions = [
+            emotions[(emotions.index(p.emotion) + 1 + t) % len(emotions)] for p, t in zip(prompts, offsets, strict=True)
         ]
-        requested = [prompt.emotion for prompt in asked]
+        requested = [prompt.emotion for prompt in prompts]
         target = torch.tensor([emotions.index(name) for name in requested], device=models.codec.device)
         state: State = {}
         costs = []
-        for name, tags in zip(SIDES, (requested, others if self.tags == "own" else requested), strict=True):
-            prepared = Prompts.prepare(_tagged(asked, tags), models.policy, models.codec, emotions)
-            wanted = replace(prepared, target=target)
-            drawn, cost = [], []
+        for name, tags in zip(SIDES, (requested, other_emotions if self.tags == "own" else requested), strict=True):
+            tagged = Prompts.prepare(_tagged(prompts, tags), models.policy, models.codec, emotions)
+            targeted = replace(tagged, target=target)
+            rollouts, candidate_costs = [], []
             for k in range(self.candidates):
-                shape = (models.policy.max_tokens, len(asked))
+                shape = (models.policy.max_tokens, len(prompts))
                 noise = uniform(shape, config.seed, f"emo-dpo {name}", k, device=target.device)
                 parts = [
-                    models.policy.sample(wanted.prefix[rows], noise[:, rows])
-                    for rows in torch.arange(len(asked), device=target.device).split(config.batch)
+                    models.policy.sample(targeted.prefix[rows], noise[:, rows])
+                    for rows in torch.arange(len(prompts), device=target.device).split(config.batch)
                 ]
-                sampled = Rollout.concatenate(parts)
-                drawn.append(sampled)
-                cost.append(hear(models, Batch(0, wanted, sampled), config).cost(config))
-            ranked = torch.stack(cost).sort(0, descending=name == "rejected")
-            kept = (self.candidates + 1) // 2
-            costs.append(ranked.values[:kept].flatten())
-            column = torch.arange(len(asked), device=target.device)
-            rows = (ranked.indices[:kept] * len(asked) + column).flatten()
-            utterances = Rollout.concatenate(drawn).select(rows)
-            state |= _stored(name, models.policy, _tagged(asked, tags) * kept, utterances)
+                rollout = Rollout.concatenate(parts)
+                rollouts.append(rollout)
+                candidate_costs.append(hear(models, Batch(0, targeted, rollout), config).cost(config))
+            ranked = torch.stack(candidate_costs).sort(0, descending=name == "rejected")
+            half = (self.candidates + 1) // 2
+            costs.append(ranked.values[:half].flatten())
+            column = torch.arange(len(prompts), device=target.device)
+            rows = (ranked.indices[:half] * len(prompts) + column).flatten()
+            utterances = Rollout.concatenate(rollouts).select(rows)
+            state |= _stored(name, models.policy, _tagged(prompts, tags) * half, utterances)
         return state | {"weight": (costs[0] < costs[1]).float()}
 
 
 def speech_pairs(utterances: Sequence[Utterance]) -> list[tuple[int, int]]:
     """Return index pairs (y+, y-): each utterance with the next one of the same text and speaker in another emotion."""
     groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
-    for place, u in enumerate(utterances):
-        groups.setdefault((u.phones, u.speaker), []).append(place)
-    found = []
+    for index, u in enumerate(utterances):
+        groups.setdefault((u.phones, u.speaker), []).append(index)
+    pairs = []
     for group in groups.values():
-        for turn, place in enumerate(group):
-            others = [i for i in group[turn + 1 :] + group[:turn] if utterances[i].emotion != utterances[place].emotion]
-            found += [(place, i) for i in others[:1]]
-    return found
+        for k, index in enumerate(group):
+            partners = [i for i in group[k + 1 :] + group[:k] if utterances[i].emotion != utterances[index].emotion]
+            pairs += [(index, i) for i in partners[:1]]
+    return pairs
 
 
-def smoothed_kl(log_p: Tensor, drawn: Tensor, smoothing: float) -> Tensor:
-    """Return ``KL(q || p) [P]`` for ``log_p [P, V + 1]``; q has 1 - ε on ``drawn [P]`` and ε spread evenly over the V codes."""
+def smoothed_kl(log_p: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+    """Return ``KL(q || p) [P]`` for ``log_p [P, V + 1]``; q has 1 - ε on ``tokens [P]`` and ε spread evenly over the V codes."""
     import torch
 
     q = torch.full_like(log_p, smoothing / (log_p.shape[1] - 1))
     q[:, -1] = 0.0
-    q.scatter_add_(1, drawn[:, None], torch.full_like(log_p[:, :1], 1 - smoothing))
+    q.scatter_add_(1, tokens[:, None], torch.full_like(log_p[:, :1], 1 - smoothing))
     return (torch.xlogy(q, q) - q * log_p).sum(1)
 
 
@@ -277,16 +277,16 @@ def reference(policy: TokenPolicy, state: State) -> Tensor:
 
     from rrpo.optimizers.scoring import sampled_log_probs
 
-    found = []
+    log_probs = []
     with torch.no_grad():
         for rows in torch.arange(len(state["weight"]), device=state["weight"].device).split(CHUNK):
-            both = []
+            sides = []
             for name in SIDES:
                 prefix, rollout = side(state, name, rows)
                 logits = policy.packed_logits(prefix, rollout.tokens, rollout.counts)
-                both.append(rollout.sums(sampled_log_probs(rollout, logits)))
-            found.append(torch.stack(both, 1))
-    return torch.cat(found)
+                sides.append(rollout.sums(sampled_log_probs(rollout, logits)))
+            log_probs.append(torch.stack(sides, 1))
+    return torch.cat(log_probs)
 
 
 def side(state: State, name: str, pairs: Tensor) -> tuple[Tensor, Rollout]:
@@ -295,13 +295,13 @@ def side(state: State, name: str, pairs: Tensor) -> tuple[Tensor, Rollout]:
 
     prefix = state[f"{name}_prefix"][pairs]
     prefix = prefix[:, int((prefix == 0).all(0).sum()) :]
-    every = Rollout(state[f"{name}_tokens"], state[f"{name}_lengths"], state[f"{name}_ended"])
-    return prefix, every.select(pairs)
+    utterances = Rollout(state[f"{name}_tokens"], state[f"{name}_lengths"], state[f"{name}_ended"])
+    return prefix, utterances.select(pairs)
 
 
 def _stored(name: str, policy: TokenPolicy, prompts: Sequence[Prompt], rollout: Rollout) -> State:
     parts = {"prefix": policy.prompt_ids(prompts), **vars(rollout)}
-    return {f"{name}_{what}": value for what, value in parts.items()}
+    return {f"{name}_{field}": value for field, value in parts.items()}
 
 
 def _tagged(prompts: Sequence[Prompt], emotions: Sequence[str]) -> list[Prompt]:

@@ -57,9 +57,9 @@ class GRPO(PolicyOptimizer):
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is out of range."""
-        for name, least in (("samples", 2), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        for name, minimum in (("samples", 2), ("epochs", 1)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} must be {minimum} or more, got {getattr(self, name)}")
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip}")
 
@@ -67,14 +67,14 @@ class GRPO(PolicyOptimizer):
         """Yield `epochs` updates; advantages and the denominators of the ratios are those of the sampling policy."""
         from rrpo.optimizers.scoring import hear
 
-        heard = hear(models, batch, config)
-        cost = heard.cost(config)
+        outputs = hear(models, batch, config)
+        cost = outputs.cost(config)
         if self.kl_in_reward:
             cost = cost + config.beta * log_ratio(models, batch)
         advantage = self.advantages(cost)
         old: dict[int, Tensor] = {}
         for _ in range(self.epochs):
-            yield self._losses(models, batch, config, heard, advantage, old)
+            yield self._losses(models, batch, config, outputs, advantage, old)
 
     def advantages(self, cost: Tensor) -> Tensor:
         """Return ``A [B]`` for ``cost [B]``, which is -R of k samples per prompt."""
@@ -88,25 +88,25 @@ class GRPO(PolicyOptimizer):
         models: Models,
         batch: Batch,
         config: OptimizeConfig,
-        heard: Heard,
+        outputs: Heard,
         advantage: Tensor,
         old: dict[int, Tensor],
     ) -> Iterator[Loss]:
         from rrpo.optimizers.scoring import sampled_log_probs, score, split
 
         beta = 0.0 if self.kl_in_reward else config.beta
-        for place, (part, frames) in enumerate(zip(split(models, batch), heard.frames, strict=True)):
+        for index, (part, frames) in enumerate(zip(split(models, batch), outputs.frames, strict=True)):
             rollout = part.rollout
             scores = score(models, part, config.penalty)
             log_p = sampled_log_probs(part.rollout, scores.logits)
-            ratio = (log_p - old.setdefault(place, log_p.detach())).exp()  # 1 in the first update
+            ratio = (log_p - old.setdefault(index, log_p.detach())).exp()  # 1 in the first update
             A = advantage[part.rows].repeat_interleave(rollout.counts)
             clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
             surrogate = -(ratio * A).minimum(clipped * A)
             tokens = rollout.counts if self.token_mean else 1
             loss = (rollout.sums(surrogate) + beta * scores.penalty) / tokens
             dropped = (ratio * A > clipped * A).to(ratio.dtype)
-            values = heard.of(part) | {"clipped": rollout.sums(dropped) / rollout.counts}
+            values = outputs.of(part) | {"clipped": rollout.sums(dropped) / rollout.counts}
             yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
 
 
@@ -117,13 +117,13 @@ def log_ratio(models: Models, batch: Batch) -> Tensor:
     from rrpo.optimizers.rollout import merge
     from rrpo.optimizers.scoring import sampled_log_probs, split
 
-    found = []
+    parts = []
     with torch.no_grad():
         for part in split(models, batch):
-            asked = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
-            own, reference = (
-                sampled_log_probs(part.rollout, model.packed_logits(*asked))
+            arguments = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
+            log_p, reference = (
+                sampled_log_probs(part.rollout, model.packed_logits(*arguments))
                 for model in (models.policy, models.reference)
             )
-            found.append((part.rows, {"ratio": part.rollout.sums(own - reference)}))
-    return merge(found)["ratio"]
+            parts.append((part.rows, {"ratio": part.rollout.sums(log_p - reference)}))
+    return merge(parts)["ratio"]

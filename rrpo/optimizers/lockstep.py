@@ -25,12 +25,12 @@ class Answer(Protocol):
     """Function that serves requests."""
 
     def __call__(
-        self, kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool
+        self, kind: Hashable, programs: list[int], arguments: list[tuple[Any, ...]], *, others: bool
     ) -> Sequence[Any]:
-        """Return one answer for each program in ``who``, in this order. ``others``: other requests are pending."""
+        """Return one answer for each program in ``programs``, in this order. ``others``: other requests are pending."""
 
 
-class _Question(NamedTuple):
+class _Request(NamedTuple):
     kind: Hashable
     arguments: tuple[Any, ...]
 
@@ -55,17 +55,17 @@ def run(
     """
     threads = [_Program(program) for program in programs]
     results: list[Any] = [None] * len(threads)
-    asked: dict[int, _Question] = {}
+    pending: dict[int, _Request] = {}
     answers: dict[int, Any] = dict.fromkeys(range(len(threads)))
     try:
         while answers:
-            for who, given in answers.items():
-                said = threads[who].go_on(given)
-                if isinstance(said, _Question):
-                    asked[who] = said
+            for index, reply in answers.items():
+                message = threads[index].resume(reply)
+                if isinstance(message, _Request):
+                    pending[index] = message
                 else:
-                    results[who] = said.result
-            answers = _together(asked, answer)
+                    results[index] = message.result
+            answers = _serve(pending, answer)
     except BaseException as error:  # e.g. a signal: raise it in the programs too, so that they clean up
         for thread in threads:
             thread.end(error)
@@ -73,63 +73,63 @@ def run(
     return results
 
 
-def _together(asked: dict[int, _Question], answer: Answer) -> dict[int, Any]:
-    """Serve the most frequent kind of request and remove it from ``asked``. Return answers by program; empty if none is
+def _serve(pending: dict[int, _Request], answer: Answer) -> dict[int, Any]:
+    """Serve the most frequent kind of request and remove it from ``pending``. Return answers by program; empty if none is
     pending."""
-    if not asked:
+    if not pending:
         return {}
-    ((kind, _),) = Counter(question.kind for _, question in sorted(asked.items())).most_common(1)
-    who = sorted(place for place, question in asked.items() if question.kind == kind)
-    arguments = [asked.pop(place).arguments for place in who]
+    ((kind, _),) = Counter(request.kind for _, request in sorted(pending.items())).most_common(1)
+    programs = sorted(index for index, request in pending.items() if request.kind == kind)
+    arguments = [pending.pop(index).arguments for index in programs]
     try:
-        found = answer(kind, who, arguments, others=bool(asked))
+        answers = answer(kind, programs, arguments, others=bool(pending))
     except Exception as error:
-        found = [_Raise(error)] * len(who)
-    return dict(zip(who, found, strict=True))
+        answers = [_Raise(error)] * len(programs)
+    return dict(zip(programs, answers, strict=True))
 
 
 class _Program:
     """A program in its own thread, which waits for its turn."""
 
     def __init__(self, program: Callable[[Ask], Any]) -> None:
-        self._given: SimpleQueue[Any] = SimpleQueue()
-        self._said: SimpleQueue[_Question | _End] = SimpleQueue()
-        self._its_turn = self._ended = False
+        self._replies: SimpleQueue[Any] = SimpleQueue()
+        self._messages: SimpleQueue[_Request | _End] = SimpleQueue()
+        self._running = self._ended = False
         self._thread = threading.Thread(target=self._run, args=(program,), daemon=True)
         self._thread.start()
 
-    def go_on(self, given: Any) -> _Question | _End:
+    def resume(self, reply: Any) -> _Request | _End:
         """Continue with an answer; return the next request, or the end."""
-        self._its_turn = True
-        self._given.put(given)
-        return self._hear()
+        self._running = True
+        self._replies.put(reply)
+        return self._receive()
 
     def end(self, error: BaseException) -> None:
         """Raise ``error`` at each request of the program until it has ended."""
-        if self._its_turn:  # the interrupt came while the program was running: wait for its request
-            self._hear()
+        if self._running:  # the interrupt came while the program was running: wait for its request
+            self._receive()
         while not self._ended:
-            self.go_on(_Raise(error))
+            self.resume(_Raise(error))
 
-    def _hear(self) -> _Question | _End:
-        said = self._said.get()
-        self._its_turn = False
-        if isinstance(said, _End):
+    def _receive(self) -> _Request | _End:
+        message = self._messages.get()
+        self._running = False
+        if isinstance(message, _End):
             self._ended = True
             self._thread.join()
-        return said
+        return message
 
     def _run(self, program: Callable[[Ask], Any]) -> None:
         try:
-            first = self._given.get()
-            result = first.error if isinstance(first, _Raise) else program(self._ask)
+            start = self._replies.get()
+            result = start.error if isinstance(start, _Raise) else program(self._ask)
         except BaseException as error:
             result = error
-        self._said.put(_End(result))
+        self._messages.put(_End(result))
 
     def _ask(self, kind: Hashable, *arguments: Any) -> Any:
-        self._said.put(_Question(kind, arguments))
-        given = self._given.get()
-        if isinstance(given, _Raise):
-            raise given.error
-        return given
+        self._messages.put(_Request(kind, arguments))
+        reply = self._replies.get()
+        if isinstance(reply, _Raise):
+            raise reply.error
+        return reply

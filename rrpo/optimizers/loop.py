@@ -88,22 +88,22 @@ class Judges:
     batch: Batch
     config: OptimizeConfig
     update: int
-    heard: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
-    own: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    measured: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    extra: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
 
     def add(self, loss: Loss) -> None:
         """As `Meter.add`."""
         if self.update == 0 and self.batch.step % CURVE_INTERVAL == 0:
             rows = loss.part.rows
-            self.heard.append((rows, _look(self.models, loss)))
-            self.own.append((rows, loss.look(self.models, self.config)))
+            self.measured.append((rows, _measure(self.models, loss)))
+            self.extra.append((rows, loss.look(self.models, self.config)))
 
     def means(self) -> dict[str, float]:
         """As `Meter.means`."""
-        if not self.heard:
+        if not self.measured:
             return {}
-        values = merge(self.heard)
-        relaxed = _numbers(_means(merge(self.own)))
+        values = merge(self.measured)
+        relaxed = _numbers(_means(merge(self.extra)))
         return rollout_statistics(values) | opinions(values, self.batch.prompts.target) | relaxed
 
 
@@ -117,12 +117,12 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     evaluation = Prompts.load(inputs["eval_prompts"], models)
 
     def measure(step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-        row, drawn = evaluate(models, evaluation, config, step)
-        return row, {name: torch.from_numpy(values) for name, values in drawn.arrays().items()}
+        row, evaluated = evaluate(models, evaluation, config, step)
+        return row, {name: torch.from_numpy(values) for name, values in evaluated.arrays().items()}
 
-    found = optimize(models, train, config, context, inputs, measure)
-    samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in found.samples]
-    save(out, found.points, samples, found.curves, matched)
+    trajectory = optimize(models, train, config, context, inputs, measure)
+    samples = [Samples(**{name: value.numpy() for name, value in arrays.items()}) for arrays in trajectory.samples]
+    save(out, trajectory.points, samples, trajectory.curves, matched)
 
 
 def optimize(
@@ -154,40 +154,40 @@ def optimize(
         Interrupted: ``context`` requested a stop between two steps.
     """
     method = OPTIMIZERS.create(config.optimizer)
-    asked = prompts_of(method, config)
-    numbers = processes.numbers(asked, method.samples)
+    count = prompts_of(method, config)
+    numbers = processes.numbers(count, method.samples)
     device = train.prefix.device
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     order = torch.from_numpy(batches).to(device)
-    trained = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
+    parameters = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=config.lr, fused=True)
     due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
-    checkpoints = Checkpoints(context, trained, optimizer)
-    start, kept = checkpoints.resume()
-    found = Trajectory(*(kept.get(name, []) for name in ("curves", "points", "samples")))
-    state = _on(device, kept["state"]) if "state" in kept else method.start(models, train, config, inputs)
-    _tell(context, checkpoints, found.curves)
+    checkpoints = Checkpoints(context, parameters, optimizer)
+    start, saved = checkpoints.resume()
+    trajectory = Trajectory(*(saved.get(name, []) for name in ("curves", "points", "samples")))
+    state = _to_device(device, saved["state"]) if "state" in saved else method.start(models, train, config, inputs)
+    _watch(context, checkpoints, trajectory.curves)
 
     for step in range(start, config.steps + 1):
         if step in due:
-            row, drawn = measure(step)
-            found.points.append({"step": step} | row)
-            found.samples.append(drawn)
+            row, samples = measure(step)
+            trajectory.points.append({"step": step} | row)
+            trajectory.samples.append(samples)
         if step == config.steps:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        rows = order[step, :asked].repeat(method.samples)
+        rows = order[step, :count].repeat(method.samples)
         batch = roll_out(models, train.select(rows if numbers is None else rows[numbers]), config, step, numbers)
         metrics = take_step(models, method, state, batch, optimizer, config, meter, processes)
-        found.curves.append({"step": step} | metrics)
-        checkpoints.boundary(step + 1, lambda: vars(found) | {"state": state})
-        _tell(context, checkpoints, found.curves[-1:])
+        trajectory.curves.append({"step": step} | metrics)
+        checkpoints.boundary(step + 1, lambda: vars(trajectory) | {"state": state})
+        _watch(context, checkpoints, trajectory.curves[-1:])
         context.report(step + 1, config.steps)
-    return found
+    return trajectory
 
 
-def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
+def _watch(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
     """Pass rows of the curves to ``context.watch``. If it raises, remove the checkpoints, so that nothing of the run is kept."""
     try:
         for row in rows:
@@ -199,8 +199,8 @@ def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str
 
 def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
     """Return the number of prompts in a batch; each is sampled ``method.samples`` times."""
-    prompts, left = divmod(config.batch, method.samples)
-    if left:
+    prompts, remainder = divmod(config.batch, method.samples)
+    if remainder:
         raise ValueError(
             f"a batch of {config.batch} roll-outs does not hold {method.samples} of each prompt; "
             f"set optimize.batch to a multiple of {method.samples}"
@@ -208,7 +208,7 @@ def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
     return prompts
 
 
-def _on(device: torch.device, state: State) -> State:
+def _to_device(device: torch.device, state: State) -> State:
     return {name: value.to(device) for name, value in state.items()}
 
 
@@ -244,19 +244,19 @@ def _update(
 ) -> dict[str, float]:
     """Make one update and return its metrics."""
     optimizer.zero_grad(set_to_none=True)
-    loss = torch.zeros((), device=batch.prompts.prefix.device)
-    found: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for part in losses:
-        models.backward(part.loss)
-        loss += part.loss.detach()
-        found.append((part.part.rows, part.values))
-        meter.add(part)
-    values = merge(found)
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    processes.average(trained)
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
+    total = torch.zeros((), device=batch.prompts.prefix.device)
+    parts: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for loss in losses:
+        models.backward(loss.loss)
+        total += loss.loss.detach()
+        parts.append((loss.part.rows, loss.values))
+        meter.add(loss)
+    values = merge(parts)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    processes.average(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip)
     finite = torch.isfinite(values["reward_loss"])
-    metrics = _numbers(_means(values) | {"loss": loss, "grad_norm": norm, "lost": (~finite).sum()})
+    metrics = _numbers(_means(values) | {"loss": total, "grad_norm": norm, "lost": (~finite).sum()})
     metrics = processes.means(metrics)
     lost = metrics.pop("lost") * processes.count
     if lost or not math.isfinite(metrics["loss"] + metrics["grad_norm"]):
@@ -280,11 +280,11 @@ def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _look(models: Models, part: Loss) -> dict[str, Tensor]:
+def _measure(models: Models, loss: Loss) -> dict[str, Tensor]:
     """Return the measurements on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
-    rollout = part.part.rollout
-    sums = {"kl": part.kl, "entropy": rollout.sums(token_entropy(part.log_p))} | rollout_counts(rollout)
-    return sums | judge_frames(models, *part.frames, part.part.prompts.target)
+    rollout = loss.part.rollout
+    sums = {"kl": loss.kl, "entropy": rollout.sums(token_entropy(loss.log_p))} | rollout_counts(rollout)
+    return sums | judge_frames(models, *loss.frames, loss.part.prompts.target)
 
 
 @torch.no_grad()
@@ -294,70 +294,70 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
     Batches have `OptimizeConfig.eval_prompts` prompts, so that a sample has the same bits however many prompts are sampled.
     """
     device = prompts.prefix.device
-    asked = config.final_prompts if step == config.steps else config.eval_prompts
-    places = torch.arange(min(asked, len(prompts.phones)), device=device)
+    count = config.final_prompts if step == config.steps else config.eval_prompts
+    indices = torch.arange(min(count, len(prompts.phones)), device=device)
     shape = (models.policy.max_tokens, config.final_prompts)
     noise = uniform(shape, config.seed, "evaluation noise", device=device)
-    found: list[dict[str, Tensor]] = []
-    drawn: list[Samples] = []
-    for rows in places.split(config.eval_prompts):
+    measurements: list[dict[str, Tensor]] = []
+    samples: list[Samples] = []
+    for rows in indices.split(config.eval_prompts):
         batch = prompts.select(rows)
         rollout = models.policy.sample(batch.prefix, noise[:, rows])
-        found.append(listen(models, batch, rollout))
-        drawn.append(stored(step, rows, rollout, found[-1], batch.target))
-    values = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    row = rollout_statistics(values) | opinions(values, prompts.target[places])
+        measurements.append(listen(models, batch, rollout))
+        samples.append(stored(step, rows, rollout, measurements[-1], batch.target))
+    values = {name: torch.cat([part[name] for part in measurements]) for name in measurements[0]}
+    row = rollout_statistics(values) | opinions(values, prompts.target[indices])
     row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
-    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, Samples.concatenate(drawn)
+    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, Samples.concatenate(samples)
 
 
 @torch.no_grad()
 def listen(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tensor]:
     """Return the measurements on samples of ``prompts``, each ``[B]`` or ``[B, K]``: `rollout_sums` and `judge_frames`."""
-    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for chosen in micro_batches(rollout.lengths, models.micro):
-        few, part = prompts.select(chosen), rollout.select(chosen)
-        logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
-        F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
-        judged = judge_frames(models, F, frames, few.target)
-        heard.append((chosen, rollout_sums(logits, reference, part) | judged))
-    return merge(heard)
+    parts: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for rows in micro_batches(rollout.lengths, models.micro):
+        batch, samples = prompts.select(rows), rollout.select(rows)
+        logits, reference = (model.logits(batch.prefix, samples.tokens) for model in (models.policy, models.reference))
+        F, frames = models.codec.decode(samples.tokens, samples.lengths, batch.speaker)
+        outputs = judge_frames(models, F, frames, batch.target)
+        parts.append((rows, rollout_sums(logits, reference, samples) | outputs))
+    return merge(parts)
 
 
-def opinions(heard: dict[str, Tensor], target: Tensor) -> dict[str, float]:
+def opinions(measurements: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     """Return accuracy, log-probability, calibration, hacking and artefacts of one batch."""
     kinds = (*ARTEFACTS, *OTHERS)
     names = ["proxy", "val", *(f"artefact_{kind}" for kind in kinds)]
-    host = {name: heard[name].float().cpu().numpy() for name in names}
-    wanted = target.cpu().numpy()
-    flags = np.stack([host[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
+    arrays = {name: measurements[name].float().cpu().numpy() for name in names}
+    targets = target.cpu().numpy()
+    flags = np.stack([arrays[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
     row = {f"artefact_{kind}": float(flags[:, k].mean()) for k, kind in enumerate(ARTEFACTS)}
     for name in ("proxy", "val"):
-        row[f"{name}_accuracy"] = accuracy(host[name], wanted)
-        row[f"{name}_logprob"] = target_log_prob(host[name], wanted)
-    row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
-    row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
-    row |= probe_statistics(heard)
-    flagged = np.stack([host[f"artefact_{kind}"] for kind in kinds], 1).any(1)
-    row["val_clean"] = float(((host["val"].argmax(1) == wanted) & ~flagged).mean())
-    row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
-    row["uptake"] = shortcut_uptake(flags, wanted)
+        row[f"{name}_accuracy"] = accuracy(arrays[name], targets)
+        row[f"{name}_logprob"] = target_log_prob(arrays[name], targets)
+    row["proxy_confidence"] = float(np.exp(arrays["proxy"].max(1)).mean())
+    row["proxy_ece"] = expected_calibration_error(arrays["proxy"], targets)
+    row |= probe_statistics(measurements)
+    flagged = np.stack([arrays[f"artefact_{kind}"] for kind in kinds], 1).any(1)
+    row["val_clean"] = float(((arrays["val"].argmax(1) == targets) & ~flagged).mean())
+    row["val_hack_rate"] = hack_rate(arrays["proxy"].argmax(1), arrays["val"].argmax(1), targets, flags)
+    row["uptake"] = shortcut_uptake(flags, targets)
     return row
 
 
-def stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tensor], target: Tensor) -> Samples:
-    """Return samples of the evaluation prompts at ``places`` as they are stored, with the outputs of proxy and ``val``."""
+def stored(step: int, indices: Tensor, rollout: Rollout, measurements: dict[str, Tensor], target: Tensor) -> Samples:
+    """Return samples of the evaluation prompts at ``indices`` as they are stored, with the outputs of proxy and ``val``."""
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
-    heard = {name: opinions[name].float() for name in ("proxy", "val")}
+    outputs = {name: measurements[name].float() for name in ("proxy", "val")}
     return Samples(
         step=np.full(len(lengths), step),
-        prompt=places.cpu().numpy(),
+        prompt=indices.cpu().numpy(),
         tokens=tokens,
         lengths=lengths,
-        **{f"{name}_argmax": said.argmax(1).cpu().numpy().astype(np.int8) for name, said in heard.items()},
-        **{f"{name}_logprob": said.gather(1, target[:, None])[:, 0].cpu().numpy() for name, said in heard.items()},
+        **{f"{name}_argmax": log_p.argmax(1).cpu().numpy().astype(np.int8) for name, log_p in outputs.items()},
+        **{f"{name}_logprob": log_p.gather(1, target[:, None])[:, 0].cpu().numpy() for name, log_p in outputs.items()},
     )
 
 

@@ -28,13 +28,13 @@ def match(inputs: Mapping[str, Path]) -> dict[str, float]:
     """
     if WANTED not in inputs:
         return {}
-    own, wanted = (gradient_size(pd.read_parquet(inputs[name] / TABLE)) for name in (OWN, WANTED))
-    if not (0 < own < math.inf and 0 < wanted < math.inf):
+    own, target = (gradient_size(pd.read_parquet(inputs[name] / TABLE)) for name in (OWN, WANTED))
+    if not (0 < own < math.inf and 0 < target < math.inf):
         raise ValueError(
-            f"gradients of two reward models can be matched only if both are finite and above 0, got {own:.4g} and {wanted:.4g}; "
+            f"gradients of two reward models can be matched only if both are finite and above 0, got {own:.4g} and {target:.4g}; "
             "set gradient_scale instead of match_gradient"
         )
-    return {"gradient_match": wanted / own}
+    return {"gradient_match": target / own}
 
 
 def gradient_size(swaps: pd.DataFrame) -> float:

@@ -32,21 +32,21 @@ class Processes:
         Raises:
             InputError: accelerate is not installed.
         """
-        found = Processes(device)
-        found.count = int(os.environ.get("WORLD_SIZE", "1"))
-        if found.count == 1:
-            return found
+        processes = Processes(device)
+        processes.count = int(os.environ.get("WORLD_SIZE", "1"))
+        if processes.count == 1:
+            return processes
         if not present("accelerate"):
             raise InputError(
                 "sharing a batch between processes needs the package accelerate",
-                got=f"WORLD_SIZE={found.count}, and it is not installed",
+                got=f"WORLD_SIZE={processes.count}, and it is not installed",
                 fix="pip install 'rrpo-ablations[accelerate]'",
             )
         from accelerate import Accelerator
 
-        found._accelerator = Accelerator(cpu=device == "cpu")
-        found.rank, found.device = found._accelerator.process_index, str(found._accelerator.device)
-        return found
+        processes._accelerator = Accelerator(cpu=device == "cpu")
+        processes.rank, processes.device = processes._accelerator.process_index, str(processes._accelerator.device)
+        return processes
 
     @property
     def first(self) -> bool:
@@ -67,8 +67,8 @@ class Processes:
                 got=f"{prompts} prompts, {self.count} processes",
                 fix="change --batch or the number of processes",
             )
-        own = range(self.rank, prompts, self.count)
-        return [sample * prompts + prompt for sample in range(samples) for prompt in own]
+        indices = range(self.rank, prompts, self.count)
+        return [sample * prompts + prompt for sample in range(samples) for prompt in indices]
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average the gradients over the processes."""
@@ -81,8 +81,8 @@ class Processes:
         """Return means over the processes, by name."""
         if self.count == 1:
             return dict(values)
-        found = self._accelerator.reduce(torch.tensor(list(values.values()), device=self.device), "mean")
-        return dict(zip(values, found.tolist(), strict=True))
+        means = self._accelerator.reduce(torch.tensor(list(values.values()), device=self.device), "mean")
+        return dict(zip(values, means.tolist(), strict=True))
 
     def share(self, *models: nn.Module) -> None:
         """Copy the weights of the first process to all: separately trained models may differ in the last bits on GPUs."""

@@ -11,7 +11,7 @@ class OptimizerRegistry(OptionRegistry[PolicyOptimizer]):
 
     def inputs(self, choice: Choice) -> tuple[str, ...]:
         """Return `PolicyOptimizer.inputs` of the chosen optimizer; empty if it does not exist (`create` reports that)."""
-        return self._made(choice.name, dict(choice.options)).inputs if choice.name in self else ()
+        return self._create(choice.name, dict(choice.options)).inputs if choice.name in self else ()
 
 
 OPTIMIZERS = OptimizerRegistry("optimizer")

@@ -42,7 +42,7 @@ class Reinforce(PolicyOptimizer):
         """Yield one update."""
         from rrpo.optimizers.scoring import hear, policy_gradient
 
-        heard = hear(models, batch, config)
-        cost = heard.cost(config).view(self.samples, -1)  # one column per prompt
+        outputs = hear(models, batch, config)
+        cost = outputs.cost(config).view(self.samples, -1)  # one column per prompt
         advantage = (cost.mean(0) - cost) * self.samples / (self.samples - 1)  # mean of the others minus own
-        yield policy_gradient(models, batch, config, heard, advantage.flatten())
+        yield policy_gradient(models, batch, config, outputs, advantage.flatten())

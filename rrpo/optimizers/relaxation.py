@@ -33,14 +33,12 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
     log_p = logits.log_softmax(-1)
     exponential = noise.log().neg_()  # -log of it is Gumbel noise
     chosen = tokens[..., None]
-    first = exponential.gather(
-        -1, chosen
-    )  # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
-    top = -log_p.gather(-1, chosen) - first.log()
-    others = (
-        log_p.exp_().mul_(first * (1 + MARGIN)).add_(exponential).log_().neg_()
-    )  # truncated at the maximum, less log p
-    return others.scatter_(-1, chosen, top)
+    # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
+    winner = exponential.gather(-1, chosen)
+    maximum = -log_p.gather(-1, chosen) - winner.log()
+    # truncated at the maximum, less log p
+    truncated = log_p.exp_().mul_(winner * (1 + MARGIN)).add_(exponential).log_().neg_()
+    return truncated.scatter_(-1, chosen, maximum)
 
 
 def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
@@ -75,8 +73,8 @@ def straight_through(soft: Tensor, tokens: Tensor, codebook: Tensor) -> Tensor:
 
     This equals a one-hot row forward and ``soft`` backward, multiplied by the codebook.
     """
-    found: Tensor = _StraightThrough.apply(soft, tokens, codebook)
-    return found
+    rows: Tensor = _StraightThrough.apply(soft, tokens, codebook)
+    return rows
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -86,8 +86,8 @@ class Prompts:
     def select(self, rows: Tensor) -> Prompts:
         """Return the prompts of the given row numbers, with prefixes padded to their own longest."""
         prefix = self.prefix[rows]
-        padding, *places = torch.cat([(prefix == 0).all(0).sum()[None], rows]).tolist()
-        return Prompts(prefix[:, padding:], self.speaker[rows], self.target[rows], [self.phones[i] for i in places])
+        padding, *indices = torch.cat([(prefix == 0).all(0).sum()[None], rows]).tolist()
+        return Prompts(prefix[:, padding:], self.speaker[rows], self.target[rows], [self.phones[i] for i in indices])
 
 
 def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:
@@ -109,8 +109,8 @@ def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor
 def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Return the outputs of proxy (with `probe`), ``val`` judge and artefact detectors for frames; each ``[B]`` (or ``[B,
     K]``)."""
-    heard = probe(models.reward_model, F, frames, target) | {"val": models.val.log_probs(F, frames)}
-    return heard | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
+    outputs = probe(models.reward_model, F, frames, target) | {"val": models.val.log_probs(F, frames)}
+    return outputs | {f"artefact_{kind}": flags for kind, flags in detect(F, frames, models.codec.audio).items()}
 
 
 @torch.no_grad()

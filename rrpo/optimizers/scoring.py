@@ -26,8 +26,9 @@ def roll_out(
     """
     shape = (models.policy.max_tokens, len(prompts.phones) if numbers is None else config.batch)
     noise = uniform(shape, config.seed, "sampling noise", step, device=prompts.prefix.device)
-    own = noise if numbers is None else noise[:, numbers]
-    return Batch(step, prompts, models.policy.sample(prompts.prefix, own), numbers)
+    if numbers is not None:
+        noise = noise[:, numbers]
+    return Batch(step, prompts, models.policy.sample(prompts.prefix, noise), numbers)
 
 
 def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:
@@ -82,8 +83,8 @@ def predicted(rollout: Rollout, logits: Tensor) -> Tensor:
 
 def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
     """Return ``[P]``: log-probabilities of the sampled tokens, eos included, under ``logits [P, V + 1]``; with gradient."""
-    drawn = predicted(rollout, logits)
-    return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+    tokens = predicted(rollout, logits)
+    return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,19 @@ class Heard:
 @torch.no_grad()
 def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
     """Decode the sampled tokens, and compute the losses of the reward model and the phone recognizer."""
-    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    losses: list[tuple[Tensor, dict[str, Tensor]]] = []
     decoded: list[tuple[Tensor, Tensor]] = []
     for part in split(models, batch):
         F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
         reward = reward_loss(models.reward_model, F, frames, part.prompts.target, config.reward)
         content = models.recogniser.ctc_loss(F, frames, part.prompts.phones)
-        found.append((part.rows, {"reward_loss": reward, "content_loss": content}))
+        losses.append((part.rows, {"reward_loss": reward, "content_loss": content}))
         decoded.append((F, frames))
-    return Heard(merge(found), decoded)
+    return Heard(merge(losses), decoded)
 
 
 def policy_gradient(
-    models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
+    models: Models, batch: Batch, config: OptimizeConfig, outputs: Heard, advantage: Tensor
 ) -> Iterator[Loss]:
     """Yield losses of one update with the gradient ``-mean_i A_i grad log pi(y_i)`` plus β times that of the penalty.
 
@@ -128,11 +129,11 @@ def policy_gradient(
         models: Policy and reference.
         batch: The roll-outs.
         config: β and the penalty.
-        heard: Result of `hear` on the batch.
+        outputs: Result of `hear` on the batch.
         advantage: A ``[B]``.
     """
-    for part, frames in zip(split(models, batch), heard.frames, strict=True):
+    for part, frames in zip(split(models, batch), outputs.frames, strict=True):
         scores = score(models, part, config.penalty)
         log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
         loss = config.beta * scores.penalty - advantage[part.rows] * log_p
-        yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
+        yield Loss(part, part.share * loss.mean(), outputs.of(part), scores.kl.detach(), scores.log_p, frames)

@@ -105,36 +105,36 @@ class Stack:
     """Models of the first member; all members share codec, recognizer and judge."""
 
     def __init__(self) -> None:
-        self.place: dict[int, int] = {}
+        self.index: dict[int, int] = {}
         """Program number -> index in the stacked weights."""
 
     def join(self, ask: Ask, models: Models) -> Models:
         """Add the models of a member and return proxies for them, whose calls are batched."""
         common: Models = ask("join", models)
         own = {name: getattr(common if name in COMMON else models, name) for name in TOGETHER}
-        asking = {name: _Asking(model, name, ask) for name, model in own.items()}
-        return replace(models, **cast(Any, asking), backward=partial(ask, "backward"))
+        proxies = {name: _Proxy(model, name, ask) for name, model in own.items()}
+        return replace(models, **cast(Any, proxies), backward=partial(ask, "backward"))
 
     def answer(
-        self, kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool
+        self, kind: Hashable, programs: list[int], arguments: list[tuple[Any, ...]], *, others: bool
     ) -> Sequence[Any]:
-        """Return one answer for each program in ``who``; see `lockstep.run`."""
+        """Return one answer for each program in ``programs``; see `lockstep.run`."""
         if kind == "join":
-            return self._joined(who, [models for (models,) in arguments])
-        members = [self.place[number] for number in who]
+            return self._join(programs, [models for (models,) in arguments])
+        members = [self.index[number] for number in programs]
         columns = [list(column) for column in zip(*arguments, strict=True)]
         if kind == "backward":
-            return self._differentiated(members, *columns, keep=others)
+            return self._differentiate(members, *columns, keep=others)
         role, method, gradient, _ = cast(tuple[str, str, bool, int], kind)
         with torch.set_grad_enabled(gradient):
             if role == "codec":
-                return _decoded(getattr(self.models.codec, method), columns)
+                return _call_codec(getattr(self.models.codec, method), columns)
             if role in COMMON:
-                return _in_a_row(getattr(getattr(self.models, role), method), columns)
-            found: Sequence[Any] = getattr(getattr(self, role), method)(members, *columns)
-            return found
+                return _call_concatenated(getattr(getattr(self.models, role), method), columns)
+            results: Sequence[Any] = getattr(getattr(self, role), method)(members, *columns)
+            return results
 
-    def _differentiated(self, members: list[int], losses: list[Tensor], *, keep: bool) -> list[None]:
+    def _differentiate(self, members: list[int], losses: list[Tensor], *, keep: bool) -> list[None]:
         try:
             self.policy.backward(members, losses, keep=keep)
         except RuntimeError as error:
@@ -146,17 +146,17 @@ class Stack:
             ) from error
         return [None] * len(members)
 
-    def _joined(self, who: list[int], models: list[Models]) -> list[Models]:
-        assert not self.place, "all members join at once, because joining is the first request of each"
-        self.place = {number: place for place, number in enumerate(who)}
+    def _join(self, programs: list[int], models: list[Models]) -> list[Models]:
+        assert not self.index, "all members join at once, because joining is the first request of each"
+        self.index = {number: index for index, number in enumerate(programs)}
         self.models = models[0]
-        self.policy = StackedPolicy([cast(Policy, own.policy) for own in models])
-        self.reference = StackedPolicy([cast(Policy, own.reference) for own in models])
-        self.reward_model = Encoders([own.reward_model for own in models])
-        return [self.models] * len(who)
+        self.policy = StackedPolicy([cast(Policy, member.policy) for member in models])
+        self.reference = StackedPolicy([cast(Policy, member.reference) for member in models])
+        self.reward_model = Encoders([member.reward_model for member in models])
+        return [self.models] * len(programs)
 
 
-class _Asking:
+class _Proxy:
     """Proxy for a model of a member: methods in `TOGETHER` are sent to the stack, all other attributes are those of the model."""
 
     def __init__(self, model: Any, role: str, ask: Ask) -> None:
@@ -166,23 +166,23 @@ class _Asking:
         if name not in TOGETHER[self._role]:
             return getattr(self._model, name)
 
-        def together(first: Any, *others: Any) -> Any:
-            kind = (self._role, name, torch.is_grad_enabled(), len(first))  # batches have equal numbers of rows
-            return self._ask(kind, first, *others)
+        def call(batch: Any, *arguments: Any) -> Any:
+            kind = (self._role, name, torch.is_grad_enabled(), len(batch))  # batches have equal numbers of rows
+            return self._ask(kind, batch, *arguments)
 
-        return together
+        return call
 
 
 class Encoders:
     """`RewardModel.encode` for all members, batched over those of one architecture (which may be that of an ensemble)."""
 
     def __init__(self, models: Sequence[RewardModel]) -> None:
-        alike: dict[Hashable, list[int]] = defaultdict(list)
-        for place, model in enumerate(models):
-            alike[type(model), tuple((name, value.shape) for name, value in model.named_parameters())].append(place)
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index, model in enumerate(models):
+            groups[type(model), tuple((name, value.shape) for name, value in model.named_parameters())].append(index)
         self._groups = [
-            (places, _Encoder(models[places[0]]), stack_module_state([_Encoder(models[place]) for place in places]))
-            for places in alike.values()
+            (indices, _Encoder(models[indices[0]]), stack_module_state([_Encoder(models[index]) for index in indices]))
+            for indices in groups.values()
         ]
 
     def encode(
@@ -190,21 +190,21 @@ class Encoders:
     ) -> list[tuple[Tensor, Tensor]]:
         """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
         encoded: dict[int, tuple[Tensor, Tensor]] = {}
-        for places, encoder, stacked in self._groups:
-            asked = [i for i, member in enumerate(members) if member in places]
-            if not asked:
+        for indices, encoder, stacked in self._groups:
+            callers = [i for i, member in enumerate(members) if member in indices]
+            if not callers:
                 continue
             weights: Sequence[dict[str, Any]] = stacked
-            if len(asked) < len(places):
-                rows = torch.tensor([places.index(members[i]) for i in asked], device=F[0].device)
+            if len(callers) < len(indices):
+                rows = torch.tensor([indices.index(members[i]) for i in callers], device=F[0].device)
                 weights = [{name: value.index_select(0, rows) for name, value in part.items()} for part in stacked]
             with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
                 h, mask = vmap(partial(functional_call, encoder))(
-                    tuple(weights), (padded([F[i] for i in asked], 1), torch.stack([lengths[i] for i in asked]))
+                    tuple(weights), (padded([F[i] for i in callers], 1), torch.stack([lengths[i] for i in callers]))
                 )
-            for i, own, valid in zip(asked, h, mask, strict=True):
+            for i, hidden, valid in zip(callers, h, mask, strict=True):
                 size = -(-F[i].shape[1] // encoder.model.config.subsample)  # T'
-                encoded[i] = own[:, :size], valid[:, :size]
+                encoded[i] = hidden[:, :size], valid[:, :size]
         return [encoded[i] for i in range(len(members))]
 
 
@@ -219,23 +219,23 @@ class _Encoder(nn.Module):
         return self.model.encode(F, lengths)
 
 
-def _in_a_row(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
+def _call_concatenated(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
     """Call ``method`` once on the concatenated samples of all members; return the results per member."""
-    found = method(*map(_joined, columns))
+    results = method(*map(_concatenate, columns))
     sizes = [len(first) for first in columns[0]]
-    if isinstance(found, tuple):
-        return list(zip(*(part.split(sizes) for part in found), strict=True))
-    return list(found.split(sizes))
+    if isinstance(results, tuple):
+        return list(zip(*(part.split(sizes) for part in results), strict=True))
+    return list(results.split(sizes))
 
 
-def _decoded(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
-    """Return `_in_a_row` for a codec, with frames cropped to the longest sample of each member."""
-    tokens = [own.shape[1] for own in columns[0]]
-    found = _in_a_row(method, columns)
-    return [(F[:, : F.shape[1] * own // max(tokens)], frames) for (F, frames), own in zip(found, tokens, strict=True)]
+def _call_codec(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
+    """Return `_call_concatenated` for a codec, with frames cropped to the longest sample of each member."""
+    tokens = [batch.shape[1] for batch in columns[0]]
+    results = _call_concatenated(method, columns)
+    return [(F[:, : F.shape[1] * n // max(tokens)], frames) for (F, frames), n in zip(results, tokens, strict=True)]
 
 
-def _joined(column: Sequence[Any]) -> Any:
+def _concatenate(column: Sequence[Any]) -> Any:
     """Concatenate batches of several members: lists, tensors ``[B]``, or ``[B, N, ...]`` padded to the longest N."""
     if not isinstance(column[0], Tensor):
         return [item for batch in column for item in batch]

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rrpo.config import ArmConfig
-from rrpo.identity import content_hash, described
+from rrpo.identity import content_hash, described, leaves
 from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
@@ -89,8 +88,8 @@ class Cell:
 
     def params(self) -> dict[str, str]:
         """Flat config for MLflow's params: ``section.field`` -> text."""
-        flat = _flatten({"arm": described(self.arm), "profile": described(self.profile)})
-        used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
+        params = leaves({"arm": described(self.arm), "profile": described(self.profile)})
+        used = {name: json.dumps(value) for name, value in params if not _REPLACED.match(name)}
         return {"label": self.label, "seed": str(self.seed)} | used
 
 
@@ -105,16 +104,8 @@ def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float],
         folder = stage.path(store)
         scalars |= json.loads((folder / "scalars.json").read_text())
         for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.is_file() and path.name != "scalars.json" and inside.parts[0] not in WEIGHTS:
-                name = inside.as_posix()
+            relative = path.relative_to(folder)
+            if path.is_file() and path.name != "scalars.json" and relative.parts[0] not in WEIGHTS:
+                name = relative.as_posix()
                 files[f"{role}/{name}" if name == "stage.json" else name] = path
     return scalars, files
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(tree, dict):
-        return {
-            key: value for name, child in tree.items() for key, value in _flatten(child, f"{prefix}{name}.").items()
-        }
-    return {prefix.rstrip("."): json.dumps(tree)}

@@ -61,26 +61,26 @@ class Checkpoints:
         """
         if self.context.checkpoints is None:
             return 0, {}
-        found = load(self.context.checkpoints, self._description())
-        if found is None:
+        checkpoint = load(self.context.checkpoints, self._description())
+        if checkpoint is None:
             return 0, {}
         with torch.no_grad():
-            for parameter, saved in zip(self.parameters, found["parameters"], strict=True):
+            for parameter, saved in zip(self.parameters, checkpoint["parameters"], strict=True):
                 parameter.copy_(saved)
-        self.optimizer.load_state_dict(found["optimizer"])
-        torch.set_rng_state(found["generator"])
-        if "cuda_generator" in found:
-            torch.cuda.set_rng_state(found["cuda_generator"], self._device())
-        self.context.clock.earlier += found["seconds"]
-        log.warning("resuming from step %d of %s", found["step"], self.context.checkpoints.name)
-        return found["step"], found["kept"]
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["generator"])
+        if "cuda_generator" in checkpoint:
+            torch.cuda.set_rng_state(checkpoint["cuda_generator"], self._device())
+        self.context.clock.earlier += checkpoint["seconds"]
+        log.warning("resuming from step %d of %s", checkpoint["step"], self.context.checkpoints.name)
+        return checkpoint["step"], checkpoint["kept"]
 
-    def boundary(self, step: int, kept: Callable[[], Mapping[str, Any]]) -> None:
+    def boundary(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
         """Save if a save is due, and end the build if a stop is requested. Call it between two steps.
 
         Args:
             step: The step to resume from.
-            kept: Returns the loop's state besides its model: tensors, numbers, text, and lists, tuples and dicts of them.
+            state: Returns the loop's state besides its model: tensors, numbers, text, and lists, tuples and dicts of them.
 
         Raises:
             Interrupted: `Context.stop` returned True; everything is saved.
@@ -89,9 +89,9 @@ class Checkpoints:
         stop = self.context.stop()
         if self.context.checkpoints is not None and (stop or time.monotonic() >= self.due):
             start = time.monotonic()
-            save(self.context.checkpoints, step, self._description() | self._state() | {"kept": kept()})
-            wanted, now = self.context.checkpoint_seconds, time.monotonic()
-            self.due = now + max(wanted, min(STRETCH * wanted, (now - start) / SHARE))
+            save(self.context.checkpoints, step, self._description() | self._state() | {"kept": state()})
+            interval, now = self.context.checkpoint_seconds, time.monotonic()
+            self.due = now + max(interval, min(STRETCH * interval, (now - start) / SHARE))
         if stop:
             raise Interrupted(f"stopped before step {step + 1}; run the same command again to resume")
 
@@ -143,7 +143,7 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
         os.replace(draft, path)
     except (
         RuntimeError
-    ) as error:  # torch's archive writer raises a second error on exit, which hides the file's own error
+    ) as error:  # torch's archive writer raises a second one on exit, which hides the file's own error
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -157,8 +157,8 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
 
 def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the newest checkpoint of ``folder`` that is valid and matches ``description``; remove the others it meets."""
-    for left in folder.glob(".*.draft"):
-        left.unlink(missing_ok=True)
+    for draft in folder.glob(".*.draft"):
+        draft.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)
@@ -169,19 +169,19 @@ def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    named = NAME.fullmatch(path.name)
-    if named is None:
+    match = NAME.fullmatch(path.name)
+    if match is None:
         raise RefusedError("its name is not of the form STEP-SHA256")
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != named[2]:
+        if hashlib.file_digest(file, "sha256").hexdigest() != match[2]:
             raise RefusedError("its content does not match the hash in its name: it was truncated or altered")
         file.seek(0)
         try:
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises arbitrary errors for a file that it did not write
             raise RefusedError(f"it is not an archive of tensors ({type(error).__name__})") from error
-    for name, wanted in {**description, "step": int(named[1])}.items():
-        if not isinstance(content, dict) or content.get(name) != wanted:
-            found = content.get(name) if isinstance(content, dict) else None
-            raise RefusedError(f"its {name} is {found!r}, not {wanted!r}")
+    for name, expected in {**description, "step": int(match[1])}.items():
+        if not isinstance(content, dict) or content.get(name) != expected:
+            value = content.get(name) if isinstance(content, dict) else None
+            raise RefusedError(f"its {name} is {value!r}, not {expected!r}")
     return content

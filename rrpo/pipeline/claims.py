@@ -187,12 +187,12 @@ def _generation(path: Path) -> int:
 
 def _generations(folder: Path, name: str) -> list[int]:
     """Return the generations of a name's claims in the folder."""
-    found = []
+    generations = []
     for path in folder.glob(f"{name}.*"):
         suffix = path.name.removeprefix(f"{name}.")
         if suffix.isdecimal():
-            found.append(int(suffix))
-    return found
+            generations.append(int(suffix))
+    return generations
 
 
 @contextmanager

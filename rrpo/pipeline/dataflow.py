@@ -54,9 +54,9 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
 
 
-def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
-    """Return the split of the seed's own utterances. With ``parallel``: the same texts and speakers in other emotions."""
-    return SplitConfig(
+def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
+    """Return the policy's utterances of the seed. With ``parallel``: the same texts and speakers in other emotions."""
+    split = SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
@@ -64,6 +64,7 @@ def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitC
         parallel=parallel,
         seed=seed,
     )
+    return world.speech(profile, split)
 
 
 @cache
@@ -74,7 +75,7 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     """
     config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
     inputs = {
-        "speech": world.speech(profile, _sft_split(profile, seed)),
+        "speech": sft_speech(profile, seed),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
@@ -86,15 +87,15 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
 
 @cache
 def references(profile: Profile) -> Stage:
-    """Utterances by unseen speakers in every emotion, neutral among them."""
-    spoken = with_neutral(profile)
-    size = profile.zero_shot.references * len(spoken.world.emotions) * profile.world.judge_speakers
-    return world.speech(spoken, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout"))
+    """Return utterances by unseen speakers in every emotion, including neutral."""
+    neutral = with_neutral(profile)
+    size = profile.zero_shot.references * len(neutral.world.emotions) * profile.world.judge_speakers
+    return world.speech(neutral, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout"))
 
 
 @cache
 def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: float) -> Stage:
-    """The base policy fine-tuned to read speakers off references: it knows the unseen ones by theirs, and so does its codec.
+    """Return the base policy fine-tuned to take speakers from references; policy and codec include the unseen speakers.
 
     Raises:
         InputError: The profile has a user's own data.
@@ -105,22 +106,22 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
             got=f"manifests for {', '.join(profile.manifests)}",
             fix="run it without manifests, or leave out zet and every zet@...",
         )
-    given, spoken = profile.zero_shot, with_neutral(profile)
+    settings, neutral = profile.zero_shot, with_neutral(profile)
     split = SplitConfig(
         name="zero_shot",
-        size=given.utterances,
+        size=settings.utterances,
         speakers="policy+rm",
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
         seed=seed,
     )
     inputs = {
-        "speech": world.speech(spoken, split),
+        "speech": world.speech(neutral, split),
         "references": references(profile),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }
-    config = replace(given, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
+    config = replace(settings, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
     return Stage("zero_shot", "rrpo.training.zero_shot:build", config, inputs, f"zero-shot SFT seed {seed}")
 
 
@@ -131,30 +132,25 @@ def starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
 
 
-def _asked(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """What an arm's policy is asked at its evaluation, and the codec that knows the voices."""
+def _evaluation_inputs(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """Return an arm's evaluation prompts, and the codec that includes their speakers."""
     if arm.reversal is not None:
         return {"eval_prompts": world.eval_prompts(profile, UNSEEN), "codec": starting_policy(profile, arm, seed)}
     return {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}
 
 
 def stored_samples(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """A cell's stored samples, and what it takes to hear them."""
-    return {"samples": optimized(profile, arm, seed)} | _asked(profile, arm, seed)
+    """Return a cell's stored samples, with the prompts and the codec that are needed to decode them."""
+    return {"samples": optimized(profile, arm, seed)} | _evaluation_inputs(profile, arm, seed)
 
 
-def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+def _optimization_inputs(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
     """Return the frozen models that an arm's policy is optimized with, and the evaluation prompts."""
     return {
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "val": world.judge(profile, "val"),
-    } | _asked(profile, arm, seed)
-
-
-def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
-    """Return the policy's utterances of the seed. With ``parallel``: the same texts and speakers in other emotions."""
-    return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
+    } | _evaluation_inputs(profile, arm, seed)
 
 
 @cache
@@ -181,22 +177,22 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if arm.combination is None:
         return member(profile, arm, seed, 0)
     config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
-    inputs = {f"member_{place:02d}": member(profile, arm, seed, place) for place in range(arm.members)}
+    inputs = {f"member_{index:02d}": member(profile, arm, seed, index) for index in range(arm.members)}
     return Stage("combine", "rrpo.training.combine:build", config, inputs, f"RM combination seed {seed}")
 
 
 @cache
-def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
-    """Return a single frozen RM, fine-tuned on the seed's annotated set or as pre-trained; ``place`` > 0 gives it another
+def member(profile: Profile, arm: ArmConfig, seed: int, index: int) -> Stage:
+    """Return a single frozen RM, fine-tuned on the seed's annotated set or as pre-trained; ``index`` > 0 gives it another
     seed."""
-    own_seed = _override(arm.rm_seed, seed) + MEMBER_STRIDE * place
-    before = pretrained(profile, arm if arm.combination == "weights" else replace(arm, rm_seed=own_seed), seed)
+    own_seed = _override(arm.rm_seed, seed) + MEMBER_STRIDE * index
+    start = pretrained(profile, arm if arm.combination == "weights" else replace(arm, rm_seed=own_seed), seed)
     if not arm.finetune:
-        return before
+        return start
     lr = _override(arm.rm_lr, profile.finetune.lr)
     config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
     speech = mined(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
-    inputs = {"model": before, "speech": speech, "codec": world.codec(profile)}
+    inputs = {"model": start, "speech": speech, "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
 
@@ -223,14 +219,17 @@ def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
     The mined policy answers training prompts, so that no reward model trains on answers to evaluation prompts.
     """
-    before = replace(arm, rounds=arm.rounds - 1)
-    run = optimized(profile, before, seed)
-    prompts = run.inputs["rl_prompts"]
-    config = replace(run.config, checkpoints=())
+    previous = replace(arm, rounds=arm.rounds - 1)
+    optimization = optimized(profile, previous, seed)
+    prompts = optimization.inputs["rl_prompts"]
+    config, samples_inputs = (
+        replace(optimization.config, checkpoints=()),
+        {**optimization.inputs, "eval_prompts": prompts},
+    )
     inputs = {
-        "samples": Stage(run.name, run.build, config, {**run.inputs, "eval_prompts": prompts}, f"mined {run.label}"),
+        "samples": replace(optimization, config=config, inputs=samples_inputs, label=f"mined {optimization.label}"),
         "prompts": prompts,
-        "speech": mined(profile, before, seed) if before.rounds else annotated(profile, arm, seed),
+        "speech": mined(profile, previous, seed) if previous.rounds else annotated(profile, arm, seed),
         "codec": world.codec(profile),
     }
     limit = MineConfig(limit=_override(arm.annotated, profile.annotated))
@@ -254,10 +253,10 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def prefix_classifier(profile: Profile, seed: int) -> Stage:
     """Return the classifier for soft-label guidance, trained on the seed's SFT texts; rendered data include neutral speech."""
-    spoken = with_neutral(profile)
+    neutral = with_neutral(profile)
     inputs = {
-        "speech": world.speech(spoken, _sft_split(spoken, seed)),
-        "heldout": world.world_speech(spoken, "sft_heldout"),
+        "speech": sft_speech(neutral, seed),
+        "heldout": world.world_speech(neutral, "sft_heldout"),
         "codec": world.codec(profile),
     }
     config = replace(profile.prefix_classifier, seed=seed)
@@ -283,24 +282,24 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         ValueError: The guidance needs null tags, and the arm's SFT has no tag dropout.
     """
     assert arm.guidance is not None
-    system = GUIDANCE.create(arm.guidance)
-    if system.null_tags and not arm.tag_dropout:
+    guidance = GUIDANCE.create(arm.guidance)
+    if guidance.null_tags and not arm.tag_dropout:
         raise ValueError(
             f"the guidance {arm.guidance.name!r} conditions the policy on null tags, which it learns only by tag dropout in SFT: "
             "set ArmConfig.tag_dropout, for instance to 0.15"
         )
-    given = profile.optimize
+    settings = profile.optimize
     config = GuidedConfig(
         guidance=arm.guidance,
-        prompts=given.final_prompts,
-        batch=given.eval_prompts,
+        prompts=settings.final_prompts,
+        batch=settings.eval_prompts,
         seed=_override(arm.policy_seed, seed),
     )
-    inputs = _around(profile, arm, seed) | {
+    inputs = _optimization_inputs(profile, arm, seed) | {
         "policy": starting_policy(profile, starting(arm), seed),
         "guided": starting_policy(profile, arm, seed),
     }
-    if system.classified:
+    if guidance.classified:
         inputs["classifier"] = prefix_classifier(profile, seed)
     return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
 
@@ -314,7 +313,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return best_of(profile, arm, seed)
     own_seed = _override(arm.policy_seed, seed)
     config = _objective(profile.optimize, arm, own_seed)
-    inputs = _around(profile, arm, seed) | {
+    inputs = _optimization_inputs(profile, arm, seed) | {
         "policy": starting_policy(profile, arm, seed),
         "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
     }
@@ -326,8 +325,8 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
-def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
-    """The shared settings with what an arm overrides."""
+def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
+    """Return the shared settings with the overrides of an arm."""
     names = (
         "optimizer",
         "emotion_weight",
@@ -342,8 +341,8 @@ def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConf
         "beta",
         "tau",
     )
-    own = {name: _override(getattr(arm, name), getattr(given, name)) for name in names}
-    return replace(given, seed=seed, reward=arm.reward, **own)
+    overrides = {name: _override(getattr(arm, name), getattr(base, name)) for name in names}
+    return replace(base, seed=seed, reward=arm.reward, **overrides)
 
 
 SIMULATED = (
@@ -384,7 +383,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
     start = Stage(
         "cosyvoice_start", "rrpo.cosyvoice.run:build_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}"
     )
-    own = replace(
+    arm_config = replace(
         shared,
         regularizers=arm.regularizers,
         finetune=replace(
@@ -401,10 +400,12 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
         rounds=arm.rounds,
     )
     if arm.best_of:
-        own = replace(own, optimize=replace(own.optimize, steps=0))
+        arm_config = replace(arm_config, optimize=replace(arm_config.optimize, steps=0))
     inputs = {"start": start}
     return {
-        "optimized": Stage("cosyvoice", "rrpo.cosyvoice.run:build", own, inputs, f"CosyVoice2 optimisation seed {seed}")
+        "optimized": Stage(
+            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimisation seed {seed}"
+        )
     }
 
 
@@ -430,14 +431,14 @@ def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
 @cache
 def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the best of n samples of the SFT policy by one arm's RM, stored like an optimization's samples."""
-    given = profile.optimize
+    settings = profile.optimize
     config = BestOfConfig(
         reward=arm.reward,
-        emotion_weight=_override(arm.emotion_weight, given.emotion_weight),
-        content_weight=_override(arm.content_weight, given.content_weight),
-        eval_prompts=given.eval_prompts,
+        emotion_weight=_override(arm.emotion_weight, settings.emotion_weight),
+        content_weight=_override(arm.content_weight, settings.content_weight),
+        eval_prompts=settings.eval_prompts,
     )
-    inputs = _around(profile, arm, seed) | {
+    inputs = _optimization_inputs(profile, arm, seed) | {
         "policy": sft(profile, seed),
         "draws": draws(profile, _override(arm.best_of, 1), seed, _override(arm.policy_seed, seed)),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rrpo.identity import SCALARS, described
+from rrpo.identity import SCALARS, described, leaves
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
@@ -24,23 +24,20 @@ def effective(cell: Cell) -> dict[str, Scalar]:
     """
     top = cell.stages.get("optimized") or cell.stages["examined"]
     world = cell.profile.world
-    found: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
+    parameters: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
     for stage in walk(top):
         if stage.name in TRAINED:
-            found |= _flat(described(stage.config), stage.name)
+            parameters |= _flat(described(stage.config), stage.name)
             if data := stage.inputs.get("speech"):
-                found |= _flat(described(data.config.split), f"{stage.name}.data")
-    return found
+                while data.name == "mine":  # the annotated utterances to which mined samples were added
+                    data = data.inputs["speech"]
+                parameters |= _flat(described(data.config.split), f"{stage.name}.data")
+    return parameters
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
-    kept = {name: child for name, child in tree.items() if name not in ("seed", "model")}
-    return dict(_leaves(kept, prefix))
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from _leaves(child, f"{path}.{name}")
-    else:
-        yield path, value if type(value) in SCALARS and value is not None else text(value)
+    fields = {name: child for name, child in tree.items() if name not in ("seed", "model")}
+    return {
+        path: value if type(value) in SCALARS and value is not None else text(value)
+        for path, value in leaves(fields, prefix)
+    }

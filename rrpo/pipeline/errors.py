@@ -36,14 +36,14 @@ def failure_kind(error: BaseException) -> FailureKind:
     when there is space. ``bug``: anything else. Not for `Interrupted`, which is not a failure.
     """
     seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-    return next((kind for kind in map(_kind_alone, seen) if kind != "bug"), "bug")
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return next((kind for kind in map(_kind_of, seen) if kind != "bug"), "bug")
 
 
-def _kind_alone(error: BaseException) -> FailureKind:
+def _kind_of(error: BaseException) -> FailureKind:
     number = error.errno if isinstance(error, OSError) else None
     text = str(error) if isinstance(error, (OSError, RuntimeError)) else ""
     if isinstance(error, DivergedError):

@@ -41,7 +41,7 @@ class Executor:
     def __str__(self) -> str:
         """Return, for example, ``stacked(8) bf16 deterministic``; empty for the default."""
         words = {f"stacked({self.members})": self.members, self.precision: self.precision != "fp32"}
-        return " ".join(word for word, said in (words | {"deterministic": self.deterministic}).items() if said)
+        return " ".join(word for word, active in (words | {"deterministic": self.deterministic}).items() if active)
 
     @property
     def share(self) -> float:

@@ -54,27 +54,27 @@ class Review:
         return not (self.missing or self.outdated)
 
 
-def review(wanted: Sequence[Stage]) -> Review:
+def review(expected: Sequence[Stage]) -> Review:
     """Compare the layer with the stages that it should contain."""
-    there = {stage.folder for stage in wanted if (stages.LAYER / stage.folder / MARKER).is_file()}
-    outdated = {folder.name: _explain(folder) for folder in _folders() if folder.name not in there}
-    return Review(tuple(stage for stage in wanted if stage.folder not in there), outdated)
+    present = {stage.folder for stage in expected if (stages.LAYER / stage.folder / MARKER).is_file()}
+    outdated = {folder.name: _explain(folder) for folder in _folders() if folder.name not in present}
+    return Review(tuple(stage for stage in expected if stage.folder not in present), outdated)
 
 
-def freeze(wanted: Sequence[Stage], store: Path) -> Review:
+def freeze(expected: Sequence[Stage], store: Path) -> Review:
     """Copy missing stages from ``store``, which must hold them, and remove outdated ones. Return the prior review.
 
     Never replace a stage that the layer holds under its current key: results depend on its exact bits.
     """
-    before = review(wanted)
+    before = review(expected)
     for stage in before.missing:
         final = stages.LAYER / stage.folder
         draft = final.with_name(f".{final.name}")
-        for left in (draft, final):  # left by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (draft, final):  # left by a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         shutil.copytree(stage.path(store), draft)
         os.replace(draft, final)
-    for name in review(wanted).outdated:
+    for name in review(expected).outdated:
         shutil.rmtree(stages.LAYER / name)
     return before
 
@@ -93,7 +93,5 @@ def _explain(folder: Path) -> str:
     if not (folder / MARKER).is_file():
         return "not a finished stage"
     marker = json.loads((folder / MARKER).read_text())
-    then, now = marker["version"], VERSIONS.get(marker["name"])
-    return (
-        f"version {then}, now {now}" if then != now else "its config or one of its inputs changed, or it is not frozen"
-    )
+    old, new = marker["version"], VERSIONS.get(marker["name"])
+    return f"version {old}, now {new}" if old != new else "its config or one of its inputs changed, or it is not frozen"

@@ -1,4 +1,4 @@
-"""What is measured of a cell: which stage examines its reward model, and which judges its policy's stored samples.
+"""Measurements of a cell: the stages that examine its reward model and those that judge its policy's stored samples.
 
 `core` are the stages of a cell's record, the same on every machine. Stages that need an optional package are not among them and
 affect none of their keys (`optional`). What is trained is in `rrpo.pipeline.dataflow`.
@@ -100,7 +100,7 @@ def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
-    heard = (
+    content = (
         ContentConfig(recogniser=name, language=profile.world.language, prompts=profile.content_prompts),
         {"eval_prompts": world.eval_prompts(profile)},
     )
@@ -108,7 +108,7 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
         "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
         "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
-    }.get(name, ("content", *heard))
+    }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
@@ -116,9 +116,11 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
 
 
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
-    """Mean voices of the speakers whom an arm is asked for."""
-    known = world.speakers(profile)
-    return known if arm.reversal is None else replace(known, inputs={**known.inputs, "speech": references(profile)})
+    """Return the mean voices of the speakers of an arm's prompts."""
+    speakers = world.speakers(profile)
+    if arm.reversal is None:
+        return speakers
+    return replace(speakers, inputs={**speakers.inputs, "speech": references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
@@ -129,7 +131,7 @@ def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """What can be read off an arm's vectors of unseen speakers."""
+    """Return the probes of what an arm's vectors of unseen speakers encode."""
     inputs = {"policy": starting_policy(profile, arm, seed)}
     return Stage(
         "reference_probe",
@@ -194,9 +196,9 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
     speaks its emotions (`world.rendered_below`), or if its input is waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
-    trusted = fidelity(profile, arm, seed)
-    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, trusted)):
-        stages["fidelity"] = trusted
+    gradient_fidelity = fidelity(profile, arm, seed)
+    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, gradient_fidelity)):
+        stages["fidelity"] = gradient_fidelity
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
     if policy and arm.reversal is not None:

@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rrpo.pipeline.stages import Stage
+from rrpo.pipeline.stages import Stage, walk
 
 
-def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
-    """Return every distinct stage that must be built for ``wanted``, inputs first; skip inputs that only finished stages read."""
-    missing: dict[str, Stage] = {}
-    seen: set[str] = set()
-
-    def visit(stage: Stage) -> None:
-        if stage.key in seen:
-            return
-        seen.add(stage.key)
-        if not stage.done(store):
-            for child in stage.inputs.values():
-                visit(child)
-            missing[stage.key] = stage
-
-    for root in wanted:
-        visit(root)
-    return list(missing.values())
+def missing_below(roots: Sequence[Stage], store: Path) -> list[Stage]:
+    """Return every distinct stage that must be built for ``roots``, inputs first; skip inputs that only finished stages read."""
+    return list(walk(*roots, skip=lambda stage: stage.done(store)))

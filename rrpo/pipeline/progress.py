@@ -39,7 +39,7 @@ def noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int]
     """Wrap ``report`` so that it also writes a note for `progress_of` every few seconds."""
     started, last = time.time(), 0.0
 
-    def both(done: int, total: int) -> None:
+    def report_and_write(done: int, total: int) -> None:
         nonlocal last
         report(done, total)
         if time.monotonic() - last >= NOTED:
@@ -48,4 +48,4 @@ def noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps([done, total, started]))
 
-    return both
+    return report_and_write

@@ -25,19 +25,19 @@ def processor() -> str:
     """Return the CPU's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def built_with(device: str) -> dict[str, str | int]:
     """Return the provenance as stored in a stage's marker."""
-    found: dict[str, str | int] = {
+    record: dict[str, str | int] = {
         "python": platform.python_version(),
         "source": source_hash(),
         "processor": processor(),
     }
     if torch := sys.modules.get("torch"):
-        found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        record |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
         if device == "cuda":
-            found["gpu"] = torch.cuda.get_device_name()
-    return found
+            record["gpu"] = torch.cuda.get_device_name()
+    return record

@@ -120,8 +120,8 @@ class Stage:
 
     def seconds(self, store: Path) -> float | None:
         """Return the build time of the result in seconds; None before it is built."""
-        found = stored(store, self.folder)
-        return float(json.loads((found / MARKER).read_text())["seconds"]) if found else None
+        folder = stored(store, self.folder)
+        return float(json.loads((folder / MARKER).read_text())["seconds"]) if folder else None
 
     def __str__(self) -> str:
         return self.label or self.name
@@ -129,7 +129,7 @@ class Stage:
 
 def stored(store: Path, folder: str) -> Path | None:
     """Return the finished result in the folder of that name, from the store or else from `LAYER`; None if there is none."""
-    return next((found for found in (place(store, folder), LAYER / folder) if (found / MARKER).is_file()), None)
+    return next((path for path in (place(store, folder), LAYER / folder) if (path / MARKER).is_file()), None)
 
 
 def place(store: Path, folder: str) -> Path:
@@ -137,14 +137,19 @@ def place(store: Path, folder: str) -> Path:
     return store / "stages" / folder
 
 
-def walk(*roots: Stage) -> Iterator[Stage]:
-    """Yield every distinct stage below ``roots``, inputs before the stages that read them."""
+def walk(*roots: Stage, skip: Callable[[Stage], bool] = lambda stage: False) -> Iterator[Stage]:
+    """Yield every distinct stage below ``roots``, inputs before the stages that read them.
+
+    Stages for which ``skip`` is true are left out, and so are inputs that only these read.
+    """
     seen: set[str] = set()
 
     def visit(stage: Stage) -> Iterator[Stage]:
         if stage.key in seen:
             return
         seen.add(stage.key)
+        if skip(stage):
+            return
         for child in stage.inputs.values():
             yield from visit(child)
         yield stage
@@ -187,8 +192,8 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     """Build beside the final folder and rename it at the end."""
     final = place(store, stage.folder)
     finished = [path for path in (store / "checkpoints").glob("*") if stored(store, path.name)]
-    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # left by builders that were killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in [*final.parent.glob(f".{final.name}.*"), *finished]:  # left by builders that were killed
+        shutil.rmtree(leftover, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
     checkpoints = store / "checkpoints" / final.name
@@ -196,13 +201,13 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     report = noted(context.report, note)
     executor = context.executor.of(stage.name)
     clock = Clock(executor.share)
-    own = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
+    local = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
-        with own.executor.applied():
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
-        _write_marker(partial / MARKER, stage, own)
+        with local.executor.applied():
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, local)
+        _write_marker(partial / MARKER, stage, local)
         with ThreadPoolExecutor(16) as pool:  # file systems flush many files at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():

@@ -76,15 +76,15 @@ def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
     """
     if profile.emotions == profile.world.emotions:
         return []
-    found = set()
+    names = set()
     for stage in walk(*stages):
         if stage.name == "speech" and stage.config.split.manifest is None:
-            found.add(stage.config.split.name)
+            names.add(stage.config.split.name)
         elif stage.name == "prompts" and stage.config.manifest is None:
-            found.add(stage.config.texts)
+            names.add(stage.config.texts)
         elif stage.name == "voices":
-            found.add(stage.config.engine)
-    return sorted(found.difference(UNLABELLED))
+            names.add(stage.config.engine)
+    return sorted(names.difference(UNLABELLED))
 
 
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
@@ -152,32 +152,30 @@ def judge(profile: Profile, role: str) -> Stage:
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
 
 
-@cache
-def third_judge(profile: Profile) -> Stage:
-    """Return the non-neural emotion judge, trained on its own data; needs Praat."""
+def _separate_speech(profile: Profile, name: str) -> Stage:
+    """Return the utterances on which only one judge is trained: those of the third judge, or of a registered one."""
     split = SplitConfig(
-        name="judge_third",
+        name=name,
         size=profile.sizes["judge_third"],
         speakers="judge+policy",
         texts="judge_third",
         artefact_rate=profile.judge_artefact_rate,
     )
-    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
+    return speech(profile, split)
+
+
+@cache
+def third_judge(profile: Profile) -> Stage:
+    """Return the non-neural emotion judge, trained on its own data; needs Praat."""
+    inputs = {"speech": _separate_speech(profile, "judge_third"), "codec": codec(profile)}
     return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
 
 
 @cache
 def registered_judge(profile: Profile, judge: Choice) -> Stage:
     """Return a judge of `rrpo.judges.protocol.JUDGES`, trained on utterances that no other judge uses."""
-    split = SplitConfig(
-        name=f"judge_{judge.name}",
-        size=profile.sizes["judge_third"],
-        speakers="judge+policy",
-        texts="judge_third",
-        artefact_rate=profile.judge_artefact_rate,
-    )
     inputs = {
-        "speech": speech(profile, split),
+        "speech": _separate_speech(profile, f"judge_{judge.name}"),
         "heldout": world_speech(profile, "judge_heldout"),
         "codec": codec(profile),
     }
@@ -221,8 +219,10 @@ def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
 @cache
 def rm_tests(profile: Profile) -> dict[str, Stage]:
     """Return the sets on which every reward model is examined, by split; for a user's emotions, only the user's own sets."""
-    given = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
-    names = [name for name in splits(profile) if (name.startswith("rm_test") and name in given) or name == "rm_valid"]
+    available = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
+    names = [
+        name for name in splits(profile) if (name.startswith("rm_test") and name in available) or name == "rm_valid"
+    ]
     return {name: world_speech(profile, name) for name in names}
 
 

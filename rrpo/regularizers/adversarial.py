@@ -82,8 +82,7 @@ def along_gradient(losses: HiddenLoss, x: Tensor, mask: Tensor, size: Tensor) ->
         (g,) = torch.autograd.grad(losses(leaf.to(x.dtype)).sum(), leaf)
     g = g.masked_fill(~mask[..., None], 0.0)
     tiny = torch.finfo(g.dtype).tiny
-    g = g / g.abs().amax((1, 2), keepdim=True).clamp(
-        min=tiny
-    )  # scaling first: squares of a tiny gradient would underflow
+    # scale first: the squares of a tiny gradient would underflow
+    g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=tiny)
     delta = size[:, None, None] * g / g.flatten(1).norm(dim=1).clamp(min=tiny)[:, None, None]
     return delta.to(x.dtype)

@@ -58,8 +58,8 @@ class Knob:
 def strength(on: float, *, search: tuple[float, float], **knob: Any) -> float:
     """Declare a field of a regularizer as a strength: its value in arms, the search range, and the rest of its `Knob`."""
     low, high = search
-    found: float = dataclasses.field(default=on, metadata={"knob": {"low": low, "high": high} | knob})
-    return found
+    field: float = dataclasses.field(default=on, metadata={"knob": {"low": low, "high": high} | knob})
+    return field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +161,8 @@ class Regularizer:
 
     def own_knobs(self) -> tuple[Knob, ...]:
         """Return the fields declared by `strength`, with their values here as ``on``."""
-        found = [f for f in dataclasses.fields(self) if "knob" in f.metadata]
-        return tuple(Knob(name=f.name, on=getattr(self, f.name), **f.metadata["knob"]) for f in found)
+        fields = [field for field in dataclasses.fields(self) if "knob" in field.metadata]
+        return tuple(Knob(name=field.name, on=getattr(self, field.name), **field.metadata["knob"]) for field in fields)
 
     def knobs(self) -> tuple[Knob, ...]:
         """Return the knobs that studies search; by default `own_knobs`."""
@@ -176,7 +176,7 @@ class Regularizer:
     @classmethod
     def of(cls, config: RegularizerConfig) -> Self:
         """Create one of RRPO's own (`paper`) with the strengths of a config."""
-        return cls(**{f.name: getattr(config, f.name) for f in dataclasses.fields(cls)})
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
 
     @property
     def is_off(self) -> bool:

@@ -113,7 +113,7 @@ class EnergyMixup(Regularizer):
         F_partner = F[partner[:, None], shifted]
 
         log_E_i, log_E_j = (
-            signal.log_power(each).masked_fill(~inside, -math.inf).flatten(1).logsumexp(1) for each in (F, F_partner)
+            signal.log_power(x).masked_fill(~inside, -math.inf).flatten(1).logsumexp(1) for x in (F, F_partner)
         )
         log_E_mix = log_E_i + r * (math.log(10) / 10)
 
@@ -144,9 +144,9 @@ def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -
         weight: λ ``[B]``.
         name: Name of the scalar.
     """
-    kept = [((1 - weight) * share, y) for share, y in batch.targets]
-    added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
-    return replace(batch, F=F, targets=(*kept, *added), scalars={**batch.scalars, name: weight.mean()})
+    hosts = [((1 - weight) * share, y) for share, y in batch.targets]
+    partners = [(weight * share[partner], y[partner]) for share, y in batch.targets]
+    return replace(batch, F=F, targets=(*hosts, *partners), scalars={**batch.scalars, name: weight.mean()})
 
 
 def other_sample(uniform: Tensor) -> Tensor:

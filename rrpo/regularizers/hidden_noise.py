@@ -45,6 +45,6 @@ class HiddenNoise(Regularizer):
         import torch
 
         _, T, D = h.shape
-        places = torch.arange(T * D, device=h.device) % draws.shape[1]
-        noise = torch.special.ndtri(draws[:, places]).view_as(h).masked_fill(~mask[..., None], 0.0)
+        columns = torch.arange(T * D, device=h.device) % draws.shape[1]
+        noise = torch.special.ndtri(draws[:, columns]).view_as(h).masked_fill(~mask[..., None], 0.0)
         return self.epsilon * noise / noise.flatten(1).norm(dim=1)[:, None, None]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def scalars_of(regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the names of the scalars of `robust_loss`: the objective, L_emo, additional terms, and other recorded values."""
-    terms = [found.term for found in regularizers if found.term]
-    return ["loss", "l_emo", *terms, *(name for found in regularizers for name in found.scalars)]
+    terms = [regularizer.term for regularizer in regularizers if regularizer.term]
+    return ["loss", "l_emo", *terms, *(name for regularizer in regularizers for name in regularizer.scalars)]
 
 
 def robust_loss(
@@ -26,7 +26,7 @@ def robust_loss(
 ) -> dict[str, Tensor]:
     """Return `objective` for the regularizers of a config, with the noise of one step of one seed."""
     regularizers = active(config)
-    draws = [found.draws(F.shape, seed, step).to(F.device, non_blocking=True) for found in regularizers]
+    draws = [regularizer.draws(F.shape, seed, step).to(F.device, non_blocking=True) for regularizer in regularizers]
     return objective(model, F, lengths, y, regularizers, draws)
 
 
@@ -58,12 +58,12 @@ def objective(
     from rrpo.masking import valid_mask
 
     sample_loss: SampleLoss = cross_entropy
-    for found in regularizers:
-        y = found.targets(y)
-        sample_loss = found.loss(sample_loss)
+    for regularizer in regularizers:
+        y = regularizer.targets(y)
+        sample_loss = regularizer.loss(sample_loss)
     batch = Batch(F, lengths, ((y.new_ones(len(y)), y),), model.floor, signal=model.signal)
-    for found, noise in zip(regularizers, draws, strict=True):
-        batch = found.mix(batch, noise)
+    for regularizer, noise in zip(regularizers, draws, strict=True):
+        batch = regularizer.mix(batch, noise)
     h, mask = model.encode(batch.F, batch.lengths)
 
     def losses(h: Tensor) -> Tensor:
@@ -71,17 +71,20 @@ def objective(
         first, *others = (weight * sample_loss(logits, target) for weight, target in batch.targets)
         return sum(others, start=first)
 
-    def heard(F: Tensor) -> Tensor:
+    def input_losses(F: Tensor) -> Tensor:
         return losses(model.encode(F, batch.lengths)[0])
 
-    places = {"hidden": (losses, h, mask), "input": (heard, batch.F, valid_mask(batch.lengths, batch.F.shape[1]))}
+    levels = {
+        "hidden": (losses, h, mask),
+        "input": (input_losses, batch.F, valid_mask(batch.lengths, batch.F.shape[1])),
+    }
     l_emo = losses(h).mean()
     loss = l_emo
-    noted = {"l_emo": l_emo.detach(), **batch.scalars}
-    for found, noise in zip(regularizers, draws, strict=True):
-        if found.term:
-            term = found.extra(*places[found.level], noise)
+    scalars = {"l_emo": l_emo.detach(), **batch.scalars}
+    for regularizer, noise in zip(regularizers, draws, strict=True):
+        if regularizer.term:
+            term = regularizer.extra(*levels[regularizer.level], noise)
             mean = term.losses.mean()
             loss = loss + term.weight * mean
-            noted |= {found.term: mean.detach(), **term.scalars}
-    return {"loss": loss, **noted}
+            scalars |= {regularizer.term: mean.detach(), **term.scalars}
+    return {"loss": loss, **scalars}

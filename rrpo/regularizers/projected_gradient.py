@@ -47,6 +47,6 @@ class ProjectedGradient(Regularizer):
         delta, radius = torch.zeros_like(h, requires_grad=False), h.new_full((len(h),), self.epsilon)
         for _ in range(STEPS):
             delta = delta + along_gradient(losses, h.detach() + delta, mask, radius * (PACE / STEPS))
-            outside = sample_norm(delta, mask) / radius.clamp(min=torch.finfo(h.dtype).tiny)
-            delta = delta / outside.clamp(min=1.0)[:, None, None]
+            excess = sample_norm(delta, mask) / radius.clamp(min=torch.finfo(h.dtype).tiny)
+            delta = delta / excess.clamp(min=1.0)[:, None, None]
         return delta

@@ -58,12 +58,12 @@ def configured(strengths: Mapping[str, Mapping[str, Any]], **fields: Any) -> Reg
         ValueError: A strength is out of range.
     """
     added = []
-    for name, given in strengths.items():
-        found = dataclasses.replace(REGULARIZERS[name], **given)
-        if found.paper:
-            fields |= given
-        elif not found.is_off:
-            added.append(REGULARIZERS.choice(name, **dataclasses.asdict(found)))
+    for name, values in strengths.items():
+        regularizer = dataclasses.replace(REGULARIZERS[name], **values)
+        if regularizer.paper:
+            fields |= values
+        elif not regularizer.is_off:
+            added.append(REGULARIZERS.choice(name, **dataclasses.asdict(regularizer)))
     return RegularizerConfig(**fields, added=tuple(added))
 
 
@@ -75,12 +75,12 @@ def chosen(choice: Choice) -> Regularizer:
 def active(config: RegularizerConfig) -> list[Regularizer]:
     """Return the regularizers of a reward model's fine-tuning, in the order in which they act: RRPO's own (even if off), then
     added ones."""
-    own = [type(found).of(config) for found in REGULARIZERS.values() if found.paper]
-    return own + [chosen(choice) for choice in config.added]
+    paper = [type(regularizer).of(config) for regularizer in REGULARIZERS.values() if regularizer.paper]
+    return paper + [chosen(choice) for choice in config.added]
 
 
 def switched_on(config: RegularizerConfig) -> list[str]:
     """Return the names of the regularizers that are not off."""
     added = {choice.name for choice in config.added}
-    own = {name for name, found in REGULARIZERS.items() if found.paper and not type(found).of(config).is_off}
-    return [name for name in REGULARIZERS if name in own | added]
+    paper = {name for name, r in REGULARIZERS.items() if r.paper and not type(r).of(config).is_off}
+    return [name for name in REGULARIZERS if name in paper | added]

@@ -22,6 +22,6 @@ def build(config: CombineConfig, inputs: Mapping[str, Path], out: Path, context:
     folders = [inputs[role] for role in sorted(inputs)]
     members = [RewardModel.load(folder) for folder in folders]
     combined(members, config.combination, config.variance_penalty).save(out)
-    noted = [json.loads((folder / "scalars.json").read_text()) for folder in folders]
-    means = {name: float(np.mean([scalars[name] for scalars in noted])) for name in noted[0]}
+    member_scalars = [json.loads((folder / "scalars.json").read_text()) for folder in folders]
+    means = {name: float(np.mean([scalars[name] for scalars in member_scalars])) for name in member_scalars[0]}
     (out / "scalars.json").write_text(json.dumps(means))

@@ -61,9 +61,9 @@ class TrainingFrames:
         self.size = 0 if codec is None else len(speech)
         self.device = device
         originals = [speech.mel(index).to(device) for index in range(len(speech))]
-        others = [] if codec is None else _resynthesise(speech, codec, device)
+        resynthesized = [] if codec is None else _resynthesise(speech, codec, device)
         self.originals = Frames(originals, speech.floor)
-        self.both = Frames([*originals, *others], speech.floor)
+        self.both = Frames([*originals, *resynthesized], speech.floor)
 
     @classmethod
     def load(cls, speech: SpeechSet, codec_folder: Path, device: str) -> TrainingFrames:
@@ -79,7 +79,7 @@ class TrainingFrames:
 def vote_shares(speech: SpeechSet, emotions: tuple[str, ...]) -> Tensor:
     """Return the share of each class in the raters' votes ``[N, K]``; one-hot of the label if there are no votes."""
     votes = [utterance.votes or (utterance.emotion,) for utterance in speech.utterances]
-    return torch.tensor([[cast.count(emotion) / len(cast) for emotion in emotions] for cast in votes])
+    return torch.tensor([[ballot.count(emotion) / len(ballot) for emotion in emotions] for ballot in votes])
 
 
 @torch.no_grad()

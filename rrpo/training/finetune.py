@@ -50,8 +50,8 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "finetune.rendition", step)
         torch.manual_seed(key(seed, "finetune.dropout", step))
-        own = y[torch.from_numpy(order[step]).to(device)]
-        terms = robust_loss(model, F, lengths, own, config.regularizers, seed, step)
+        labels = y[torch.from_numpy(order[step]).to(device)]
+        terms = robust_loss(model, F, lengths, labels, config.regularizers, seed, step)
         history[step] = torch.stack([terms[name].detach() for name in names])
         return terms["loss"]
 

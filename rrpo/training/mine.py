@@ -37,8 +37,8 @@ def build(config: MineConfig, inputs: Mapping[str, Path], out: Path, context: Co
     language = speech.utterances[0].language
     labelled = zip(fooling.of(prompts), fooling.val_argmax, strict=True)
     mined = [
-        utterance(f"mined-{place}", prompt, speech.emotions[heard], language)
-        for place, (prompt, heard) in enumerate(labelled, len(speech))
+        utterance(f"mined-{index}", prompt, speech.emotions[label], language)
+        for index, (prompt, label) in enumerate(labelled, len(speech))
     ]
     write_speech(out, speech.audio, speech.emotions, [*speech.utterances, *mined], mels)
 
@@ -52,7 +52,7 @@ def chosen(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str],
     return order[fooled[order]][:limit]
 
 
-def utterance(name: str, prompt: Prompt, heard: str, language: str) -> Utterance:
+def utterance(name: str, prompt: Prompt, emotion: str, language: str) -> Utterance:
     """Return a sample as an utterance labeled with the emotion that the judge predicted."""
     return Utterance(
         id=name,
@@ -60,8 +60,8 @@ def utterance(name: str, prompt: Prompt, heard: str, language: str) -> Utterance
         phones=prompt.phones,
         speaker=prompt.speaker,
         language=language,
-        emotion=heard,
-        true_emotion=heard,
+        emotion=emotion,
+        true_emotion=emotion,
         split="mined",
         audio=FILE,
     )

@@ -41,35 +41,35 @@ def build(config: PrefixClassifierConfig, inputs: dict[str, Path], out: Path, co
     (out / "scalars.json").write_text(json.dumps(_accuracies(model, held)))
 
 
-def _ended(data: TokenSet, chosen: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
+def _with_eos(data: TokenSet, indices: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
     """Return tokens ``[B, N + 1]`` of the chosen utterances with eos appended, and their lengths ``[B]``, eos included."""
-    rows = torch.from_numpy(chosen).to(data.tokens.device)
+    rows = torch.from_numpy(indices).to(data.tokens.device)
     lengths = data.lengths[rows]
     tokens = F_.pad(data.tokens[rows][:, : int(lengths.max())], (0, 1))
     return tokens.scatter(1, lengths[:, None], eos), lengths + 1
 
 
-def _labels(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tensor:
-    names = [data.utterances[int(i)].emotion for i in chosen]
+def _labels(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Tensor:
+    names = [data.utterances[int(i)].emotion for i in indices]
     return torch.tensor([model.emotions.index(name) for name in names], device=data.tokens.device)
 
 
-def _loss(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tensor:
+def _loss(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Tensor:
     """Return the mean cross-entropy over all prefixes of the chosen utterances."""
-    tokens, counts = _ended(data, chosen, len(model.features) - 1)
+    tokens, counts = _with_eos(data, indices, len(model.features) - 1)
     log_probs = model(tokens)
-    labels = _labels(model, data, chosen)[:, None].expand(tokens.shape)
+    labels = _labels(model, data, indices)[:, None].expand(tokens.shape)
     valid = valid_mask(counts, tokens.shape[1])
     return F_.nll_loss(log_probs[valid], labels[valid])
 
 
 @torch.no_grad()
 def _accuracies(model: PrefixClassifier, data: TokenSet) -> dict[str, float]:
-    chosen = np.arange(len(data.utterances))
-    tokens, counts = _ended(data, chosen, len(model.features) - 1)
-    right = model(tokens).argmax(-1) == _labels(model, data, chosen)[:, None]
-    rows = torch.arange(len(chosen), device=tokens.device)
+    indices = np.arange(len(data.utterances))
+    tokens, counts = _with_eos(data, indices, len(model.features) - 1)
+    correct = model(tokens).argmax(-1) == _labels(model, data, indices)[:, None]
+    rows = torch.arange(len(indices), device=tokens.device)
     return {
-        f"prefix_accuracy_{100 * share:.0f}": float(right[rows, (share * counts).ceil().long() - 1].float().mean())
+        f"prefix_accuracy_{100 * share:.0f}": float(correct[rows, (share * counts).ceil().long() - 1].float().mean())
         for share in SHARES
     }

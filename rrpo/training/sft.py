@@ -46,7 +46,7 @@ class TokenSet:
     def loss(
         self,
         policy: Policy,
-        chosen: np.ndarray,
+        indices: np.ndarray,
         restyle: Callable[[Tensor], Tensor] = lambda prefix: prefix,
         style: StyleLoss | None = None,
     ) -> Tensor:
@@ -54,20 +54,20 @@ class TokenSet:
 
         Args:
             policy: Policy to train.
-            chosen: ``[B]`` indices of utterances.
+            indices: ``[B]`` indices of utterances.
             restyle: Transformation of their prefixes ``[B, L]``.
             style: Style loss between the predicted and the true tokens.
         """
-        picked = [self.utterances[int(i)] for i in chosen]
-        prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
+        batch = [self.utterances[int(i)] for i in indices]
+        prefix = policy.prefix_ids([u.phones for u in batch], [u.speaker for u in batch], [u.emotion for u in batch])
         prefix = restyle(prefix)
-        index = torch.from_numpy(chosen).to(self.tokens.device)
-        lengths = self.lengths[index]
-        tokens = self.tokens[index][:, : int(lengths.max())]
+        rows = torch.from_numpy(indices).to(self.tokens.device)
+        lengths = self.lengths[rows]
+        tokens = self.tokens[rows][:, : int(lengths.max())]
         logits = policy.packed_logits(prefix, tokens, lengths + 1)
         targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
         loss = F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
-        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in picked])
+        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in batch])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -82,7 +82,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
         if config.tag_dropout:
             policy = with_null_tags(policy, [*train.utterances, *held.utterances])
     else:
-        policy = _fresh(config, train, held, codec).to(context.device)
+        policy = _untrained(config, train, held, codec).to(context.device)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
     batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
     style = StyleLoss.load(inputs["emotion"], codec, config.style_weight) if config.style_weight else None
@@ -103,7 +103,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
     (out / "scalars.json").write_text(json.dumps(final))
 
 
-def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> Policy:
+def _untrained(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> Policy:
     """Return an untrained policy with the symbols of both sets and the pace of the training set."""
     utterances = [*train.utterances, *held.utterances]
     symbols = [
@@ -135,10 +135,10 @@ def drop_tags(policy: Policy, prefix: Tensor, config: SftConfig, step: int) -> T
     those."""
     if not config.tag_dropout:
         return prefix
-    drawn = uniform((2, len(prefix), 1), config.seed, "tag dropout", step, device=prefix.device)
-    emotion = drawn[0] < config.tag_dropout
+    noise = uniform((2, len(prefix), 1), config.seed, "tag dropout", step, device=prefix.device)
+    emotion = noise[0] < config.tag_dropout
     prefix = torch.where(emotion, policy.restyled(prefix, emotion=NO_EMOTION), prefix)
-    return torch.where(emotion & (drawn[1] < 0.5), policy.restyled(prefix, speaker=NO_SPEAKER), prefix)
+    return torch.where(emotion & (noise[1] < 0.5), policy.restyled(prefix, speaker=NO_SPEAKER), prefix)
 
 
 def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
@@ -149,9 +149,9 @@ def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
     """
     rows = torch.zeros(len(codebook), dim)
     for column in codebook.cpu().T:
-        levels, place = column.unique(return_inverse=True)
-        near = torch.exp(-((levels[:, None] - levels) / NEAR).square())
-        rows += (near @ torch.randn(len(levels), dim))[place]
+        levels, inverse = column.unique(return_inverse=True)
+        similarity = torch.exp(-((levels[:, None] - levels) / NEAR).square())
+        rows += (similarity @ torch.randn(len(levels), dim))[inverse]
     return rows / rows.std()
 
 

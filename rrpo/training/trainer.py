@@ -61,10 +61,10 @@ def fit(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=lr, fused=True)
     checkpoints = Checkpoints(context, trained, optimizer)
-    start, kept = checkpoints.resume()
-    losses: list[Tensor] = [loss.to(trained[0].device) for loss in kept.get("losses", ())]
+    start, saved = checkpoints.resume()
+    losses: list[Tensor] = [loss.to(trained[0].device) for loss in saved.get("losses", ())]
     history = {} if history is None else history
-    history.update(kept.get("history", {}))
+    history.update(saved.get("history", {}))
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(step, steps)

@@ -58,7 +58,7 @@ class ZeroShot(nn.Module):
         s = self.encoder(statistics)
         return F_.layer_norm(s, s.shape[-1:])
 
-    def speech_loss(self, s: Tensor, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
+    def speech_loss(self, s: Tensor, tokens: TokenSet, speech: SpeechSet, indices: np.ndarray, step: int) -> Tensor:
         """Return the cross-entropy of tokens plus the codec's loss of frames of utterances by the speakers ``s [B, size]``.
 
         The entries of these speakers are appended to the policy's tables, with the mean pace.
@@ -68,20 +68,20 @@ class ZeroShot(nn.Module):
             "policy.pace": torch.cat([self.policy.pace, torch.ones_like(s[:, 0])]),
             "codec.speaker.weight": self.voice(s),
         }
-        found: Tensor = functional_call(self, entries, (tokens, speech, chosen, step))
-        return found
+        loss: Tensor = functional_call(self, entries, (tokens, speech, indices, step))
+        return loss
 
-    def forward(self, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
+    def forward(self, tokens: TokenSet, speech: SpeechSet, indices: np.ndarray, step: int) -> Tensor:
         """See `speech_loss`, which calls this with the entries appended."""
-        rows = torch.arange(len(chosen), device=tokens.tokens.device)
+        rows = torch.arange(len(indices), device=tokens.tokens.device)
 
         def restyle(prefix: Tensor) -> Tensor:
-            own = prefix.clone()
-            own[rows, (prefix == 0).sum(1) + 1] = len(self.policy.symbols) + rows
-            return drop_tags(self.policy, own, self.config, step)
+            restyled = prefix.clone()
+            restyled[rows, (prefix == 0).sum(1) + 1] = len(self.policy.symbols) + rows
+            return drop_tags(self.policy, restyled, self.config, step)
 
-        token_loss = tokens.loss(self.policy, chosen, restyle)
-        return token_loss + self.codec.loss(*speech.batch(chosen, rows.device), rows)
+        token_loss = tokens.loss(self.policy, indices, restyle)
+        return token_loss + self.codec.loss(*speech.batch(indices, rows.device), rows)
 
     def emotion_loss(self, s: Tensor, emotions: Tensor, progress: float) -> Tensor:
         """Return the cross-entropy of the ``emotions [U]`` predicted from ``s [U, size]``, with the reversal schedule of its
@@ -103,17 +103,17 @@ def build(config: ZeroShotConfig, inputs: dict[str, Path], out: Path, context: C
     model = ZeroShot(policy, codec, len(speech.emotions), config).to(device)
     tokens = TokenSet(speech, codec, device)
     tokens.utterances = tuple(replace(utterance, speaker=NO_SPEAKER) for utterance in speech.utterances)
-    heard, labels = statistics(speech, codec), speech.labels(speech.emotions).to(device)
+    reference_statistics, labels = statistics(speech, codec), speech.labels(speech.emotions).to(device)
     batches = permutation_batches(len(speech), config.batch, config.steps, config.seed, "zero shot batches")
     batches = bucketed(batches, tokens.lengths.cpu().numpy(), config.seed, "zero shot bucketed")
     parts: dict[int, Tensor] = {}
 
     def loss(step: int) -> Tensor:
-        s = model.vectors(heard)
-        spoken = model.speech_loss(s[batches[step]], tokens, speech, batches[step], step)
+        s = model.vectors(reference_statistics)
+        speech_loss = model.speech_loss(s[batches[step]], tokens, speech, batches[step], step)
         emotion = model.emotion_loss(s, labels, step / config.steps)
-        parts[step] = torch.stack([spoken, emotion]).detach()
-        return spoken + emotion
+        parts[step] = torch.stack([speech_loss, emotion]).detach()
+        return speech_loss + emotion
 
     fit(model.parameters(), loss, config.steps, config.lr, context, history=parts)
     enrol(model.eval(), references, out / VECTORS)
@@ -130,7 +130,7 @@ def with_speakers(policy: Policy, speech: SpeechSet, references: SpeechSet) -> P
     known = sorted({f"<{utterance.speaker}>" for utterance in speech.utterances} & set(policy.symbols))
     unseen = sorted({utterance.speaker for utterance in references.utterances})
     symbols = {NEUTRAL: emotions, NO_EMOTION: emotions} | dict.fromkeys([NO_SPEAKER, *unseen], known)
-    return policy.extended({f"<{name}>": like for name, like in symbols.items()})
+    return policy.extended({f"<{name}>": sources for name, sources in symbols.items()})
 
 
 def statistics(speech: SpeechSet, codec: Codec) -> Tensor:
@@ -147,7 +147,7 @@ def enrol(model: ZeroShot, references: SpeechSet, vectors: Path) -> None:
     speakers = np.array([utterance.speaker for utterance in references.utterances])
     emotions = np.array([utterance.emotion for utterance in references.utterances])
     for name in sorted(set(speakers.tolist())):
-        own = s[torch.from_numpy((speakers == name) & (emotions == NEUTRAL))].mean(0)
-        model.policy.llm.embed_tokens.weight[model.policy.symbols.index(f"<{name}>")] = model.embedding(own)
-        model.codec.speaker.weight[model.codec.speaker_index([name])] = model.voice(own)
+        vector = s[torch.from_numpy((speakers == name) & (emotions == NEUTRAL))].mean(0)
+        model.policy.llm.embed_tokens.weight[model.policy.symbols.index(f"<{name}>")] = model.embedding(vector)
+        model.codec.speaker.weight[model.codec.speaker_index([name])] = model.voice(vector)
     np.savez(vectors, vectors=s.cpu().numpy(), speakers=speakers, emotions=emotions)

@@ -20,7 +20,7 @@ import fakes  # noqa: E402
 from rrpo import __main__ as command  # noqa: E402
 from rrpo import api  # noqa: E402
 from rrpo.arms import arm  # noqa: E402
-from rrpo.config import OFF, RegularizerConfig  # noqa: E402
+from rrpo.config import OFF, ArmConfig, RegularizerConfig  # noqa: E402
 from rrpo.errors import InputError  # noqa: E402
 from rrpo.pipeline.cell import Cell  # noqa: E402
 from rrpo.pipeline.effective import effective  # noqa: E402
@@ -66,12 +66,12 @@ def test_a_cell_that_cannot_be_made_is_refused(given: dict, words: str):
 def test_a_cell_is_the_same_by_name_and_by_config_and_settings_change_it():
     named = rrpo.make_cell("rrpo", seed=3, profile="quick")
     assert named.hash == Cell(label="rrpo", arm=arm("rrpo"), seed=3, profile=PROFILES["quick"]).hash
-    own = rrpo.make_cell(arm("rrpo"), seed=3, profile=PROFILES["quick"])
-    assert own.label == "custom"
-    assert own.stages["optimized"].key == named.stages["optimized"].key
-    other = rrpo.make_cell("rrpo", seed=3, profile="quick", settings={"optimize.beta": 0.5})
-    assert other.profile.name == "quick+optimize.beta=0.5"
-    assert other.stages["optimized"].config.beta == 0.5
+    by_config = rrpo.make_cell(arm("rrpo"), seed=3, profile=PROFILES["quick"])
+    assert by_config.label == "custom"
+    assert by_config.stages["optimized"].key == named.stages["optimized"].key
+    changed = rrpo.make_cell("rrpo", seed=3, profile="quick", settings={"optimize.beta": 0.5})
+    assert changed.profile.name == "quick+optimize.beta=0.5"
+    assert changed.stages["optimized"].config.beta == 0.5
 
 
 def test_what_an_arm_runs_with_is_read_off_its_stages():
@@ -89,6 +89,8 @@ def test_what_an_arm_runs_with_is_read_off_its_stages():
     assert not any(name.endswith(".seed") for name in diffro if name != "world.seed")
     assert {type(value) for value in diffro.values()} <= {int, float, str, bool}
     assert len(diffro) < 80
+    mined = effective(rrpo.make_cell(ArmConfig(rounds=2), profile="embedded"))
+    assert (mined["finetune.data.name"], mined["finetune.data.size"]) == ("annotated", full["finetune.data.size"])
 
 
 def fake(**options: object) -> Cell:
@@ -96,13 +98,13 @@ def fake(**options: object) -> Cell:
 
 
 def test_a_cell_is_trained_once_and_its_numbers_and_tables_come_back(tmp_path: Path):
-    told = []
-    api.build(fake(), tmp_path, "cpu", lambda stage, done, total: told.append((stage.name, done, total)))
-    found = api.result(fake(), tmp_path)
-    assert ("optimize", 3, 3) in told
-    assert found.numbers["end_test_accuracy"] == pytest.approx(0.5, abs=0.5)
-    assert {"points.parquet", "samples.parquet"} <= found.tables.keys()
-    assert all(path.is_file() for path in found.files.values())
+    reports = []
+    api.build(fake(), tmp_path, "cpu", lambda stage, done, total: reports.append((stage.name, done, total)))
+    result = api.result(fake(), tmp_path)
+    assert ("optimize", 3, 3) in reports
+    assert result.numbers["end_test_accuracy"] == pytest.approx(0.5, abs=0.5)
+    assert {"points.parquet", "samples.parquet"} <= result.tables.keys()
+    assert all(path.is_file() for path in result.files.values())
     built = fakes.built(tmp_path)
     api.build(fake(), tmp_path, "cpu", lambda stage, done, total: pytest.fail("built again"))
     assert fakes.built(tmp_path) == built
@@ -120,9 +122,9 @@ def test_the_command_prints_numbers_and_paths(tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0, result.output
     assert "end_test_accuracy" in result.output
     assert f"samples.parquet: {tmp_path}" in result.output.replace("\n", "")
-    found = json.loads(call(monkeypatch, tmp_path, "--json").stdout)
-    assert found["numbers"]["end_test_accuracy"] == pytest.approx(0.5, abs=0.5)
-    assert found["cell_hash"] == fake().hash
+    printed = json.loads(call(monkeypatch, tmp_path, "--json").stdout)
+    assert printed["numbers"]["end_test_accuracy"] == pytest.approx(0.5, abs=0.5)
+    assert printed["cell_hash"] == fake().hash
 
 
 def test_the_command_ends_with_the_statuses_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

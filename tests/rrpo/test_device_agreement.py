@@ -37,16 +37,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def assert_near(found: Tensor, wanted: Tensor) -> None:
+def assert_near(actual: Tensor, expected: Tensor) -> None:
     """Within a thousandth of the norm of the whole tensor."""
-    assert float((found.cpu() - wanted).norm()) <= 1e-3 * float(wanted.norm()) + 1e-6
+    assert float((actual.cpu() - expected).norm()) <= 1e-3 * float(expected.norm()) + 1e-6
 
 
 def contract(name: str, device: str = DEVICE) -> OptimizerContract:
     options: dict[str, Any] = {"pairs": "samples", "texts": 8} if name == "emo-dpo" else {}  # toy models have no speech
     choice = OPTIMIZERS.choice(name, **options)
-    found: OptimizerContract = type("OnDevice", (OptimizerContract,), {"choice": choice, "device": device})()
-    return found
+    instance: OptimizerContract = type("OnDevice", (OptimizerContract,), {"choice": choice, "device": device})()
+    return instance
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -54,9 +54,9 @@ def test_an_optimisers_gradient(name: str, tmp_path: Path) -> None:
     inputs = optimize_inputs(tmp_path)
 
     def gradient(device: str) -> Tensor:
-        found = contract(name, device)
-        config = found.config(beta=0.1, content_weight=0.5)
-        return found.gradient(Models.load(inputs, device), inputs, config).cpu()
+        on_device = contract(name, device)
+        config = on_device.config(beta=0.1, content_weight=0.5)
+        return on_device.gradient(Models.load(inputs, device), inputs, config).cpu()
 
     assert_near(gradient(DEVICE), gradient("cpu"))
 
@@ -64,10 +64,10 @@ def test_an_optimisers_gradient(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_deterministic_gradient_has_the_same_bits_again(name: str, tmp_path: Path) -> None:
     inputs = optimize_inputs(tmp_path)
-    found = contract(name)
-    config = found.config(beta=0.1, content_weight=0.5)
+    instance = contract(name)
+    config = instance.config(beta=0.1, content_weight=0.5)
     with Executor(deterministic=True).applied():
-        once, again = (found.gradient(Models.load(inputs, DEVICE), inputs, config) for _ in range(2))
+        once, again = (instance.gradient(Models.load(inputs, DEVICE), inputs, config) for _ in range(2))
     assert torch.equal(once, again)
 
 
@@ -77,14 +77,14 @@ def test_a_stacks_samples_and_scores() -> None:
     noise = torch.rand((8, 2), generator=torch.Generator().manual_seed(0))
     alone = toy_policy()
     stack = StackedPolicy([toy_policy().to(DEVICE) for _ in range(2)])
-    wanted = alone.sample(prefix, noise)
-    drawn = stack.sample([0, 1], [prefix.to(DEVICE)] * 2, [noise.to(DEVICE)] * 2)
-    scores = alone.packed_logits(prefix, wanted.tokens, wanted.counts).detach()
-    on_device = [[value.to(DEVICE)] * 2 for value in (prefix, wanted.tokens, wanted.counts)]
-    for rollout, found in zip(drawn, stack.packed_logits([0, 1], *on_device), strict=True):
-        assert torch.equal(rollout.tokens.cpu(), wanted.tokens)
-        assert torch.equal(rollout.lengths.cpu(), wanted.lengths)
-        assert_near(found.detach(), scores)
+    expected = alone.sample(prefix, noise)
+    samples = stack.sample([0, 1], [prefix.to(DEVICE)] * 2, [noise.to(DEVICE)] * 2)
+    scores = alone.packed_logits(prefix, expected.tokens, expected.counts).detach()
+    on_device = [[value.to(DEVICE)] * 2 for value in (prefix, expected.tokens, expected.counts)]
+    for rollout, logits in zip(samples, stack.packed_logits([0, 1], *on_device), strict=True):
+        assert torch.equal(rollout.tokens.cpu(), expected.tokens)
+        assert torch.equal(rollout.lengths.cpu(), expected.lengths)
+        assert_near(logits.detach(), scores)
 
 
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
@@ -95,15 +95,15 @@ def test_a_regularisers_objective_and_gradient(name: str) -> None:
 
     def terms(device: str) -> dict[str, Tensor]:
         model = reward_model().to(device)
-        given = [value.to(device) for value in (F, lengths, y)]
-        found = objective(model, *given, [regularizer], [draws.to(device)])  # type: ignore[arg-type]
-        found["loss"].backward()
+        arguments = [value.to(device) for value in (F, lengths, y)]
+        values = objective(model, *arguments, [regularizer], [draws.to(device)])  # type: ignore[arg-type]
+        values["loss"].backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        return found | {"gradient": gradient}
+        return values | {"gradient": gradient}
 
-    wanted = terms("cpu")
-    for term, found in terms(DEVICE).items():
-        assert_near(found.detach(), wanted[term].detach())
+    expected = terms("cpu")
+    for term, values in terms(DEVICE).items():
+        assert_near(values.detach(), expected[term].detach())
 
 
 def _judge(architecture: str) -> Callable[[str], Callable[[Tensor, Tensor], Any]]:

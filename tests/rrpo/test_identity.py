@@ -106,8 +106,8 @@ def test_an_override_that_is_none_is_no_override_and_zero_is_one() -> None:
     assert content_hash(Known(weight=0.0)) != content_hash(Known())
     optional = [f.name for f in fields(ArmConfig) if getattr(ArmConfig(), f.name) is None]
     assert set(canonical(ArmConfig())).isdisjoint(optional)
-    own = ArmConfig(lr=SMOKE.optimize.lr, content_weight=SMOKE.optimize.content_weight, tau=SMOKE.optimize.tau)
-    assert keys(cell(arm=own)) == keys(cell())
+    explicit = ArmConfig(lr=SMOKE.optimize.lr, content_weight=SMOKE.optimize.content_weight, tau=SMOKE.optimize.tau)
+    assert keys(cell(arm=explicit)) == keys(cell())
     assert keys(cell(arm=ArmConfig(content_weight=0.0))) != keys(cell())
 
 

@@ -52,8 +52,8 @@ def test_the_rate_by_hand() -> None:
     for schedule in SCHEDULES:
         assert [multiplier(step, 104, 4, schedule) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     halfway = {"constant": (1.0, 1.0, 1.0), "linear": (0.75, 0.5, 0.0), "cosine": (0.8535534, 0.5, 0.0)}
-    for schedule, wanted in halfway.items():
-        assert [multiplier(step, 104, 4, schedule) for step in (29, 54, 104)] == pytest.approx(list(wanted))
+    for schedule, expected in halfway.items():
+        assert [multiplier(step, 104, 4, schedule) for step in (29, 54, 104)] == pytest.approx(list(expected))
     assert multiplier(0, 104, 0, "linear") == 1.0
     assert multiplier(103, 104, 4, "linear") == pytest.approx(0.01)
     assert multiplier(7, 5, 10, "constant") == 0.8
@@ -66,11 +66,11 @@ def test_every_declared_schedule_is_here() -> None:
 
 def test_fit_descends_and_reports() -> None:
     x = nn.Parameter(torch.tensor(3.0))
-    told: list[tuple[int, int]] = []
-    losses = fit([x], lambda step: x**2, 50, 0.2, Context(report=lambda done, total: told.append((done, total))))
+    reports: list[tuple[int, int]] = []
+    losses = fit([x], lambda step: x**2, 50, 0.2, Context(report=lambda done, total: reports.append((done, total))))
     assert losses[0] == 9.0
     assert losses[-1] < 0.1
-    assert told == [(step + 1, 50) for step in range(50)]
+    assert reports == [(step + 1, 50) for step in range(50)]
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])

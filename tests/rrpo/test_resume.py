@@ -118,7 +118,7 @@ def killed_at(step: int) -> Callable[[int, int], None]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_killed_and_resumed_is_undisturbed(name: str, toy: Toy, tmp_path: Path) -> None:
     """Kill after every step in turn, damage the newest checkpoint once, then let the build finish."""
-    build, config, inputs, whole = toy(name)
+    build, config, inputs, uninterrupted = toy(name)
     saves = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
     out = tmp_path / "out"
     steps = [1, 2, 3, 4, 5]
@@ -131,31 +131,31 @@ def test_killed_and_resumed_is_undisturbed(name: str, toy: Toy, tmp_path: Path) 
     newest = max((tmp_path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-1])
     out.mkdir()
-    told: list[int] = []
-    build(config, inputs, out, replace(saves, report=lambda done, total: told.append(done)))
-    assert told == [5, 6]
-    assert contents(out) == contents(whole)
+    reports: list[int] = []
+    build(config, inputs, out, replace(saves, report=lambda done, total: reports.append(done)))
+    assert reports == [5, 6]
+    assert contents(out) == contents(uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["finetune", "optimize"])
 def test_a_request_to_stop_saves_and_the_next_build_goes_on(name: str, toy: Toy, tmp_path: Path) -> None:
-    build, config, inputs, whole = toy(name)
-    told: list[int] = []
-    asked = Context(checkpoints=tmp_path / "checkpoints", report=lambda done, total: told.append(done))
+    build, config, inputs, uninterrupted = toy(name)
+    reports: list[int] = []
+    context = Context(checkpoints=tmp_path / "checkpoints", report=lambda done, total: reports.append(done))
     with pytest.raises(Interrupted, match="before step 4"):
-        build(config, inputs, tmp_path, replace(asked, stop=lambda: len(told) == 2))
+        build(config, inputs, tmp_path, replace(context, stop=lambda: len(reports) == 2))
     out = tmp_path / "out"
     out.mkdir()
-    build(config, inputs, out, asked)
-    assert told == [1, 2, 4, 5, 6]
-    assert contents(out) == contents(whole)
+    build(config, inputs, out, context)
+    assert reports == [1, 2, 4, 5, 6]
+    assert contents(out) == contents(uninterrupted)
 
 
 def test_the_last_checkpoint_asks_more_prompts_and_the_same_first_ones(toy: Toy, tmp_path: Path) -> None:
     """12 of 18 prompts are sampled at the end, 5 before; an SFT policy, which only has an end, gives the same samples for the
     first 5."""
-    build, config, inputs, whole = toy("optimize")
-    samples = Samples.load(whole, prompts=18)
+    build, config, inputs, uninterrupted = toy("optimize")
+    samples = Samples.load(uninterrupted, prompts=18)
     assert {step: samples.at(step).prompt.tolist() for step in samples.steps} == {
         0: [*range(5)],
         3: [*range(5)],
@@ -172,15 +172,15 @@ def test_the_last_checkpoint_asks_more_prompts_and_the_same_first_ones(toy: Toy,
 
 
 def test_points_are_means_over_the_stored_samples(toy: Toy) -> None:
-    whole = toy("optimize")[3]
-    samples, points = Samples.load(whole, prompts=18), pd.read_parquet(whole / "points.parquet").set_index("step")
-    target = [("angry", "happy", "sad")[place % 3] for place in samples.prompt]
+    folder = toy("optimize")[3]
+    samples, points = Samples.load(folder, prompts=18), pd.read_parquet(folder / "points.parquet").set_index("step")
+    target = [("angry", "happy", "sad")[prompt % 3] for prompt in samples.prompt]
     for name in ("proxy", "val"):
-        said = np.array(("angry", "happy", "sad"))[getattr(samples, f"{name}_argmax")]
+        predicted = np.array(("angry", "happy", "sad"))[getattr(samples, f"{name}_argmax")]
         logprob = getattr(samples, f"{name}_logprob")
         for step in samples.steps:
             rows = samples.step == step
-            assert points.loc[step, f"{name}_accuracy"] == pytest.approx((said == target)[rows].mean())
+            assert points.loc[step, f"{name}_accuracy"] == pytest.approx((predicted == target)[rows].mean())
             assert points.loc[step, f"{name}_logprob"] == pytest.approx(logprob[rows].mean(), rel=1e-5)
     assert points.loc[6, "length"] == pytest.approx(samples.at(6).lengths.mean())
 
@@ -212,10 +212,10 @@ def test_nothing_is_kept_of_an_optimisation_that_its_watcher_ends(toy: Toy, tmp_
 
 def test_fewer_samples_a_forward_are_the_same_run_up_to_rounding(toy: Toy, tmp_path: Path) -> None:
     """Also from a checkpoint written with a larger micro-batch, as after running out of memory."""
-    build, config, inputs, whole = toy("optimize")
+    build, config, inputs, uninterrupted = toy("optimize")
     context = Context(micro=3, checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
     build(config, inputs, tmp_path, replace(context, checkpoints=None))
-    fresh, usual = (pd.read_parquet(folder / "curves.parquet") for folder in (tmp_path, whole))
+    fresh, usual = (pd.read_parquet(folder / "curves.parquet") for folder in (tmp_path, uninterrupted))
     assert not fresh.equals(usual), "the batch was not cut differently"
     pd.testing.assert_frame_equal(fresh, usual, rtol=1e-3, atol=1e-4)
     with pytest.raises(Killed):
@@ -278,13 +278,13 @@ def test_a_matched_gradient_is_a_scaled_one_to_the_last_bit(toy: Toy, tmp_path: 
         if predicted:
             swaps = pd.DataFrame({"kind": ["many"], "predicted": [predicted]})
             swaps.to_parquet(tmp_path / name / "fidelity_swaps.parquet")
-    more = {name: tmp_path / name for name in ("own_fidelity", "rrpo_fidelity")}
-    build(config, {**inputs, **more}, tmp_path / "matched", Context())
+    fidelity_inputs = {name: tmp_path / name for name in ("own_fidelity", "rrpo_fidelity")}
+    build(config, {**inputs, **fidelity_inputs}, tmp_path / "matched", Context())
     build(replace(config, gradient_scale=2.0), inputs, tmp_path / "scaled", Context())
     matched, scaled = (contents(tmp_path / name) for name in ("matched", "scaled"))
-    told, plain = (json.loads(found.pop("scalars.json")) for found in (matched, scaled))
+    scalars, plain = (json.loads(files.pop("scalars.json")) for files in (matched, scaled))
     assert matched == scaled
-    assert told == plain | {"gradient_match": 2.0}
+    assert scalars == plain | {"gradient_match": 2.0}
 
 
 def test_frames_that_are_not_numbers_stop_the_step_that_reads_them(toy: Toy, tmp_path: Path) -> None:
@@ -296,12 +296,12 @@ def test_frames_that_are_not_numbers_stop_the_step_that_reads_them(toy: Toy, tmp
     mel = np.load(speech / "mel.npy")
     mel[np.load(speech / "offsets.npy")[third], 3] = np.nan
     np.save(speech / "mel.npy", mel)
-    told: list[int] = []
+    reports: list[int] = []
     with pytest.raises(DivergedError, match="step 3 of 6"):
         build(
             replace(config, regularizers=OFF),
             {**inputs, "speech": speech},
             tmp_path,
-            Context(report=lambda done, total: told.append(done)),
+            Context(report=lambda done, total: reports.append(done)),
         )
-    assert told == [1, 2]
+    assert reports == [1, 2]

@@ -42,13 +42,13 @@ def test_batches_are_permutations_epoch_by_epoch() -> None:
 def test_buckets_hold_the_same_samples_with_like_lengths_together_and_in_no_order_of_length() -> None:
     lengths = np.random.default_rng(0).integers(20, 200, 500)
     batches = permutation_batches(500, 16, 60, 0, "order")
-    found = bucketed(batches, lengths, 0, "buckets")
-    assert found.shape == batches.shape
+    grouped = bucketed(batches, lengths, 0, "buckets")
+    assert grouped.shape == batches.shape
     for first in range(0, 60, BUCKET):
-        assert sorted(found[first : first + BUCKET].ravel()) == sorted(batches[first : first + BUCKET].ravel())
-    padding = [lengths[rows].max(1).sum() for rows in (batches, found)]
+        assert sorted(grouped[first : first + BUCKET].ravel()) == sorted(batches[first : first + BUCKET].ravel())
+    padding = [lengths[rows].max(1).sum() for rows in (batches, grouped)]
     assert padding[1] < 0.8 * padding[0]
-    longest = lengths[found[:BUCKET]].max(1)
+    longest = lengths[grouped[:BUCKET]].max(1)
     assert not np.array_equal(longest, np.sort(longest))
-    assert np.array_equal(found, bucketed(batches, lengths, 0, "buckets"))
+    assert np.array_equal(grouped, bucketed(batches, lengths, 0, "buckets"))
     assert bucketed(batches[:0], lengths, 0, "buckets").shape == (0, 16)

@@ -33,22 +33,22 @@ def stages(profile: Profile) -> list[Stage]:
 )
 def test_a_value_is_read_by_the_type_of_its_field(text: str, value: object):
     key = text.partition("=")[0]
-    found: object = changed(SMOKE, assignments([text]))
+    node: object = changed(SMOKE, assignments([text]))
     for name in key.split("."):
-        found = found[name] if isinstance(found, dict) else getattr(found, name)
-    assert found == value
-    assert type(found) is type(value)
+        node = node[name] if isinstance(node, dict) else getattr(node, name)
+    assert node == value
+    assert type(node) is type(value)
 
 
 def test_values_need_no_text():
-    made = changed(SMOKE, {"optimize.tau": (2.0, 1.0), "optimize.beta": 0.01})
-    assert (made.optimize.tau, made.optimize.beta) == ((2.0, 1.0), 0.01)
-    assert made.name == "smoke+optimize.beta=0.01+optimize.tau=2.0,1.0"
+    profile = changed(SMOKE, {"optimize.tau": (2.0, 1.0), "optimize.beta": 0.01})
+    assert (profile.optimize.tau, profile.optimize.beta) == ((2.0, 1.0), 0.01)
+    assert profile.name == "smoke+optimize.beta=0.01+optimize.tau=2.0,1.0"
 
 
 def test_fields_that_only_fit_together_are_set_together():
-    made = changed(SMOKE, {"optimize.final_prompts": 200, "eval_prompts": 200})
-    assert made.optimize.final_prompts == made.eval_prompts == 200
+    profile = changed(SMOKE, {"optimize.final_prompts": 200, "eval_prompts": 200})
+    assert profile.optimize.final_prompts == profile.eval_prompts == 200
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_value_that_the_profile_has_changes_nothing():
 
 
 def test_a_changed_value_is_part_of_the_identity_and_of_the_name():
-    made = changed(SMOKE, {"optimize.beta": "0.5"})
-    assert made.name == "smoke+optimize.beta=0.5"
-    assert differences(SMOKE, made) == {"optimize.beta": ("0.001", "0.5")}
-    before, after = ({stage.key for stage in stages(p) if stage.name == "optimize"} for p in (SMOKE, made))
+    profile = changed(SMOKE, {"optimize.beta": "0.5"})
+    assert profile.name == "smoke+optimize.beta=0.5"
+    assert differences(SMOKE, profile) == {"optimize.beta": ("0.001", "0.5")}
+    before, after = ({stage.key for stage in stages(p) if stage.name == "optimize"} for p in (SMOKE, profile))
     assert before.isdisjoint(after)
     by_hand = replace(SMOKE, optimize=replace(SMOKE.optimize, beta=0.5))
-    assert {stage.key for stage in stages(by_hand)} == {stage.key for stage in stages(made)}
+    assert {stage.key for stage in stages(by_hand)} == {stage.key for stage in stages(profile)}
 
 
 @pytest.mark.parametrize(

@@ -39,5 +39,5 @@ class ClassifierFree(Guidance):
 
     def combine(self, logits: Sequence[Tensor], at: Positions) -> Tensor:
         """Return the logits defined in the class."""
-        asked, null = logits
-        return asked + self.gamma * (asked - null)
+        conditional, null = logits
+        return conditional + self.gamma * (conditional - null)

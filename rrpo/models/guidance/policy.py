@@ -72,16 +72,16 @@ class GuidedPolicy(nn.Module):
         """
         if self.classifier is None:
             return None
-        asked = prefix.gather(1, (prefix == 0).sum(1, keepdim=True))[:, 0].tolist()
-        names = [self.policy.symbols[symbol].strip("<>") for symbol in asked]
+        tags = prefix.gather(1, (prefix == 0).sum(1, keepdim=True))[:, 0].tolist()
+        names = [self.policy.symbols[symbol].strip("<>") for symbol in tags]
         if unknown := sorted(set(names) - set(self.classifier.emotions)):
             raise ValueError(
                 f"the prefix classifier does not know {unknown[0]!r}, only {', '.join(self.classifier.emotions)}; "
                 "train it on data with all requested emotions"
             )
-        wanted = torch.tensor([self.classifier.emotions.index(name) for name in names], device=prefix.device)
+        targets = torch.tensor([self.classifier.emotions.index(name) for name in names], device=prefix.device)
         return Evidence(
-            self.classifier, self.classifier.head.weight.new_zeros(len(wanted), self.classifier.config.dim), wanted
+            self.classifier, self.classifier.head.weight.new_zeros(len(targets), self.classifier.config.dim), targets
         )
 
     def save(self, folder: Path) -> None:
@@ -94,8 +94,8 @@ class GuidedPolicy(nn.Module):
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> GuidedPolicy:
         """Load what `save` wrote, in evaluation mode."""
-        about = json.loads((folder / "guidance.json").read_text())
-        choice = Choice(**about | {"options": tuple(map(tuple, about["options"]))})
+        description = json.loads((folder / "guidance.json").read_text())
+        choice = Choice(**description | {"options": tuple(map(tuple, description["options"]))})
         classified = GUIDANCE.create(choice).classified
         classifier = PrefixClassifier.load(folder, device) if classified else None
         return GuidedPolicy(Policy.load(folder, device), choice, classifier).eval()
@@ -107,7 +107,7 @@ class _GuidedContinuation:
     def __init__(self, guided: GuidedPolicy, prefix: Tensor, room: int) -> None:
         prefixes = guided.guidance.prefixes(guided.policy, prefix)
         self.guidance = guided.guidance
-        self.parts = [guided.policy.continuation(asked, room) for asked in prefixes]
+        self.parts = [guided.policy.continuation(variant, room) for variant in prefixes]
         self.expected, self.evidence = guided.expected(prefixes), guided.evidence(prefix)
         self.t = 0
         self.logits = self._combined()

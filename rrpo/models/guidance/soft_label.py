@@ -54,6 +54,6 @@ class SoftLabel(Guidance):
         guide = self._mixture(*before)[:, None].expand_as(null).scatter(1, likely, self._mixture(*after))
         return null + self.gamma * guide
 
-    def _mixture(self, wanted: Tensor, neutral: Tensor) -> Tensor:
+    def _mixture(self, emotion: Tensor, neutral: Tensor) -> Tensor:
         """Return the soft label's log-probability from those of the emotion and of neutral."""
-        return self.alpha * wanted + (1 - self.alpha) * neutral
+        return self.alpha * emotion + (1 - self.alpha) * neutral

@@ -90,8 +90,8 @@ def test_a_reward_linear_in_the_tokens_is_predicted_exactly() -> None:
 
 
 def test_a_judge_of_the_opposite_opinion_has_correlation_minus_one() -> None:
-    found = fidelity.correlations(table_of(linear, lambda *given: -linear(*given)))
-    assert found == pytest.approx({name: 1.0 if name.endswith("own") else -1.0 for name in NAMES})
+    correlations = fidelity.correlations(table_of(linear, lambda *arguments: -linear(*arguments)))
+    assert correlations == pytest.approx({name: 1.0 if name.endswith("own") else -1.0 for name in NAMES})
 
 
 def test_the_change_is_the_swapped_less_the_sampled_and_the_prediction_stops_at_first_order() -> None:
@@ -115,20 +115,20 @@ def test_every_kind_and_draw_of_every_sample_has_its_row() -> None:
 
 
 def test_noise_is_keyed_by_seed_and_draw_and_a_micro_batch_changes_nothing() -> None:
-    first = table_of(linear, curved)
-    pd.testing.assert_frame_equal(first, table_of(linear, curved))
-    pd.testing.assert_frame_equal(first, table_of(linear, curved, micro=2))
-    assert not np.allclose(first["own"], table_of(linear, curved, replace(CONFIG, seed=5))["own"])
-    one = first[first["kind"] == "one"].pivot(index="prompt", columns="draw", values="own")
-    assert not np.allclose(one[0], one[1])
+    table = table_of(linear, curved)
+    pd.testing.assert_frame_equal(table, table_of(linear, curved))
+    pd.testing.assert_frame_equal(table, table_of(linear, curved, micro=2))
+    assert not np.allclose(table["own"], table_of(linear, curved, replace(CONFIG, seed=5))["own"])
+    single_swaps = table[table["kind"] == "one"].pivot(index="prompt", columns="draw", values="own")
+    assert not np.allclose(single_swaps[0], single_swaps[1])
     fewer = table_of(linear, curved, replace(CONFIG, one_draws=1))
-    kept = first[(first["kind"] == "many") | (first["draw"] == 0)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, fewer)
+    subset = table[(table["kind"] == "many") | (table["draw"] == 0)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(subset, fewer)
 
 
-def swapped(count: list[int], place: Tensor, code: Tensor) -> Tensor:
+def swapped(count: list[int], u_position: Tensor, u_code: Tensor) -> Tensor:
     logits = TablePolicy.row[:CODES].expand(5, 10, CODES)
-    return fidelity.swap(ROLLOUT.tokens, LENGTHS, logits, torch.tensor(count), place, code)
+    return fidelity.swap(ROLLOUT.tokens, LENGTHS, logits, torch.tensor(count), u_position, u_code)
 
 
 def test_swaps_respect_lengths_and_are_always_other_codes() -> None:
@@ -156,8 +156,8 @@ def test_new_codes_follow_the_policy_without_the_sampled_code() -> None:
 
 
 def test_positions_are_those_of_the_smallest_uniforms() -> None:
-    place = torch.linspace(0.9, 0.1, 10).expand(5, 10)  # falling: the last ones are chosen
-    moved = swapped([2, 1, 2, 2, 2], place, torch.full((5, 10), 0.5)) != ROLLOUT.tokens
+    u_position = torch.linspace(0.9, 0.1, 10).expand(5, 10)  # falling: the last ones are chosen
+    moved = swapped([2, 1, 2, 2, 2], u_position, torch.full((5, 10), 0.5)) != ROLLOUT.tokens
     assert [row.nonzero()[:, 0].tolist() for row in moved] == [[5, 6], [0], [2, 3], [8, 9], [3, 4]]
 
 
@@ -172,8 +172,8 @@ def test_both_opinions_are_log_probabilities_of_the_target() -> None:
     F, lengths, target = torch.randn(3, 12, 8), torch.tensor([12, 4, 9]), torch.tensor([2, 0, 1])
     model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), ("a", "b", "c"), 8, 1e-5).eval()
     judge = Judge(JudgeConfig(dim=16), ("a", "b", "c"), AudioConfig(n_mels=8)).eval()
-    for heard, opinion in ((model, fidelity.reward_of(model)), (judge, fidelity.gold_of(judge))):
-        expected = heard.log_probs(F, lengths)[range(3), target]
+    for network, opinion in ((model, fidelity.reward_of(model)), (judge, fidelity.gold_of(judge))):
+        expected = network.log_probs(F, lengths)[range(3), target]
         torch.testing.assert_close(opinion(F, lengths, target), expected)
 
 

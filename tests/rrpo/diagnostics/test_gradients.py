@@ -25,19 +25,19 @@ CONFIG = GradientsConfig(optimize=OPTIMIZE, batches=3, reference_batches=4, batc
 
 
 def of(*rows: list[float]) -> Moments:
-    found = Moments()
+    moments = Moments()
     for row in rows:
-        found.add(torch.tensor(row))
-    return found
+        moments.add(torch.tensor(row))
+    return moments
 
 
 def test_moments_by_hand() -> None:
     """(3, 0) and (0, 4) are orthogonal, so the signal is 0; the mean is (1.5, 2), the variance 2 x 6.25."""
-    found = of([3.0, 0.0], [0.0, 4.0])
-    assert found.signal == pytest.approx(0.0)
-    assert found.cosine == pytest.approx(0.0, abs=1e-6)
-    assert found.mean.tolist() == [1.5, 2.0]
-    assert found.variance == pytest.approx(12.5)
+    moments = of([3.0, 0.0], [0.0, 4.0])
+    assert moments.signal == pytest.approx(0.0)
+    assert moments.cosine == pytest.approx(0.0, abs=1e-6)
+    assert moments.mean.tolist() == [1.5, 2.0]
+    assert moments.variance == pytest.approx(12.5)
     alike = of([1.0, 2.0], [2.0, 4.0])
     assert alike.cosine == pytest.approx(1.0)
     assert alike.signal == pytest.approx(1 * 2 + 2 * 4)
@@ -74,7 +74,7 @@ def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
     swaps = tables[0].set_index("method").filter(like="swap_")
     assert swaps.loc["diffro"].notna().any(axis=None)
     assert swaps.drop("diffro").isna().all(axis=None)
-    table, again = (found.drop(columns=[c for c in found if "minute" in c or "seconds" in c]) for found in tables)
+    table, again = (frame.drop(columns=[c for c in frame if "minute" in c or "seconds" in c]) for frame in tables)
     pd.testing.assert_frame_equal(table, again)
     assert table["method"].tolist() == [*METHODS] * 2
     assert table["updates"].tolist() == [0] * len(METHODS) + [2] * len(METHODS)

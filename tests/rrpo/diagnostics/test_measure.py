@@ -45,13 +45,13 @@ def cell() -> Cell:
 
 
 def test_it_is_measured_for_arms_without_it_and_changes_no_identity(sized: None):
-    there = cell()
-    (role,) = [role for role in there.optional if role.startswith("measured_")]
-    assert there.optional[role].inputs["model"].key == there.stages["examined"].inputs["model"].key
-    assert "measure" not in {stage.name for stage in there.stages.values()}
+    with_it = cell()
+    (role,) = [role for role in with_it.optional if role.startswith("measured_")]
+    assert with_it.optional[role].inputs["model"].key == with_it.stages["examined"].inputs["model"].key
+    assert "measure" not in {stage.name for stage in with_it.stages.values()}
     del REGULARIZERS._items["sized"]
     without = cell()
-    assert without.hash == there.hash
+    assert without.hash == with_it.hash
     assert not [role for role in without.optional if role.startswith("measured_")]
     REGULARIZERS._items["sized"] = Sized()
 
@@ -63,8 +63,8 @@ def test_it_writes_what_was_declared(sized: None, tmp_path: Path, toy_speech: Ca
     model.save(inputs["model"])
     config = MeasureConfig(regularizer=REGULARIZERS.choice("sized"))
     measure.build(config, inputs, tmp_path, Context())
-    found = json.loads((tmp_path / "scalars.json").read_text())
-    assert found == {"rm_head_norm": pytest.approx(model.head.weight.detach().norm().item())}
+    scalars = json.loads((tmp_path / "scalars.json").read_text())
+    assert scalars == {"rm_head_norm": pytest.approx(model.head.weight.detach().norm().item())}
 
 
 def test_undeclared_measures_are_rejected(

@@ -21,8 +21,8 @@ from rrpo.pipeline.stages import Context
 
 def test_unweighted_accuracy_by_hand() -> None:
     """Class 0: three of four correct; class 2: none of one; class 1 does not occur, but is predicted once."""
-    heard = torch.tensor([0, 0, 0, 1, 0])
-    p = torch.eye(3)[heard]
+    predicted = torch.tensor([0, 0, 0, 1, 0])
+    p = torch.eye(3)[predicted]
     assert recognition.unweighted_accuracy(p, torch.tensor([0, 0, 0, 0, 2])) == pytest.approx(0.375)
 
 
@@ -37,7 +37,8 @@ def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Pat
         (tmp_path / name).mkdir()
     model.save(tmp_path / "model")
     utterances = [
-        dataclasses.replace(one, emotion="bored") if i < 3 else one for i, one in enumerate(speech.utterances)
+        dataclasses.replace(utterance, emotion="bored") if i < 3 else utterance
+        for i, utterance in enumerate(speech.utterances)
     ]
     mels = [speech.mel(i).half().numpy() for i in range(len(speech))]
     write_speech(tmp_path / "test", speech.audio, (*speech.emotions, "bored"), utterances, mels)
@@ -45,7 +46,7 @@ def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Pat
     recognition.build(RecognitionConfig(name="mine"), inputs, tmp_path / "out", Context())
     scalars = json.loads((tmp_path / "out/scalars.json").read_text())
     table = pd.read_parquet(tmp_path / "out/recognition_mine.parquet")
-    expected = [one.id for one in utterances if one.emotion in known]
+    expected = [utterance.id for utterance in utterances if utterance.emotion in known]
     assert list(table["id"]) == expected
     assert scalars["rm_n_mine"] == len(expected) > 0
     assert scalars["rm_left_out_mine"] == 20 - len(expected)

@@ -35,11 +35,11 @@ def policy(history: float) -> Policy:
     """Return a policy with six codes; ``history`` is the strength of a token's effect on later tokens."""
     torch.manual_seed(0)
     symbols = (*Policy.SPECIALS, "<e>", "<s>", "a")
-    made = Policy(PolicyConfig(dim=16, layers=1, heads=2, max_tokens=9), symbols, codes=CODES).eval()
+    untrained = Policy(PolicyConfig(dim=16, layers=1, heads=2, max_tokens=9), symbols, codes=CODES).eval()
     with torch.no_grad():
-        made.speech_embedding.weight.mul_(history)
-        made.llm_decoder.weight.mul_(20.0)
-    return made.requires_grad_(False)
+        untrained.speech_embedding.weight.mul_(history)
+        untrained.llm_decoder.weight.mul_(20.0)
+    return untrained.requires_grad_(False)
 
 
 def linear(F: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
@@ -49,28 +49,28 @@ def linear(F: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
 
 def test_forced_noise_draws_the_tokens() -> None:
     """For any original noise, up to the end of a row, which is not forced."""
-    asked, made = PROMPTS, policy(1.0)
-    said = made.sample(asked.prefix, uniform((9, B), 3, "x"))
-    forced = forcing(made.logits(asked.prefix, said.tokens)[:, :-1], said.tokens)
+    prompts, model = PROMPTS, policy(1.0)
+    rollout = model.sample(prompts.prefix, uniform((9, B), 3, "x"))
+    forced = forcing(model.logits(prompts.prefix, rollout.tokens)[:, :-1], rollout.tokens)
     rest = torch.ones(9 - len(forced), B)
-    again = made.sample(asked.prefix, torch.cat([forced, rest]))
-    for row, n in enumerate(said.lengths.tolist()):
-        assert again.tokens[row, :n].tolist() == said.tokens[row, :n].tolist()
+    again = model.sample(prompts.prefix, torch.cat([forced, rest]))
+    for row, n in enumerate(rollout.lengths.tolist()):
+        assert again.tokens[row, :n].tolist() == rollout.tokens[row, :n].tolist()
 
 
 def test_without_an_influence_on_later_tokens_both_changes_are_as_predicted() -> None:
     """The reward is linear in the tokens, and later tokens do not depend on them: continuations do not differ otherwise."""
-    found = compare(policy(0.0), LinearCodec(), linear, PROMPTS, 1, 3)
-    assert found["swap_held"] == pytest.approx(1.0, abs=1e-4)
-    assert found["swap_redrawn"] == pytest.approx(1.0, abs=1e-4)
-    assert found["swap_reliability"] == pytest.approx(1.0, abs=1e-4)
-    assert found["swap_spread_redrawn"] == pytest.approx(found["swap_spread_held"], rel=1e-4)
+    scalars = compare(policy(0.0), LinearCodec(), linear, PROMPTS, 1, 3)
+    assert scalars["swap_held"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["swap_redrawn"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["swap_reliability"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["swap_spread_redrawn"] == pytest.approx(scalars["swap_spread_held"], rel=1e-4)
 
 
 def test_with_it_the_rest_makes_the_larger_change() -> None:
     """The prediction for the token itself stays exact; its effect on other tokens is not included."""
-    found = compare(policy(3.0), LinearCodec(), linear, PROMPTS, 1, 8)
-    assert found["swap_held"] == pytest.approx(1.0, abs=1e-4)
-    assert found["swap_redrawn"] < 0.95
-    assert 0 < found["swap_reliability"] < 1
-    assert found["swap_spread_redrawn"] > found["swap_spread_held"]
+    scalars = compare(policy(3.0), LinearCodec(), linear, PROMPTS, 1, 8)
+    assert scalars["swap_held"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["swap_redrawn"] < 0.95
+    assert 0 < scalars["swap_reliability"] < 1
+    assert scalars["swap_spread_redrawn"] > scalars["swap_spread_held"]

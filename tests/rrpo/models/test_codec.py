@@ -65,11 +65,11 @@ def test_an_unknown_speaker_is_rejected_or_gets_the_mean_voice(codec: Codec) -> 
     speaker = codec.speaker_index(["ben", "zoe"], average=True)
     assert speaker[0] == codec.speaker_index(["ben"])[0]
     tokens, lengths = torch.tensor([[3, 7, 1]] * 2), torch.tensor([3, 3])
-    heard, _ = codec.decode(tokens, lengths, speaker)
-    assert not torch.equal(heard[0], heard[1])
+    decoded, _ = codec.decode(tokens, lengths, speaker)
+    assert not torch.equal(decoded[0], decoded[1])
     with torch.no_grad():
-        kept = codec.speaker.weight.clone()
-        codec.speaker.weight.copy_(kept.mean(0, keepdim=True).expand_as(kept))
+        weight = codec.speaker.weight.clone()
+        codec.speaker.weight.copy_(weight.mean(0, keepdim=True).expand_as(weight))
         mean, _ = codec.decode(tokens, lengths, torch.tensor([0, 0]))
-        codec.speaker.weight.copy_(kept)
-    assert torch.allclose(heard[1], mean[1], atol=1e-5)
+        codec.speaker.weight.copy_(weight)
+    assert torch.allclose(decoded[1], mean[1], atol=1e-5)

@@ -36,17 +36,17 @@ def log_probs(members: list[RewardModel], F: Tensor, lengths: Tensor) -> Tensor:
 
 def test_rewards_are_combined_by_hand(members: list[RewardModel]) -> None:
     F, lengths, y = speech_like()
-    each = log_probs(members, F, lengths)[:, torch.arange(len(y)), y.argmax(1)]
-    mean = sum(each) / 3
-    spread = sum((one - mean) ** 2 for one in each) / 3
+    log_p = log_probs(members, F, lengths)[:, torch.arange(len(y)), y.argmax(1)]
+    mean = sum(log_p) / 3
+    spread = sum((value - mean) ** 2 for value in log_p) / 3
     expected = {
         ("mean", 0.0): mean,
         ("mean", 2.0): mean - 2.0 * spread,
-        ("worst", 0.0): torch.minimum(torch.minimum(each[0], each[1]), each[2]),
+        ("worst", 0.0): torch.minimum(torch.minimum(log_p[0], log_p[1]), log_p[2]),
     }
     for (combination, penalty), reward in expected.items():
-        found = -reward_loss(RewardEnsemble(members, combination, penalty), F, lengths, y.argmax(1))
-        torch.testing.assert_close(found, reward)
+        combined = -reward_loss(RewardEnsemble(members, combination, penalty), F, lengths, y.argmax(1))
+        torch.testing.assert_close(combined, reward)
 
 
 def test_one_member_thrice_is_that_member(members: list[RewardModel]) -> None:
@@ -69,8 +69,8 @@ def test_worst_case_gradient_is_that_of_the_least_convinced_member(members: list
         (g,) = torch.autograd.grad(reward_loss(model, leaf, lengths, target).sum(), leaf)
         return g
 
-    each = torch.stack([gradient(member) for member in members])
-    torch.testing.assert_close(gradient(RewardEnsemble(members, "worst")), each[worst, torch.arange(len(worst))])
+    gradients = torch.stack([gradient(member) for member in members])
+    torch.testing.assert_close(gradient(RewardEnsemble(members, "worst")), gradients[worst, torch.arange(len(worst))])
 
 
 def test_weights_are_averaged(members: list[RewardModel]) -> None:
@@ -80,28 +80,28 @@ def test_weights_are_averaged(members: list[RewardModel]) -> None:
 
 @pytest.mark.parametrize("combination", ["mean", "worst", "weights"])
 def test_the_stage_and_its_loader_agree(members: list[RewardModel], tmp_path: Path, combination: str) -> None:
-    inputs = {f"member_{place:02d}": tmp_path / str(place) for place in range(3)}
-    for place, folder in enumerate(inputs.values()):
+    inputs = {f"member_{index:02d}": tmp_path / str(index) for index in range(3)}
+    for index, folder in enumerate(inputs.values()):
         folder.mkdir()
-        members[place].save(folder)
-        (folder / "scalars.json").write_text(json.dumps({"finetune_loss": float(place)}))
+        members[index].save(folder)
+        (folder / "scalars.json").write_text(json.dumps({"finetune_loss": float(index)}))
     out = tmp_path / "out"
     out.mkdir()
     combine.build(CombineConfig(combination=combination), inputs, out, Context())
-    found = load_reward_model(out)
+    loaded = load_reward_model(out)
     F, lengths, _ = speech_like()
     expected = averaged(members) if combination == "weights" else RewardEnsemble(members, combination)
-    torch.testing.assert_close(found.log_probs(F, lengths), expected.log_probs(F, lengths))
-    assert not any(parameter.requires_grad for parameter in found.parameters())
+    torch.testing.assert_close(loaded.log_probs(F, lengths), expected.log_probs(F, lengths))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert json.loads((out / "scalars.json").read_text()) == {"finetune_loss": 1.0}
 
 
 class TestStages:
     def test_the_first_member_is_the_seeds_own_reward_model(self) -> None:
         combined = dataflow.reward_model(SMOKE, replace(VANILLA, members=3, combination="worst"), 5)
-        own = dataflow.reward_model(SMOKE, VANILLA, 5)
+        single = dataflow.reward_model(SMOKE, VANILLA, 5)
         keys = [stage.key for stage in combined.inputs.values()]
-        assert keys[0] == own.key
+        assert keys[0] == single.key
         assert len(set(keys)) == 3
         starts = {stage.inputs["model"].key for stage in combined.inputs.values()}
         speech = {stage.inputs["speech"].key for stage in combined.inputs.values()}

@@ -76,12 +76,12 @@ def test_off_is_the_policy_bit_for_bit() -> None:
     """Classifier-free guidance and a mixture with weight 0 equal the policy; soft labels equal it under the null tag."""
     policy = tagged_policy()
     prefix = prefixes(policy)
-    asked, null = sampled(policy, prefix), sampled(policy, policy.restyled(prefix, emotion=NO_EMOTION))
-    assert not torch.equal(asked, null)
-    assert torch.equal(sampled(guided("classifier-free", gamma=0.0), prefix), asked)
-    assert torch.equal(sampled(guided("mixture", second="sad", weight=0.0, stop=9.0), prefix), asked)
+    conditional, null = sampled(policy, prefix), sampled(policy, policy.restyled(prefix, emotion=NO_EMOTION))
+    assert not torch.equal(conditional, null)
+    assert torch.equal(sampled(guided("classifier-free", gamma=0.0), prefix), conditional)
+    assert torch.equal(sampled(guided("mixture", second="sad", weight=0.0, stop=9.0), prefix), conditional)
     assert torch.equal(sampled(guided("soft-label", gamma=0.0), prefix), null)
-    assert not torch.equal(sampled(guided("classifier-free", gamma=3.0), prefix), asked)
+    assert not torch.equal(sampled(guided("classifier-free", gamma=3.0), prefix), conditional)
 
 
 def test_a_policy_that_knows_more_symbols_says_the_same() -> None:
@@ -101,9 +101,9 @@ def test_a_policy_that_knows_more_symbols_says_the_same() -> None:
 
 
 def test_classifier_free_guidance_moves_away_from_the_null_tag() -> None:
-    asked, null = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0]])
+    conditional, null = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0]])
     at = Positions(torch.tensor([0]), torch.tensor([1.0]), None)
-    assert ClassifierFree(gamma=2.0).combine([asked, null], at).tolist() == [[1.0, 4.0, -2.0]]
+    assert ClassifierFree(gamma=2.0).combine([conditional, null], at).tolist() == [[1.0, 4.0, -2.0]]
 
 
 class _Known(Evidence):
@@ -116,8 +116,8 @@ class _Known(Evidence):
         return torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
 
     def after(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        wanted, neutral = torch.tensor([0.8, 0.2, 9.0]).log(), torch.tensor([0.1, 0.4, 9.0]).log()
-        return wanted[tokens], neutral[tokens]
+        emotion, neutral = torch.tensor([0.8, 0.2, 9.0]).log(), torch.tensor([0.1, 0.4, 9.0]).log()
+        return emotion[tokens], neutral[tokens]
 
 
 @pytest.mark.parametrize(("alpha", "factors"), [(1.0, (0.8, 0.2, 0.5)), (0.0, (0.1, 0.4, 0.25))])

@@ -27,9 +27,9 @@ def analysed(wave: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("hertz", [80.0, 127.0, 233.0, 410.0])
 def test_a_pulse_train_shows_its_f0_and_its_comb(hertz: float) -> None:
     F = analysed(pulses(hertz))
-    place, likeness = pitch.tracked(F, AUDIO)
-    assert ((place - pitch.row(hertz)).abs() < 0.5 * pitch.ROWS).all()
-    assert (likeness > 0.75).all()
+    rows, similarity = pitch.tracked(F, AUDIO)
+    assert ((rows - pitch.row(hertz)).abs() < 0.5 * pitch.ROWS).all()
+    assert (similarity > 0.75).all()
     comb = pitch.comb(pitch.combs(AUDIO), torch.tensor([pitch.row(hertz)]))
     low = slice(0, 20)  # where the bands resolve harmonics
     pair = torch.stack([F[0, :, low].mean(0), comb[0, low].clamp(min=-3)])
@@ -52,10 +52,10 @@ def test_a_comb_keeps_the_power_of_noise_and_fades_where_bands_are_wide() -> Non
 def test_combs_are_interpolated_with_a_gradient_up_to_both_ends() -> None:
     table = pitch.combs(AUDIO)
     ends = torch.tensor([0.0, 10.0, 10.5, len(table) - 1.0], requires_grad=True)
-    found = pitch.comb(table, ends)
-    for row, expected in zip(found, (table[0], table[10], (table[10] + table[11]) / 2, table[-1]), strict=True):
+    combs = pitch.comb(table, ends)
+    for row, expected in zip(combs, (table[0], table[10], (table[10] + table[11]) / 2, table[-1]), strict=True):
         assert torch.allclose(row, expected, atol=1e-5)
-    (gradient,) = torch.autograd.grad(found.square().sum(), ends)
+    (gradient,) = torch.autograd.grad(combs.square().sum(), ends)
     assert (gradient != 0).all()
 
 
@@ -65,11 +65,11 @@ def test_a_comb_on_an_envelope_is_tracked_as_its_f0(hertz: float) -> None:
     pytest.importorskip("parselmouth")
     envelope = (-0.1 * torch.arange(AUDIO.n_mels)).expand(1, 40, -1)  # falls, as speech does
     comb = pitch.comb(pitch.combs(AUDIO), torch.full((1, 40), pitch.row(hertz)))
-    heard = {}
+    tracked = {}
     for name, F in (("voice", envelope + comb), ("noise", envelope)):
         wave = vocode(F, torch.tensor([40]), AUDIO)[0].numpy()
-        heard[name] = dict(zip(phonetics.MEASURES, phonetics.measure(wave, AUDIO.sample_rate), strict=True))
-    assert heard["voice"]["voiced"] > 0.8 > 0.3 > heard["noise"]["voiced"]
-    assert heard["voice"]["f0_level"] == pytest.approx(
+        tracked[name] = dict(zip(phonetics.MEASURES, phonetics.measure(wave, AUDIO.sample_rate), strict=True))
+    assert tracked["voice"]["voiced"] > 0.8 > 0.3 > tracked["noise"]["voiced"]
+    assert tracked["voice"]["f0_level"] == pytest.approx(
         pitch.row(hertz) / pitch.ROWS - pitch.row(100.0) / pitch.ROWS, abs=0.5
     )

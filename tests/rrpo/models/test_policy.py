@@ -68,11 +68,11 @@ def test_cached_sampling_and_the_parallel_forward_have_the_same_logits(
     logits = policy.logits(prefix, rollout.tokens)
     used = torch.nn.functional.pad(noise, (0, 0, 0, 1), value=0.5)[: logits.shape[1]]
     replayed = inverse_cdf(logits.flatten(0, 1), used.T.reshape(-1)).view(3, -1)
-    wanted = torch.nn.functional.pad(rollout.tokens, (0, 1))
-    wanted[torch.arange(3), rollout.lengths] = policy.eos
+    expected = torch.nn.functional.pad(rollout.tokens, (0, 1))
+    expected[torch.arange(3), rollout.lengths] = policy.eos
     assert int(rollout.lengths.max()) > 5
     mask = rollout.scored
-    assert torch.equal(replayed[mask], wanted[mask])
+    assert torch.equal(replayed[mask], expected[mask])
 
 
 def test_packed_values_go_back_to_their_rows() -> None:
@@ -91,16 +91,16 @@ def test_the_decoder_steps_give_the_parallel_logits(policy: Policy, prefix: torc
     policy.measure_pace(["happy", "sad"], ["s1", "s2"], torch.tensor([1.3, 2.6]))
     tokens = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted = policy._hidden(prefix, tokens, torch.full((3,), 10)).view(3, 10, -1)
+        expected = policy._hidden(prefix, tokens, torch.full((3,), 10)).view(3, 10, -1)
         decoder = Decoder(policy.llm, *policy._prefix(prefix), room=9)
         rows = torch.arange(3)
         for step in range(9):
-            assert torch.allclose(decoder.hidden, wanted[rows, step], atol=1e-5)
+            assert torch.allclose(decoder.hidden, expected[rows, step], atol=1e-5)
             if step == 4:
                 rows = torch.tensor([0, 2])
                 decoder.keep(torch.tensor([True, False, True]))
             decoder.step(policy.speech_embedding(tokens[rows, step]))
-        assert torch.allclose(decoder.hidden, wanted[rows, 9], atol=1e-5)
+        assert torch.allclose(decoder.hidden, expected[rows, 9], atol=1e-5)
 
 
 def test_eos_is_never_the_first_token(policy: Policy, prefix: torch.Tensor) -> None:
@@ -124,15 +124,15 @@ def test_a_sample_at_the_limit_is_cut_and_says_so(policy: Policy, prefix: torch.
 
 def test_sampling_follows_the_distribution() -> None:
     logits = torch.tensor([0.0, 1.0, -1.0]).expand(30_000, -1)
-    drawn = inverse_cdf(logits, uniform((30_000,), 0, "test"))
-    share = torch.bincount(drawn, minlength=3) / 30_000
+    samples = inverse_cdf(logits, uniform((30_000,), 0, "test"))
+    share = torch.bincount(samples, minlength=3) / 30_000
     assert torch.allclose(share, logits[0].softmax(0), atol=0.01)
 
 
 def test_an_impossible_class_is_never_drawn() -> None:
     logits = torch.tensor([[0.0, -math.inf, 0.0, -math.inf]]).expand(3, -1)
-    drawn = inverse_cdf(logits, torch.tensor([1e-9, 0.5000001, 1 - 1e-9]))
-    assert drawn.tolist() == [0, 2, 2]
+    samples = inverse_cdf(logits, torch.tensor([1e-9, 0.5000001, 1 - 1e-9]))
+    assert samples.tolist() == [0, 2, 2]
 
 
 def test_kl_and_its_gradient_against_torch() -> None:

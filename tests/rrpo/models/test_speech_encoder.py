@@ -77,8 +77,8 @@ def test_the_hidden_states_are_the_encoders(tmp_path: Path) -> None:
     F = torch.randn(1, 20, HOP)
     wave = F.flatten(1)
     wave = (wave - wave.mean()) / (wave.var(unbiased=False) + 1e-7).sqrt()
-    own = Wav2Vec2Model.from_pretrained(tmp_path).eval()(wave).last_hidden_state
-    torch.testing.assert_close(model.encode(F, torch.tensor([20]))[0], own)
+    expected = Wav2Vec2Model.from_pretrained(tmp_path).eval()(wave).last_hidden_state
+    torch.testing.assert_close(model.encode(F, torch.tensor([20]))[0], expected)
 
 
 @pytest.mark.parametrize("tuned", [False, True])
@@ -126,10 +126,10 @@ def test_energy_mixup_adds_waveforms() -> None:
 def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
     """Low and high tones are distinguished; all measures are finite."""
     lines = []
-    for place in range(24):
-        write_tone(tmp_path / f"{place}.wav", (200 if place % 2 else 2000) + 10 * place)
-        row = {"audio": f"{place}.wav", "text": "a", "phones": ["a"], "speaker": "s", "language": "en"}
-        lines.append(json.dumps(row | {"emotion": ("angry", "happy")[place % 2]}))
+    for index in range(24):
+        write_tone(tmp_path / f"{index}.wav", (200 if index % 2 else 2000) + 10 * index)
+        row = {"audio": f"{index}.wav", "text": "a", "phones": ["a"], "speaker": "s", "language": "en"}
+        lines.append(json.dumps(row | {"emotion": ("angry", "happy")[index % 2]}))
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     split = SplitConfig(name="own", size=0, manifest=ManifestConfig(digest="x", path=str(tmp_path / "m.jsonl")))
     inputs = {name: tmp_path / name for name in ("speech", "pretrain", "finetune", "examine", "heard")}
@@ -142,13 +142,13 @@ def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
     pretrain.build(config, none, inputs["pretrain"], Context())
     robust = finetune.FinetuneConfig(steps=2, batch=8)
     finetune.build(robust, none | {"model": inputs["pretrain"]}, inputs["finetune"], Context())
-    asked = {"model": inputs["finetune"], "rm_valid": inputs["speech"]}
-    examine.build(ExamineConfig(interpolation_pairs=4, pgd_steps=2), asked, inputs["examine"], Context())
+    examine_inputs = {"model": inputs["finetune"], "rm_valid": inputs["speech"]}
+    examine.build(ExamineConfig(interpolation_pairs=4, pgd_steps=2), examine_inputs, inputs["examine"], Context())
     scalars = json.loads((inputs["examine"] / "scalars.json").read_text())
     assert scalars["rm_accuracy_valid"] > 0.8
     assert all(torch.isfinite(torch.tensor(value)) for value in scalars.values())
-    heard = {"model": inputs["finetune"], "speech": inputs["speech"]}
-    recognition.build(RecognitionConfig(name="own"), heard, inputs["heard"], Context())
+    recognition_inputs = {"model": inputs["finetune"], "speech": inputs["speech"]}
+    recognition.build(RecognitionConfig(name="own"), recognition_inputs, inputs["heard"], Context())
     assert json.loads((inputs["heard"] / "scalars.json").read_text())["rm_ua_own"] == pytest.approx(
         scalars["rm_accuracy_valid"]
     )
@@ -158,8 +158,8 @@ def test_a_grid_of_reward_models_takes_it_and_others_refuse(tmp_path: Path) -> N
     options = {"profile": "smoke", "seeds": 1, "device": "cpu", "workers": 1, "runs_dir": tmp_path / "runs"}
     folder = encoder(tmp_path / "encoder")
     frozen, tuned, plain = (
-        request(Options(grid="rm", arms="rrpo", **options, **more)).cells[0]
-        for more in ({"encoder": folder}, {"encoder": folder, "tune_encoder": True}, {})
+        request(Options(grid="rm", arms="rrpo", **options, **extra)).cells[0]
+        for extra in ({"encoder": folder}, {"encoder": folder, "tune_encoder": True}, {})
     )
     assert len({cell.hash for cell in (frozen, tuned, plain)}) == 3
     assert "fidelity" in plain.stages

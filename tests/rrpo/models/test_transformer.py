@@ -29,8 +29,8 @@ def test_outputs_and_gradients_are_the_librarys(kv_heads: int) -> None:
     sizes = (7, 4)
     used = [(0, t) for t in (2, 3, 4, 5, 6)] + [(1, 0), (1, 1), (1, 3)]
     flat = torch.tensor([sum(sizes[:row]) + t for row, t in used])
-    packed, places = (torch.cat([v[row, :size] for row, size in enumerate(sizes)]) for v in (x, positions))
-    ours = parallel(llm, packed, places, sizes, flat)
+    packed, packed_positions = (torch.cat([v[row, :size] for row, size in enumerate(sizes)]) for v in (x, positions))
+    ours = parallel(llm, packed, packed_positions, sizes, flat)
     parts = [
         llm(inputs_embeds=x[row : row + 1, :size], position_ids=positions[row : row + 1, :size]).last_hidden_state[0]
         for row, size in enumerate(sizes)

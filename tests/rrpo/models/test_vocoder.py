@@ -53,10 +53,10 @@ def from_zero_phase(F: Tensor, steps: int) -> Tensor:
 
 def test_iterations_come_closer_and_two_are_closer_than_twelve_from_zero_phase(voice: tuple[Tensor, Tensor]) -> None:
     F, frames = voice
-    found = [error(F, vocode(F, frames, replace(CONFIG, griffin_lim_steps=steps))) for steps in (0, 1, 2)]
-    assert found[2] < 0.9 * found[1] < 0.9 * found[0]
-    assert found[2] < 0.9 * error(F, from_zero_phase(F, 12))
-    assert found[2] < 0.25
+    errors = [error(F, vocode(F, frames, replace(CONFIG, griffin_lim_steps=steps))) for steps in (0, 1, 2)]
+    assert errors[2] < 0.9 * errors[1] < 0.9 * errors[0]
+    assert errors[2] < 0.9 * error(F, from_zero_phase(F, 12))
+    assert errors[2] < 0.25
 
 
 def test_noise_comes_closer_with_more_iterations() -> None:
@@ -97,8 +97,8 @@ def test_it_is_deterministic_and_does_not_depend_on_padding_or_neighbours() -> N
 def test_hops_that_divide_the_window_or_not(wave: Tensor, hop: int) -> None:
     config = replace(CONFIG, hop=hop)
     F, frames = log_mel(wave, torch.tensor([SECOND]), config)
-    heard, _ = log_mel(vocode(F, frames, config), (frames - 1) * hop, config)
-    assert (heard - F).abs()[F > -6].mean() < 0.25
+    decoded, _ = log_mel(vocode(F, frames, config), (frames - 1) * hop, config)
+    assert (decoded - F).abs()[F > -6].mean() < 0.25
 
 
 def test_linear_power_is_positive_and_has_the_mel_power_asked_for() -> None:

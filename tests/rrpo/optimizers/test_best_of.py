@@ -29,13 +29,13 @@ CONFIG = BestOfConfig(content_weight=0.3, eval_prompts=5)
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("best_of")
-    found = optimize_inputs(folder / "toy")
-    found["draws"], found["chosen"] = folder / "draws", folder / "chosen"
+    folders = optimize_inputs(folder / "toy")
+    folders["draws"], folders["chosen"] = folder / "draws", folder / "chosen"
     for name in ("draws", "chosen"):
-        found[name].mkdir()
-    best_of.draw(DRAWS, found, found["draws"], Context())
-    best_of.build(CONFIG, found, found["chosen"], Context())
-    return found
+        folders[name].mkdir()
+    best_of.draw(DRAWS, folders, folders["draws"], Context())
+    best_of.build(CONFIG, folders, folders["chosen"], Context())
+    return folders
 
 
 def test_kl_and_levels_by_hand() -> None:
@@ -48,20 +48,20 @@ def test_kl_and_levels_by_hand() -> None:
 
 def test_the_chosen_has_the_least_cost_of_the_first_n(inputs: dict[str, Path]) -> None:
     models = Models.load(inputs, "cpu")
-    with np.load(inputs["draws"] / best_of.DRAWS) as found:
-        tokens, lengths, ended = (torch.from_numpy(found[name]) for name in ("tokens", "lengths", "ended"))
+    with np.load(inputs["draws"] / best_of.DRAWS) as arrays:
+        tokens, lengths, ended = (torch.from_numpy(arrays[name]) for name in ("tokens", "lengths", "ended"))
     prompts = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(12))
-    drawn = [Rollout(tokens[i].long(), lengths[i].long(), ended[i]) for i in range(6)]
-    costs = torch.stack([best_of.costs(models, prompts, one, CONFIG) for one in drawn])
+    rollouts = [Rollout(tokens[i].long(), lengths[i].long(), ended[i]) for i in range(6)]
+    costs = torch.stack([best_of.costs(models, prompts, rollout, CONFIG) for rollout in rollouts])
     samples = Samples.load(inputs["chosen"], PROMPTS)
     assert samples.steps == [1, 2, 4, 6]
     for n in samples.steps:
         at = samples.at(n)
         assert at.prompt.tolist() == list(range(12 if n == 6 else 5))
-        for place, said, length in zip(at.prompt, at.tokens, at.lengths, strict=True):
-            chosen = int(costs[:n, place].argmin())
-            assert length == int(lengths[chosen, place])
-            assert said[:length].tolist() == tokens[chosen, place, :length].tolist()
+        for prompt, sampled, length in zip(at.prompt, at.tokens, at.lengths, strict=True):
+            chosen = int(costs[:n, prompt].argmin())
+            assert length == int(lengths[chosen, prompt])
+            assert sampled[:length].tolist() == tokens[chosen, prompt, :length].tolist()
     assert len({int(costs[:, i].argmin()) for i in range(12)}) > 1
 
 
@@ -71,8 +71,8 @@ def test_one_of_one_is_the_sft_policy(inputs: dict[str, Path]) -> None:
     config = OptimizeConfig(steps=0, eval_prompts=5, final_prompts=PROMPTS, seed=3)
     _, sft = loop.evaluate(models, Prompts.load(inputs["eval_prompts"], models), config, 0)
     first = Samples.load(inputs["chosen"], PROMPTS).at(1)
-    for place, said, length in zip(first.prompt, first.tokens, first.lengths, strict=True):
-        assert said[:length].tolist() == sft.tokens[place, : sft.lengths[place]].tolist()
+    for prompt, tokens, length in zip(first.prompt, first.tokens, first.lengths, strict=True):
+        assert tokens[:length].tolist() == sft.tokens[prompt, : sft.lengths[prompt]].tolist()
     assert first.val_logprob == pytest.approx(sft.val_logprob[:5], abs=1e-5)
 
 

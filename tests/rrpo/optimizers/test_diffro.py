@@ -63,13 +63,13 @@ def losses(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) 
 
 def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> RelaxedLoss:
     """Return the loss of a batch that fits into one micro-batch, with rows ordered by length."""
-    (found,) = losses(models, prompts, config, step)
-    return found
+    (loss,) = losses(models, prompts, config, step)
+    return loss
 
 
 def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
-    found = torch.autograd.grad(loss, list(models.policy.parameters()), allow_unused=True)
-    return [torch.zeros(1) if g is None else g for g in found]
+    grads = torch.autograd.grad(loss, list(models.policy.parameters()), allow_unused=True)
+    return [torch.zeros(1) if g is None else g for g in grads]
 
 
 def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> None:
@@ -126,18 +126,18 @@ def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts
         step = only(models, prompts, dataclasses.replace(CONFIG, **knobs), 2)  # type: ignore[arg-type]
         return step, gradients(models, step.loss)
 
-    plain, whole = asked()
+    plain, full = asked()
     rest = asked(emotion_weight=0.0)[1]
     for weight, scale in ((2.0, 1.0), (1.0, 3.0), (0.5, 4.0), (1.0, 0.0)):
-        step, found = asked(emotion_weight=weight, gradient_scale=scale)
-        for ours, all_of_it, others in zip(found, whole, rest, strict=True):
+        step, changed = asked(emotion_weight=weight, gradient_scale=scale)
+        for ours, all_of_it, others in zip(changed, full, rest, strict=True):
             assert torch.allclose(ours, others + weight * scale * (all_of_it - others), atol=1e-6)
         assert torch.equal(step.values["reward_loss"], plain.values["reward_loss"])
         reward = plain.values["reward_loss"].mean()
         assert step.loss.item() == pytest.approx((plain.loss + (weight - 1) * reward).item(), rel=1e-5)
     for ours, others in zip(asked(emotion_weight=0.0, reward="full_l_ser")[1], rest, strict=True):
         assert torch.equal(ours, others)
-    assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(whole, rest, strict=True))
+    assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(full, rest, strict=True))
 
 
 def test_the_relaxation_changes_the_gradient_and_not_the_loss(models: Models, prompts: Prompts) -> None:
@@ -174,17 +174,19 @@ def test_micro_batches_are_the_same_mathematics(
     whole = only(models, prompts, CONFIG, 2)
     monkeypatch.setattr(rollouts, "MICRO", {"cpu": 1})
     single = losses(models, prompts, CONFIG, 2)
-    assert [len(found.part.rows) for found in single] == [1, 1, 1]
+    assert [len(loss.part.rows) for loss in single] == [1, 1, 1]
     assert (
-        [int(found.part.rollout.lengths) for found in single]
+        [int(loss.part.rollout.lengths) for loss in single]
         == whole.part.rollout.lengths.tolist()
         == sorted(whole.part.rollout.lengths)
     )
-    assert sum(found.loss.item() for found in single) == pytest.approx(whole.loss.item(), rel=1e-5)
-    summed = [sum(gs) for gs in zip(*(gradients(models, found.loss) for found in single), strict=True)]
-    for ours, wanted in zip(summed, gradients(models, whole.loss), strict=True):
-        assert torch.allclose(ours, wanted, atol=1e-6)
-    together, apart = (merge([(found.part.rows, found.values) for found in each]) for each in ([whole], single))
+    assert sum(loss.loss.item() for loss in single) == pytest.approx(whole.loss.item(), rel=1e-5)
+    summed = [sum(gs) for gs in zip(*(gradients(models, loss.loss) for loss in single), strict=True)]
+    for ours, expected in zip(summed, gradients(models, whole.loss), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-6)
+    together, apart = (
+        merge([(loss.part.rows, loss.values) for loss in batch_losses]) for batch_losses in ([whole], single)
+    )
     for name in together:
         assert torch.allclose(together[name], apart[name], rtol=1e-5)
 
@@ -213,11 +215,11 @@ def test_statistics_of_a_rollout_by_hand() -> None:
 def test_statistics_of_packed_and_full_logits_agree(models: Models, prompts: Prompts) -> None:
     """KL and entropy from the packed positions equal those from the padded logits, for every sample."""
     step = only(models, prompts, CONFIG, 2)
-    asked, rollout = step.part.prompts, step.part.rollout
-    logits, reference = (m.logits(asked.prefix, rollout.tokens) for m in (models.policy, models.reference))
-    wanted = rollout_sums(logits, reference, rollout)
-    assert torch.allclose(step.kl, wanted["kl"], atol=1e-5)
-    assert torch.allclose(rollout.sums(token_entropy(step.log_p)), wanted["entropy"], atol=1e-5)
+    step_prompts, rollout = step.part.prompts, step.part.rollout
+    logits, reference = (m.logits(step_prompts.prefix, rollout.tokens) for m in (models.policy, models.reference))
+    expected = rollout_sums(logits, reference, rollout)
+    assert torch.allclose(step.kl, expected["kl"], atol=1e-5)
+    assert torch.allclose(rollout.sums(token_entropy(step.log_p)), expected["entropy"], atol=1e-5)
 
 
 def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:

@@ -67,14 +67,14 @@ class TestEmoDPO(OptimizerContract):
             for parameter in models.policy.parameters():
                 parameter.mul_(1.3)
         state["weight"][2] = 0.0
-        found = method.terms(models.policy, state, torch.arange(4))
+        terms = method.terms(models.policy, state, torch.arange(4))
 
         def log_probs(model: object, name: str, i: int) -> list[float]:
-            prefix, said = side(state, name, torch.tensor([i]))
-            tokens = said.tokens[0].tolist()
-            log_p = model.logits(prefix, said.tokens)[0].log_softmax(1)  # type: ignore[attr-defined]
-            drawn = [*tokens, models.policy.codes][: len(tokens) + int(said.ended[0])]
-            return [log_p[t, code].item() for t, code in enumerate(drawn)]
+            prefix, rollout = side(state, name, torch.tensor([i]))
+            tokens = rollout.tokens[0].tolist()
+            log_p = model.logits(prefix, rollout.tokens)[0].log_softmax(1)  # type: ignore[attr-defined]
+            sampled = [*tokens, models.policy.codes][: len(tokens) + int(rollout.ended[0])]
+            return [log_p[t, code].item() for t, code in enumerate(sampled)]
 
         for i in range(4):
             moved = []
@@ -84,10 +84,10 @@ class TestEmoDPO(OptimizerContract):
                 u = math.exp(change)
                 moved.append(math.log(2 * u / (1 + u)) if divergence == "js" else math.log(u))
             loss = -math.log(1 / (1 + math.exp(-0.7 * (moved[0] - moved[1]))))
-            assert found["dpo"][i].item() == pytest.approx(loss * float(state["weight"][i]), rel=1e-3, abs=1e-6)
-            assert float(found["preferred"][i]) == float(moved[0] > moved[1])
+            assert terms["dpo"][i].item() == pytest.approx(loss * float(state["weight"][i]), rel=1e-3, abs=1e-6)
+            assert float(terms["preferred"][i]) == float(moved[0] > moved[1])
             chosen = log_probs(models.policy, "chosen", i)
-            assert found["sft"][i].item() == pytest.approx(-sum(chosen) / len(chosen), rel=1e-4)
+            assert terms["sft"][i].item() == pytest.approx(-sum(chosen) / len(chosen), rel=1e-4)
 
     def test_the_reference_is_the_policy_at_the_end_of_stage_one(self, models: Models, inputs: dict[str, Path]) -> None:
         """Half of 6 steps: preferences have weight 0 at step 2; at step 3 the current policy becomes the reference."""
@@ -110,10 +110,10 @@ class TestEmoDPO(OptimizerContract):
     @pytest.mark.parametrize("tags", ["own", "requested"])
     def test_pairs_of_speech(self, tags: str, models: Models, inputs: dict[str, Path], tmp_path: Path) -> None:
         """Two texts in two emotions each: four pairs, whose sides are the codec's tokens of the two utterances."""
-        spoken = [said(text, emotion) for text, emotion in (("ab", "angry"), ("ba", "sad"))]
+        references = [said(text, emotion) for text, emotion in (("ab", "angry"), ("ba", "sad"))]
         parallel = [said(text, emotion) for text, emotion in (("ab", "happy"), ("ba", "angry"))]
         rng = np.random.default_rng(0)
-        for name, utterances in zip(SPEECH, (spoken, parallel), strict=True):
+        for name, utterances in zip(SPEECH, (references, parallel), strict=True):
             (tmp_path / name).mkdir()
             mels = [rng.normal(size=(8 + 4 * i, AUDIO.n_mels)).astype(np.float16) for i in range(2)]
             write_speech(tmp_path / name, AUDIO, EMOTIONS, utterances, mels)
@@ -125,8 +125,8 @@ class TestEmoDPO(OptimizerContract):
         texts = ["ab", "ab", "ba", "ba"]
         for i, ((chosen, rejected), text) in enumerate(zip(pairs, texts, strict=True)):
             for name, tag in (("chosen", chosen), ("rejected", rejected if tags == "own" else chosen)):
-                wanted = models.policy.prefix_ids([tuple(text)], ["anna"], [tag])  # type: ignore[attr-defined]
-                assert torch.equal(side(state, name, torch.tensor([i]))[0], wanted)
+                expected = models.policy.prefix_ids([tuple(text)], ["anna"], [tag])  # type: ignore[attr-defined]
+                assert torch.equal(side(state, name, torch.tensor([i]))[0], expected)
         assert bool(state["chosen_ended"].all())
         assert torch.equal(
             side(state, "chosen", torch.tensor([0]))[1].tokens, side(state, "rejected", torch.tensor([1]))[1].tokens
@@ -161,22 +161,22 @@ def test_the_smoothed_kl_by_hand() -> None:
     """Two codes and eos; p = (.5, .25, .25), ε = .2: q = (.9, .1, 0) for the first code, (.1, .1, .8) for eos."""
     log_p = torch.tensor([[0.5, 0.25, 0.25]] * 2).log()
     ours = smoothed_kl(log_p, torch.tensor([0, 2]), 0.2)
-    first = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.25)
+    expected = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.25)
     second = 0.1 * math.log(0.1 / 0.5) + 0.1 * math.log(0.1 / 0.25) + 0.8 * math.log(0.8 / 0.25)
-    assert ours.tolist() == pytest.approx([first, second])
+    assert ours.tolist() == pytest.approx([expected, second])
     assert smoothed_kl(log_p, torch.tensor([0, 2]), 0.0).tolist() == pytest.approx([math.log(2), math.log(4)])
 
 
 def test_only_pairs_of_speech_read_speech() -> None:
     """The parallel set has the texts and speakers of the SFT set; DiffRO's stage has no such input."""
     plain = dataflow.optimized(SMOKE, ArmConfig(), 1)
-    made = {
+    stages = {
         pairs: dataflow.optimized(SMOKE, ArmConfig(optimizer=OPTIMIZERS.choice("emo-dpo", pairs=pairs)), 1)
         for pairs in ("speech", "samples")
     }
-    assert made["speech"].inputs.keys() - plain.inputs.keys() == set(SPEECH)
-    assert made["samples"].inputs.keys() == plain.inputs.keys()
-    assert made["speech"].inputs["sft_speech"].key == dataflow.sft(SMOKE, 1).inputs["speech"].key
+    assert stages["speech"].inputs.keys() - plain.inputs.keys() == set(SPEECH)
+    assert stages["samples"].inputs.keys() == plain.inputs.keys()
+    assert stages["speech"].inputs["sft_speech"].key == dataflow.sft(SMOKE, 1).inputs["speech"].key
 
 
 @pytest.mark.parametrize(

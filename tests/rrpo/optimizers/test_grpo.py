@@ -40,13 +40,13 @@ class TestGRPO(OptimizerContract):
             id(part): sampled_log_probs(part.rollout, score(models, part).logits).detach() for part in before.values()
         }
         updates = iter(method.updates(models, batch, config, {}))
-        for found in next(updates):
-            assert float(found.values["clipped"].max()) == 0
+        for micro_loss in next(updates):
+            assert float(micro_loss.values["clipped"].max()) == 0
         with torch.no_grad():
             for parameter in models.policy.parameters():
                 parameter.mul_(1.05)
-        ours = sum(float(found.loss) for found in next(updates))
-        wanted = 0.0
+        ours = sum(float(micro_loss.loss) for micro_loss in next(updates))
+        expected = 0.0
         for part in {id(part): part for part in before.values()}.values():
             scores = score(models, part)
             new, was = sampled_log_probs(part.rollout, scores.logits), old[id(part)]
@@ -56,9 +56,9 @@ class TestGRPO(OptimizerContract):
                 for r in (new - was)[start : start + n].exp().tolist():
                     a = float(A[row])
                     loss -= min(r * a, max(0.9, min(1.1, r)) * a)
-                wanted += loss / (n if token_mean else 1) / len(A)
+                expected += loss / (n if token_mean else 1) / len(A)
                 start += n
-        assert ours == pytest.approx(wanted, rel=1e-4)
+        assert ours == pytest.approx(expected, rel=1e-4)
         assert float(log_ratio(models, batch).abs().max()) > 0
 
 

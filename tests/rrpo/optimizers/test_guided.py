@@ -32,17 +32,17 @@ QUICK = PROFILES["quick"]
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Write the inputs of the stage: the toy models, the policy with null tags, an untrained classifier."""
     root = tmp_path_factory.mktemp("guided")
-    found = optimize_inputs(root)
-    found |= {name: root / name for name in ("guided", "classifier")}
+    folders = optimize_inputs(root)
+    folders |= {name: root / name for name in ("guided", "classifier")}
     for name in ("guided", "classifier"):
-        found[name].mkdir()
+        folders[name].mkdir()
     groups = {f"<{NO_EMOTION}>": EMOTIONS, f"<{NO_SPEAKER}>": SPEAKERS}
-    policy = Policy.load(found["policy"])
-    policy.extended({tag: [f"<{name}>" for name in names] for tag, names in groups.items()}).save(found["guided"])
+    policy = Policy.load(folders["policy"])
+    policy.extended({tag: [f"<{name}>" for name in names] for tag, names in groups.items()}).save(folders["guided"])
     torch.manual_seed(4)
     features = code_levels(toy_codec().codebook)
-    PrefixClassifier(PrefixClassifierConfig(dim=8), (*EMOTIONS, "neutral"), features).save(found["classifier"])
-    return found
+    PrefixClassifier(PrefixClassifierConfig(dim=8), (*EMOTIONS, "neutral"), features).save(folders["classifier"])
+    return folders
 
 
 def run(guidance: Choice, inputs: dict[str, Path], out: Path) -> Path:
@@ -52,16 +52,16 @@ def run(guidance: Choice, inputs: dict[str, Path], out: Path) -> Path:
 
 
 def test_without_guidance_the_files_equal_the_sft_arms(inputs: dict[str, Path], tmp_path: Path) -> None:
-    found = run(GUIDANCE.choice("classifier-free", gamma=0.0), inputs, tmp_path / "guided")
+    guided = run(GUIDANCE.choice("classifier-free", gamma=0.0), inputs, tmp_path / "guided")
     sft = tmp_path / "sft"
     sft.mkdir()
     loop.build(OptimizeConfig(steps=0, final_prompts=PROMPTS, eval_prompts=8, seed=3), inputs, sft, Context())
-    mine, theirs = (Samples.load(folder, PROMPTS).arrays() for folder in (found, sft))
-    for name, values in theirs.items():
-        np.testing.assert_array_equal(mine[name], values, err_msg=name)
-    points, own = (pd.read_parquet(folder / "points.parquet") for folder in (found, sft))
-    pd.testing.assert_frame_equal(points, own)
-    assert {path.name for path in found.iterdir()} == {path.name for path in sft.iterdir()}
+    samples, sft_samples = (Samples.load(folder, PROMPTS).arrays() for folder in (guided, sft))
+    for name, values in sft_samples.items():
+        np.testing.assert_array_equal(samples[name], values, err_msg=name)
+    points, sft_points = (pd.read_parquet(folder / "points.parquet") for folder in (guided, sft))
+    pd.testing.assert_frame_equal(points, sft_points)
+    assert {path.name for path in guided.iterdir()} == {path.name for path in sft.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_arms_have_stages_of_their_own_and_leave_others_as_they_are() -> None:
     assert optimized(QUICK, free, 1000).inputs["guided"].key != plain.key
     assert optimized(QUICK, mixed, 1000).inputs["guided"].key == plain.key
     assert "classifier" not in optimized(QUICK, free, 1000).inputs
-    heard = optimized(QUICK, soft, 1000).inputs["classifier"].inputs["speech"].config
-    assert heard.world.emotions == (*QUICK.world.emotions, "neutral")
+    speech = optimized(QUICK, soft, 1000).inputs["classifier"].inputs["speech"].config
+    assert speech.world.emotions == (*QUICK.world.emotions, "neutral")
 
 
 def test_null_tags_need_tag_dropout() -> None:
@@ -106,24 +106,24 @@ def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
     """Stages of other arms do not change; KL and cached judgments refer to the same policy without guidance."""
     arm = replace(dataflow.SFT, guidance=GUIDANCE.choice("classifier-free"), tag_dropout=0.15, reversal=1.0)
     stage, start = dataflow.optimized(QUICK, arm, 1000), dataflow.starting(arm)
-    made = stage.inputs["guided"]
-    assert made.name == "zero_shot"
-    assert made.config.reversal == 1.0
-    assert made.config.tag_dropout == 0.15
-    assert made.inputs["speech"].config.split.speakers == "policy+rm"
-    assert stage.inputs["policy"].key == stage.inputs["codec"].key == made.key
+    policy = stage.inputs["guided"]
+    assert policy.name == "zero_shot"
+    assert policy.config.reversal == 1.0
+    assert policy.config.tag_dropout == 0.15
+    assert policy.inputs["speech"].config.split.speakers == "policy+rm"
+    assert stage.inputs["policy"].key == stage.inputs["codec"].key == policy.key
     assert (start.guidance, start.reversal, start.tag_dropout) == (None, 1.0, 0.15)
     scored = measurements.scored(QUICK, arm, 1000)
     assert scored.inputs["sft_samples"].key == dataflow.optimized(QUICK, start, 1000).key
-    assert scored.inputs["codec"].key == made.key
+    assert scored.inputs["codec"].key == policy.key
     assert scored.inputs["eval_prompts"].config.speakers == "judge"
     plain = dataflow.optimized(QUICK, replace(arm, reversal=None), 1000)
     assert plain.inputs["codec"].name == "codec"
     assert plain.inputs["eval_prompts"].config.speakers == "policy"
-    assert dataflow.optimized(QUICK, replace(arm, reversal=0.0), 1000).inputs["guided"].key != made.key
-    own = {role: seed_stage.key for role, seed_stage in measurements.core(QUICK, arm, 1000, policy=True).items()}
-    assert set(own) == {"examined", "fidelity", "optimized", "scored", "reference_probe"}
-    assert own["fidelity"] == measurements.core(QUICK, dataflow.SFT, 1000, policy=True)["fidelity"].key
+    assert dataflow.optimized(QUICK, replace(arm, reversal=0.0), 1000).inputs["guided"].key != policy.key
+    keys = {role: seed_stage.key for role, seed_stage in measurements.core(QUICK, arm, 1000, policy=True).items()}
+    assert set(keys) == {"examined", "fidelity", "optimized", "scored", "reference_probe"}
+    assert keys["fidelity"] == measurements.core(QUICK, dataflow.SFT, 1000, policy=True)["fidelity"].key
 
 
 def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
@@ -131,6 +131,6 @@ def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
         ArmConfig(reversal=1.0)
     with pytest.raises(ValueError, match=r"reversal must be in \[0, inf\)"):
         replace(dataflow.SFT, reversal=-1.0)
-    mine = replace(QUICK, manifests={"sft": ManifestConfig(digest="", path="")})
+    profile = replace(QUICK, manifests={"sft": ManifestConfig(digest="", path="")})
     with pytest.raises(InputError, match="speakers of the rendered world"):
-        dataflow.optimized(mine, replace(dataflow.SFT, reversal=1.0), 1000)
+        dataflow.optimized(profile, replace(dataflow.SFT, reversal=1.0), 1000)

@@ -18,12 +18,12 @@ class Answers:
         self.log: list[tuple[Hashable, list[int], bool]] = []
 
     def __call__(
-        self, kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool
+        self, kind: Hashable, programs: list[int], arguments: list[tuple[Any, ...]], *, others: bool
     ) -> Sequence[int]:
-        self.log.append((kind, who, others))
+        self.log.append((kind, programs, others))
         if kind == "error":
             raise ZeroDivisionError
-        return [sum(value for (value,) in arguments)] * len(who)
+        return [sum(value for (value,) in arguments)] * len(programs)
 
 
 def asking(*questions: tuple[str, int]) -> Callable[[Ask], list[int]]:
@@ -32,8 +32,8 @@ def asking(*questions: tuple[str, int]) -> Callable[[Ask], list[int]]:
 
 def test_equal_questions_are_answered_together() -> None:
     answers = Answers()
-    found = lockstep.run([asking(("a", 1), ("b", 5)), asking(("a", 2)), asking(("a", 3), ("b", 7))], answers)
-    assert found == [[6, 12], [6], [6, 12]]
+    results = lockstep.run([asking(("a", 1), ("b", 5)), asking(("a", 2)), asking(("a", 3), ("b", 7))], answers)
+    assert results == [[6, 12], [6], [6, 12]]
     assert answers.log == [("a", [0, 1, 2], False), ("b", [0, 2], False)]
 
 
@@ -81,7 +81,7 @@ def test_an_exception_in_the_caller_ends_the_programs() -> None:
         finally:
             cleaned.append(1)
 
-    def answer(kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool) -> Sequence[int]:
+    def answer(kind: Hashable, programs: list[int], arguments: list[tuple[Any, ...]], *, others: bool) -> Sequence[int]:
         raise SystemExit(143)
 
     with pytest.raises(SystemExit):

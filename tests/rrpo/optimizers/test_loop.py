@@ -48,8 +48,8 @@ class Twice(DiffRO):
             state["made"] = state["made"] + 1
             weight = 1 / state["made"]
             yield (
-                replace(found, loss=weight * found.loss, values=found.values | {"weight": weight.expand(len(found.kl))})
-                for found in self._losses(models, batch, config)
+                replace(loss, loss=weight * loss.loss, values=loss.values | {"weight": weight.expand(len(loss.kl))})
+                for loss in self._losses(models, batch, config)
             )
 
 

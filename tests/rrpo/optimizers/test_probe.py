@@ -29,14 +29,14 @@ def test_the_gradient_norm_is_the_steepest_slope(model: RewardModel, F: torch.Te
     """A small absolute δ raises the loss by ||δ|| ||g||, to first order; no other direction of that size raises it more."""
     tiny = 1e-2
     model.regularizers = dataclasses.replace(OFF, epsilon_adv=tiny)
-    found = probe(model, F, LENGTHS, TARGET)
-    assert torch.allclose((found["l_adv"] - found["l_emo"]) / tiny, found["grad_h"], rtol=0.05, atol=1e-3)
+    values = probe(model, F, LENGTHS, TARGET)
+    assert torch.allclose((values["l_adv"] - values["l_emo"]) / tiny, values["grad_h"], rtol=0.05, atol=1e-3)
     h, mask = model.encode(F, LENGTHS)
     for seed in range(5):
         push = torch.randn(h.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(~mask[..., None], 0.0)
         push = tiny * push / push.flatten(1).norm(dim=1)[:, None, None]
         loss = torch.nn.functional.cross_entropy(model.classify(h + push, mask), TARGET, reduction="none")
-        assert bool((loss <= found["l_adv"]).all())
+        assert bool((loss <= values["l_adv"]).all())
 
 
 def test_relative_delta_is_the_share_of_h_that_is_pushed(model: RewardModel, F: torch.Tensor) -> None:
@@ -47,11 +47,11 @@ def test_relative_delta_is_the_share_of_h_that_is_pushed(model: RewardModel, F: 
 def test_padding_and_neighbours_change_nothing_and_the_proxy_is_the_models_own(
     model: RewardModel, F: torch.Tensor
 ) -> None:
-    whole = probe(model, F, LENGTHS, TARGET)
+    values = probe(model, F, LENGTHS, TARGET)
     alone = probe(model, F[:1, :3], LENGTHS[:1], TARGET[:1])
-    for name in whole:
-        assert torch.allclose(whole[name][:1], alone[name], atol=1e-5), name
-    assert torch.allclose(whole["proxy"], model(F, LENGTHS).log_softmax(1), atol=1e-6)
-    row = probe_statistics(whole)
-    assert row["proxy_l_adv_over_l_emo"] == pytest.approx(float(whole["l_adv"].sum() / whole["l_emo"].sum()))
-    assert row["proxy_grad_h"] == pytest.approx(float(whole["grad_h"].mean()))
+    for name in values:
+        assert torch.allclose(values[name][:1], alone[name], atol=1e-5), name
+    assert torch.allclose(values["proxy"], model(F, LENGTHS).log_softmax(1), atol=1e-6)
+    row = probe_statistics(values)
+    assert row["proxy_l_adv_over_l_emo"] == pytest.approx(float(values["l_adv"].sum() / values["l_emo"].sum()))
+    assert row["proxy_grad_h"] == pytest.approx(float(values["grad_h"].mean()))

@@ -20,17 +20,17 @@ class TestReinforce(OptimizerContract):
         """For each sample: minus its reward above the mean of the prompt's three others, times the gradient of log p."""
         config = self.config(content_weight=0.3, beta=0.1)
         batch = self.batch(models, inputs, config)
-        asked, said = batch.prompts, batch.rollout
+        prompts_, rollout = batch.prompts, batch.rollout
         costs, log_p, kl = [], [], []
-        for i, n in enumerate(said.lengths.tolist()):
-            tokens, scored = said.tokens[i : i + 1, :n], n + int(said.ended[i])
-            F, frames = models.codec.decode(tokens, said.lengths[i : i + 1], asked.speaker[i : i + 1])
-            reward = -models.reward_model(F, frames).log_softmax(1)[0, asked.target[i]]
-            costs.append((reward + 0.3 * models.recogniser.ctc_loss(F, frames, [asked.phones[i]])[0]).item())
-            both = (m.logits(asked.prefix[i : i + 1], tokens)[0, :scored] for m in (models.policy, models.reference))
+        for i, n in enumerate(rollout.lengths.tolist()):
+            tokens, scored = rollout.tokens[i : i + 1, :n], n + int(rollout.ended[i])
+            F, frames = models.codec.decode(tokens, rollout.lengths[i : i + 1], prompts_.speaker[i : i + 1])
+            reward = -models.reward_model(F, frames).log_softmax(1)[0, prompts_.target[i]]
+            costs.append((reward + 0.3 * models.recogniser.ctc_loss(F, frames, [prompts_.phones[i]])[0]).item())
+            both = (m.logits(prompts_.prefix[i : i + 1], tokens)[0, :scored] for m in (models.policy, models.reference))
             p, q = (logits.log_softmax(1) for logits in both)
-            drawn = [*tokens[0].tolist(), models.policy.codes][:scored]
-            log_p.append(sum(p[t, code] for t, code in enumerate(drawn)))
+            sampled = [*tokens[0].tolist(), models.policy.codes][:scored]
+            log_p.append(sum(p[t, code] for t, code in enumerate(sampled)))
             kl.append((p.exp() * (p - q)).sum())
         prompts = len(costs) // 4
         total = torch.zeros(())
@@ -39,13 +39,13 @@ class TestReinforce(OptimizerContract):
             total = total + (0.1 * kl[i] - (sum(others) / 3 - cost) * log_p[i]) / len(costs)
         written = torch.autograd.grad(total, list(models.policy.parameters()), allow_unused=True)  # type: ignore[arg-type]
         ours = self.gradient(models, inputs, config)
-        wanted = torch.cat(
+        expected = torch.cat(
             [
                 (torch.zeros_like(p) if g is None else g).flatten()
                 for p, g in zip(models.policy.parameters(), written, strict=True)
             ]
         )
-        assert torch.allclose(ours, wanted, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(ours, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_one_sample_has_no_others() -> None:

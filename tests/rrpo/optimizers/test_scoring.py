@@ -24,14 +24,14 @@ def test_chi_squared_is_the_written_sum_with_its_gradient(tmp_path: Path) -> Non
         for parameter in models.policy.parameters():
             parameter.mul_(1.1)
     scores = score(models, part, "chi2")
-    asked = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
-    p, q = (model.packed_logits(*asked).softmax(1) for model in (models.policy, models.reference))
+    arguments = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
+    p, q = (model.packed_logits(*arguments).softmax(1) for model in (models.policy, models.reference))
     written = part.rollout.sums((p.square() / q.clamp(min=1e-30)).sum(1) - 1)
     assert torch.allclose(scores.penalty, written, rtol=1e-4, atol=1e-4)
     assert float(written.detach().min()) > 0
     parameters = list(models.policy.parameters())
-    ours, wanted = (torch.autograd.grad(x.sum(), parameters, allow_unused=True) for x in (scores.penalty, written))
-    for a, b in zip(ours, wanted, strict=True):
+    ours, expected = (torch.autograd.grad(x.sum(), parameters, allow_unused=True) for x in (scores.penalty, written))
+    for a, b in zip(ours, expected, strict=True):
         assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-3, atol=1e-4)
     kl = score(models, part)
     assert torch.equal(kl.penalty, kl.kl)

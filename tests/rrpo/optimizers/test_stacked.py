@@ -61,10 +61,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 parameter.add_(0.1 * torch.randn_like(parameter))
             policy.pace.uniform_(0.5, 1.5)
             model.head.weight.mul_(torch.rand_like(model.head.weight))
-        for name, made in (("policy", policy), ("reward_model", model)):
+        for name, network in (("policy", policy), ("reward_model", model)):
             inputs[f"{name} {seed}"] = folder / f"{name} {seed}"
             inputs[f"{name} {seed}"].mkdir()
-            made.save(inputs[f"{name} {seed}"])
+            network.save(inputs[f"{name} {seed}"])
     return inputs
 
 
@@ -104,7 +104,7 @@ def assert_alike(one: Path, other: Path) -> None:
     assert np.array_equal(one_["tokens"], other_["tokens"])
     for name in ("curves", "points"):
         pairs = (
-            found[name].drop(columns="preferred", errors="ignore") for found in (one_, other_)
+            tables[name].drop(columns="preferred", errors="ignore") for tables in (one_, other_)
         )  # ties at the start
         pd.testing.assert_frame_equal(*pairs, rtol=1e-3, atol=1e-5)
     assert one_["scalars"] == pytest.approx(other_["scalars"], rel=1e-3, abs=1e-5)
@@ -118,10 +118,10 @@ def saved_parameters(store: Path, member: Stage) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in content["parameters"]])
 
 
-def built(found: Path | BaseException) -> Path:
-    if isinstance(found, BaseException):
-        raise found
-    return found
+def built(result: Path | BaseException) -> Path:
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_bf16_is_the_policies_and_a_member_equals_the_single_cell(toy: dict[str,
     (folder,) = stacked.build([member], tmp_path / "together", bf16)
     together = results(built(folder))
     assert json.loads((built(folder) / MARKER).read_text())["executor"] == "stacked(1) bf16"
-    start, coarse = (found["curves"]["entropy"][0] for found in (exact, single))
+    start, coarse = (tables["curves"]["entropy"][0] for tables in (exact, single))
     assert coarse != start, "nothing was rounded"
     assert coarse == pytest.approx(start, rel=1e-2)
     for name in ("reward_loss", "kl", "entropy", "grad_norm"):
@@ -192,8 +192,8 @@ def test_members_of_a_stopped_stack_resume_alone_or_in_another_stack(toy: dict[s
         checkpoint_seconds=0.0, stop=lambda: len(steps) >= 3, report=lambda done, total: steps.append(done)
     )
     store = tmp_path / "together"
-    found = stacked.build(members, store, stopped)
-    assert all(isinstance(error, Interrupted) for error in found)
+    results = stacked.build(members, store, stopped)
+    assert all(isinstance(error, Interrupted) for error in results)
     assert all(list((store / "checkpoints" / member.folder).glob("00000002-*.ckpt")) for member in members)
     materialise(members[1], store, Context())
     again: list[tuple[int, int]] = []
@@ -205,11 +205,11 @@ def test_members_of_a_stopped_stack_resume_alone_or_in_another_stack(toy: dict[s
 
 
 def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
-    told: list[int] = []
+    reports: list[int] = []
 
     def report(done: int, total: int) -> None:
-        told.append(done)
-        if len(told) == updates:
+        reports.append(done)
+        if len(reports) == updates:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
@@ -243,15 +243,15 @@ def test_different_architectures_are_rejected() -> None:
 
 def policies() -> list[Policy]:
     """Return three policies that differ."""
-    found = []
+    members = []
     for seed in range(3):
         policy = toy_policy(12)
         torch.manual_seed(seed)
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        found.append(policy)
-    return found
+        members.append(policy)
+    return members
 
 
 PREFIXES = [torch.tensor(rows) for rows in ([[0, 3, 6, 2, 7], [3, 5, 2, 8, 7]], [[4, 6, 2], [2, 5, 2]])]
@@ -263,15 +263,15 @@ def test_some_of_the_members_can_be_asked() -> None:
     alone, together = policies(), policies()
     stack = StackedPolicy(together)
     noises = [torch.rand((12, 2), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
-    drawn = stack.sample([0, 2], PREFIXES, noises)
-    for policy, prefix, noise, rollout in zip((alone[0], alone[2]), PREFIXES, noises, drawn, strict=True):
-        wanted = policy.sample(prefix, noise)
-        assert torch.equal(rollout.tokens, wanted.tokens)
-        assert torch.equal(rollout.lengths, wanted.lengths)
-        assert torch.equal(rollout.ended, wanted.ended)
-        policy.packed_logits(prefix, wanted.tokens, wanted.counts).square().sum().backward()
-    counts = [rollout.counts for rollout in drawn]
-    logits = stack.packed_logits([0, 2], PREFIXES, [rollout.tokens for rollout in drawn], counts)
+    samples = stack.sample([0, 2], PREFIXES, noises)
+    for policy, prefix, noise, rollout in zip((alone[0], alone[2]), PREFIXES, noises, samples, strict=True):
+        expected = policy.sample(prefix, noise)
+        assert torch.equal(rollout.tokens, expected.tokens)
+        assert torch.equal(rollout.lengths, expected.lengths)
+        assert torch.equal(rollout.ended, expected.ended)
+        policy.packed_logits(prefix, expected.tokens, expected.counts).square().sum().backward()
+    counts = [rollout.counts for rollout in samples]
+    logits = stack.packed_logits([0, 2], PREFIXES, [rollout.tokens for rollout in samples], counts)
     first, last = (own.square().sum() for own in logits)
     stack.backward([0], [first], keep=True)  # the last member's loss shares the graph and comes later
     stack.backward([2], [last], keep=False)
@@ -279,9 +279,9 @@ def test_some_of_the_members_can_be_asked() -> None:
     for one, other in ((alone[0], together[0]), (alone[2], together[2])):
         for name, parameter in one.named_parameters():
             if parameter.grad is not None:
-                found = other.get_parameter(name).grad
-                assert found is not None
-                assert float((found - parameter.grad).norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-3, name
+                gradient = other.get_parameter(name).grad
+                assert gradient is not None
+                assert float((gradient - parameter.grad).norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-3, name
 
 
 def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
@@ -290,21 +290,21 @@ def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
     models = [first, RewardEnsemble([second, third], "mean"), third]
     frames = [torch.randn(2, T, first.n_mels) for T in (13, 8, 9)]
     lengths = [torch.tensor([len(F[0]), 5]) for F in frames]
-    found = stacked.Encoders(models).encode([0, 1, 2], frames, lengths)
-    for model, F, n, (h, mask) in zip(models, frames, lengths, found, strict=True):
-        wanted, valid = model.encode(F, n)
+    encoded = stacked.Encoders(models).encode([0, 1, 2], frames, lengths)
+    for model, F, n, (h, mask) in zip(models, frames, lengths, encoded, strict=True):
+        expected, valid = model.encode(F, n)
         assert torch.equal(mask, valid)
-        assert torch.allclose(h, wanted, atol=1e-5)
+        assert torch.allclose(h, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("others", [True, False])
 def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
-    kept: list[bool] = []
+    retained: list[bool] = []
     stack = stacked.Stack()
-    stack.place = {5: 0}
-    stack.policy = SimpleNamespace(backward=lambda members, losses, keep: kept.append(keep))  # type: ignore[assignment]
+    stack.index = {5: 0}
+    stack.policy = SimpleNamespace(backward=lambda members, losses, keep: retained.append(keep))  # type: ignore[assignment]
     stack.answer("backward", [5], [(torch.zeros(()),)], others=others)
-    assert kept == [others]
+    assert retained == [others]
 
 
 def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,11 +314,11 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
     stack = StackedPolicy(policies())
     prefixes = [PREFIXES[0], PREFIXES[1], PREFIXES[0]]
     noises = [torch.rand((12, 2), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-    wanted = stack.sample([0, 1, 2], prefixes, noises)
+    expected = stack.sample([0, 1, 2], prefixes, noises)
     growing = _TokenSteps.step
     monkeypatch.setattr(_TokenSteps, "step", lambda self, end: growing(self, self.longest))
     monkeypatch.setattr("rrpo.models.stacked.LEAVE", 0.0)
-    for one, other in zip(wanted, stack.sample([0, 1, 2], prefixes, noises), strict=True):
+    for one, other in zip(expected, stack.sample([0, 1, 2], prefixes, noises), strict=True):
         assert torch.equal(one.tokens, other.tokens)
         assert torch.equal(one.lengths, other.lengths)
 
@@ -326,7 +326,7 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
 def test_an_optimiser_that_differentiates_by_itself_is_rejected() -> None:
     """It frees the graph that another member's loss shares."""
     stack = stacked.Stack()
-    stack.place = {0: 0, 1: 1}
+    stack.index = {0: 0, 1: 1}
     stack.policy = StackedPolicy(policies()[:2])
     tokens = [torch.tensor([[1, 2], [3, 4]])] * 2
     first, second = (

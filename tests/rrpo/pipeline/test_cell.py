@@ -58,29 +58,29 @@ PACKAGES = {
 }
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def installed(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
     for module in (packages, measurements, world):
-        monkeypatch.setattr(module, "present", lambda name: PACKAGES[what].get(name, False))
+        monkeypatch.setattr(module, "present", lambda name: PACKAGES[setup].get(name, False))
 
 
-def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+def keys(setup: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
     """Return the keys of core and optional stages with these packages, without caches."""
-    installed(monkeypatch, what)
+    installed(monkeypatch, setup)
     profile = replace(SMOKE, content_prompts=2)
-    asked = {
+    by_kind = {
         "core": measurements.core(profile, ArmConfig(), 1, policy=True),
         "optional": measurements.optional(profile, ArmConfig(), 1, policy=True),
     }
-    return {kind: {role: stage.key for role, stage in stages.items()} for kind, stages in asked.items()}
+    return {kind: {role: stage.key for role, stage in stages.items()} for kind, stages in by_kind.items()}
 
 
 def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare, some, whole = (keys(what, monkeypatch) for what in PACKAGES)
-    assert bare["core"] == some["core"] == whole["core"]
+    bare, some, all_installed = (keys(setup, monkeypatch) for setup in PACKAGES)
+    assert bare["core"] == some["core"] == all_installed["core"]
     assert bare["optional"] == {}
     assert some["optional"].keys() == {"phonetics"}
-    assert whole["optional"].keys() == {*measurements.LISTENERS, "voices_piper", "voices_kokoro"}
-    assert some["optional"].items() <= whole["optional"].items(), "a package that comes later only adds its own"
+    assert all_installed["optional"].keys() == {*measurements.LISTENERS, "voices_piper", "voices_kokoro"}
+    assert some["optional"].items() <= all_installed["optional"].items(), "a package that comes later only adds its own"
 
 
 def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,9 +88,9 @@ def renamed(path: Path, content: bytes) -> None:
 def test_the_newest_two_stay_and_the_newest_is_read(tmp_path: Path) -> None:
     paths = written(tmp_path, 1, 2, 3)
     (tmp_path / ".00000004.77.draft").write_bytes(b"half")
-    found = load(tmp_path, OURS)
-    assert found is not None
-    assert (found["step"], found["value"][0].item()) == (3, 3.0)
+    checkpoint = load(tmp_path, OURS)
+    assert checkpoint is not None
+    assert (checkpoint["step"], checkpoint["value"][0].item()) == (3, 3.0)
     assert sorted(tmp_path.iterdir()) == paths[1:]
     assert load(tmp_path / "none", OURS) is None
 
@@ -115,9 +115,9 @@ def test_what_is_not_ours_or_not_whole_is_refused_and_stepped_back_from(
     older, newer = written(tmp_path, 2, 3)
     damage(newer)
     with caplog.at_level(logging.WARNING):
-        found = load(tmp_path, OURS)
-    assert found is not None
-    assert found["step"] == 2
+        checkpoint = load(tmp_path, OURS)
+    assert checkpoint is not None
+    assert checkpoint["step"] == 2
     assert "refused" in caplog.text
     assert list(tmp_path.iterdir()) == [older], "nothing ran, and the refused one does not count among those that stay"
 
@@ -137,9 +137,9 @@ def test_a_full_disk_is_an_os_error_and_harms_no_older_checkpoint(full_disk: Pat
         assert caught.value.errno == errno.ENOSPC
         assert failure_kind(caught.value) == "disk"
         assert [path.read_bytes() for path in sorted(full_disk.iterdir())] == older
-        found = load(full_disk, OURS)
-        assert found is not None
-        assert found["step"] == 2
+        checkpoint = load(full_disk, OURS)
+        assert checkpoint is not None
+        assert checkpoint["step"] == 2
 
 
 class Line:
@@ -157,7 +157,7 @@ class Line:
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -> None:
     """Real processes, killed by SIGKILL up to 20 ms after a random step of a build that saves at every step."""
-    whole = repr(Line(Context()).losses)
+    expected = repr(Line(Context()).losses)
     fork = multiprocessing.get_context("fork")
     draws = random.Random(rounds)
     for round_ in range(rounds):
@@ -166,9 +166,9 @@ def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -
         while not out.exists():
             ours, theirs = fork.Pipe()
 
-            def build(told: Connection = theirs, folder: Path = folder, out: Path = out) -> None:
+            def build(connection: Connection = theirs, folder: Path = folder, out: Path = out) -> None:
                 def report(done: int, total: int) -> None:
-                    told.send(done)
+                    connection.send(done)
                     time.sleep(0.002)
 
                 losses = Line(Context(checkpoints=folder, checkpoint_seconds=0.0, report=report)).losses
@@ -188,7 +188,7 @@ def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -
             ours.close()
             kills += process.exitcode == -signal.SIGKILL
         assert kills > 0
-        assert out.read_text() == whole
+        assert out.read_text() == expected
 
 
 def test_a_fit_without_a_folder_saves_nothing_and_can_still_be_stopped(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_the_interval_is_kept_and_stretched_by_what_saving_costs(
     now = 0.0
     saved: list[int] = []
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    for cost, wanted in ((0.0, [10, 20, 30]), (0.5, [10, 60, 110]), (60.0, [10, 210, 410])):
+    for cost, expected in ((0.0, [10, 20, 30]), (0.5, [10, 60, 110]), (60.0, [10, 210, 410])):
         saved.clear()
         now = 0.0
 
@@ -222,7 +222,7 @@ def test_the_interval_is_kept_and_stretched_by_what_saving_costs(
         for step in range(1, 500):
             now += 1.0
             store.boundary(step, dict)
-        assert saved[:3] == wanted
+        assert saved[:3] == expected
 
 
 def test_the_time_of_earlier_attempts_comes_with_the_checkpoint(tmp_path: Path) -> None:

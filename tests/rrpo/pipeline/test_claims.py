@@ -46,9 +46,9 @@ def test_a_killed_process_is_succeeded_at_once_a_live_one_never(tmp_path: Path) 
     process = holder(tmp_path)
     claims = Claims(tmp_path, clock=lambda: 4e9)  # a hundred years on: no lease counts on the same host
     assert claims.take("work") is None
-    found = claims.holder("work")
-    assert found is not None
-    assert found.pid == process.pid
+    owner = claims.holder("work")
+    assert owner is not None
+    assert owner.pid == process.pid
     process.send_signal(signal.SIGKILL)
     process.wait()
     claim = claims.take("work")
@@ -58,11 +58,11 @@ def test_a_killed_process_is_succeeded_at_once_a_live_one_never(tmp_path: Path) 
 
 
 def test_the_id_of_a_dead_process_used_again_is_not_its_owner(tmp_path: Path) -> None:
-    mine = this_process()
-    reused = Owner(host=mine.host, pid=mine.pid, started="1", name=mine.name)
-    assert is_alive(mine)
+    owner = this_process()
+    reused = Owner(host=owner.host, pid=owner.pid, started="1", name=owner.name)
+    assert is_alive(owner)
     assert is_alive(reused) is False
-    assert is_alive(Owner(host="elsewhere", pid=mine.pid, started=mine.started)) is None
+    assert is_alive(Owner(host="elsewhere", pid=owner.pid, started=owner.started)) is None
     assert Claims(tmp_path, owner=reused).take("work")
     assert Claims(tmp_path).take("work")
 
@@ -83,11 +83,11 @@ def test_a_taken_over_owner_knows_and_disturbs_nobody(tmp_path: Path) -> None:
     now = [0.0]
     frozen = Claims(tmp_path, owner=elsewhere, clock=lambda: now[0]).take("work")
     assert frozen is not None
-    here = Claims(tmp_path, clock=lambda: now[0])
+    claims = Claims(tmp_path, clock=lambda: now[0])
     now[0] = LEASE
-    assert here.take("work") is None, "silent for no longer than its lease"
+    assert claims.take("work") is None, "silent for no longer than its lease"
     now[0] = LEASE + 1
-    successor = here.take("work")
+    successor = claims.take("work")
     assert successor is not None
     frozen.renew()
     frozen.release()

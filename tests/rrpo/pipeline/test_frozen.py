@@ -47,29 +47,29 @@ def test_freezing_copies_what_is_missing_and_removes_what_is_outdated(
     tmp_path: Path, layer: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "runs"
-    wanted = [make("codec"), make("judge"), make("sft", codec=make("codec"))]
-    for stage in wanted:
+    expected = [make("codec"), make("judge"), make("sft", codec=make("codec"))]
+    for stage in expected:
         materialise(stage, store, Context())
-    empty = frozen.review(wanted)
-    assert empty.missing == tuple(wanted)
-    assert frozen.freeze(wanted, store) == empty
-    assert frozen.review(wanted).current
-    assert names(layer) == sorted(stage.folder for stage in wanted)
+    empty = frozen.review(expected)
+    assert empty.missing == tuple(expected)
+    assert frozen.freeze(expected, store) == empty
+    assert frozen.review(expected).current
+    assert names(layer) == sorted(stage.folder for stage in expected)
 
     monkeypatch.setitem(stages.VERSIONS, "codec", stages.VERSIONS["codec"] + 1)
     now = [make("codec"), make("judge"), make("sft", codec=make("codec"))]
     (layer / ".codec-half").mkdir()
     (layer / "README.md").write_text("Not a stage.")
-    found = frozen.review(now)
-    codec, _, sft = wanted
-    assert found.missing == (now[0], now[2])
+    review = frozen.review(now)
+    codec, _, sft = expected
+    assert review.missing == (now[0], now[2])
     version = stages.VERSIONS["codec"]
-    assert found.outdated == {
+    assert review.outdated == {
         codec.folder: f"version {version - 1}, now {version}",
         sft.folder: "its config or one of its inputs changed, or it is not frozen",
         ".codec-half": "not a finished stage",
     }
-    assert not found.current
+    assert not review.current
     for stage in now:
         materialise(stage, store, Context())
     frozen.freeze(now, store)
@@ -78,33 +78,33 @@ def test_freezing_copies_what_is_missing_and_removes_what_is_outdated(
 
 
 def test_a_current_stage_keeps_its_bits(tmp_path: Path, layer: Path, make: Make) -> None:
-    (judge,) = wanted = [make("judge")]
+    (judge,) = expected = [make("judge")]
     shutil.copytree(materialise(judge, tmp_path / "one", Context()), layer / judge.folder)
     (layer / judge.folder / "text").write_text("bits that results go by")
-    other = tmp_path / "two" / "stages" / judge.folder
-    shutil.copytree(tmp_path / "one" / "stages" / judge.folder, other)
-    frozen.freeze(wanted, tmp_path / "two")
+    rebuilt = tmp_path / "two" / "stages" / judge.folder
+    shutil.copytree(tmp_path / "one" / "stages" / judge.folder, rebuilt)
+    frozen.freeze(expected, tmp_path / "two")
     assert (layer / judge.folder / "text").read_text() == "bits that results go by"
 
 
 def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path, layer: Path, make: Make) -> None:
-    (judge,) = wanted = [make("judge")]
+    (judge,) = expected = [make("judge")]
     materialise(judge, tmp_path, Context())
     for name in (judge.folder, f".{judge.folder}"):
         (layer / name).mkdir(parents=True)
         (layer / name / "text").write_text("torn")
-    assert frozen.review(wanted).missing == (judge,)
-    assert set(frozen.review(wanted).outdated) == {judge.folder, f".{judge.folder}"}
-    frozen.freeze(wanted, tmp_path)
-    assert frozen.review(wanted).current
+    assert frozen.review(expected).missing == (judge,)
+    assert set(frozen.review(expected).outdated) == {judge.folder, f".{judge.folder}"}
+    frozen.freeze(expected, tmp_path)
+    assert frozen.review(expected).current
     assert (layer / judge.folder / "text").read_text() == "a"
     assert frozen.size(judge.folder) == 1 + len((layer / judge.folder / "stage.json").read_text())
 
 
 def test_what_is_installed_is_current() -> None:
     """To change a frozen stage, run `make world`."""
-    found = frozen.review(frozen.frozen())
-    assert found.current, found
+    review = frozen.review(frozen.frozen())
+    assert review.current, review
 
 
 def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and_seeds() -> None:
@@ -144,8 +144,8 @@ def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and
 
 
 def test_quick_is_the_embedded_world_stage_by_stage() -> None:
-    def keys(made: tuple[Stage, ...]) -> list[str]:
-        return [stage.key for stage in walk(*made)]
+    def keys(stages: tuple[Stage, ...]) -> list[str]:
+        return [stage.key for stage in walk(*stages)]
 
     def models(profile: Profile) -> tuple[Stage, ...]:
         tests = {stage.key for stage in world.rm_tests(profile).values()}
@@ -168,7 +168,7 @@ def test_no_more_prompts_are_sampled_than_the_world_has() -> None:
 def test_another_world_has_the_same_sizes_and_shares_nothing() -> None:
     assert in_world(EMBEDDED, 0) is EMBEDDED
     other = in_world(EMBEDDED, 2)
-    here, there = ({stage.key: stage for stage in walk(*world.shared(p))} for p in (EMBEDDED, other))
-    assert not here.keys() & there.keys()
-    assert sorted(stage.name for stage in here.values()) == sorted(stage.name for stage in there.values())
+    first, second = ({stage.key: stage for stage in walk(*world.shared(p))} for p in (EMBEDDED, other))
+    assert not first.keys() & second.keys()
+    assert sorted(stage.name for stage in first.values()) == sorted(stage.name for stage in second.values())
     assert other.sizes == EMBEDDED.sizes

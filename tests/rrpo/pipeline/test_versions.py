@@ -60,20 +60,20 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            kept = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+            statements = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+            node.body = statements or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
 
 
 @functools.cache
 def imports_of(module: str) -> frozenset[str]:
     path = path_of(module)
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())) if path else ():
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rrpo"):
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(name for name in found if path_of(name))
+            modules.add(node.module)
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in modules if path_of(name))
 
 
 def closure(module: str) -> set[str]:
@@ -118,8 +118,8 @@ def stage_builds() -> dict[str, str]:
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(measurements.assessed(SMOKE, ArmConfig(), 0))
     roots.append(measurements.measured(SMOKE, ArmConfig(), 0, "ls"))
-    mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
-    roots.append(measurements.recognised(mine, ArmConfig(), 0, "mine"))
+    own_data = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
+    roots.append(measurements.recognised(own_data, ArmConfig(), 0, "mine"))
     roots.append(measurements.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(measurements.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
@@ -129,7 +129,7 @@ def stage_builds() -> dict[str, str]:
 
 
 def current() -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = {
+    digests: dict[str, dict[str, object]] = {
         name: {
             "version": VERSIONS[name],
             "digest": digest_of(closure(module) | (DIFFRO if name == "optimize" else set())),
@@ -137,14 +137,14 @@ def current() -> dict[str, dict[str, object]]:
         for name, module in sorted(stage_builds().items())
     }
     finetune = closure("rrpo.training.finetune")
-    found |= {
+    digests |= {
         f"finetune with {name}": {
             "version": control.version,
             "digest": digest_of(closure(type(control).__module__) - finetune),
         }
         for name, control in CONTROLS.items()
     }
-    return found | {
+    return digests | {
         f"optimize by {name}": {"version": kind.version, "digest": digest_of(closure(kind.__module__) - LOOP)}
         for name, kind in BUILT_IN.items()
     }
@@ -164,11 +164,11 @@ def test_source_and_version_move_together(name: str) -> None:
 
 def test_controls_are_guarded_one_by_one() -> None:
     """No stage runs the files of controls that are not chosen; every control has a number, which is in its keys."""
-    own = {type(control).__module__ for control in CONTROLS.values()}
+    modules = {type(control).__module__ for control in CONTROLS.values()}
     for name, module in stage_builds().items():
-        assert not own & closure(module), name
-    packaged = {type(found).__module__ for found in REGULARIZERS.values() if not found.paper}
-    assert own >= {module for module in packaged if module.startswith("rrpo.")}
+        assert not modules & closure(module), name
+    packaged = {type(regularizer).__module__ for regularizer in REGULARIZERS.values() if not regularizer.paper}
+    assert modules >= {module for module in packaged if module.startswith("rrpo.")}
     for name, control in CONTROLS.items():
         assert REGULARIZERS.choice(name).source == f"version {control.version}" != "version 0"
 
@@ -176,15 +176,15 @@ def test_controls_are_guarded_one_by_one() -> None:
 def test_optimisers_are_guarded_one_by_one() -> None:
     """Neither the loop nor DiffRO runs the files of others; every optimiser of the package has a number, which is in its keys."""
     assert {"reinforce", "grpo"} <= BUILT_IN.keys()
-    own = {kind.__module__ for kind in BUILT_IN.values()}
-    assert not own & (LOOP | DIFFRO)
+    modules = {kind.__module__ for kind in BUILT_IN.values()}
+    assert not modules & (LOOP | DIFFRO)
     assert "rrpo.optimizers.diffro" in DIFFRO - LOOP
     for name, kind in BUILT_IN.items():
         assert kind.__module__ in closure(kind.__module__) - LOOP
         assert OPTIMIZERS.choice(name).source == f"version {kind.version}"
     assert OPTIMIZERS.choice("diffro").source == ""
     packaged = {kind.__module__ for kind in OPTIMIZERS.values() if kind.__module__.startswith("rrpo.")}
-    assert packaged == own | {DiffRO.__module__}
+    assert packaged == modules | {DiffRO.__module__}
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ class TestContracts(RegularizerContract):
         self.regularizer = REGULARIZERS[name]
 
     def test_it_names_its_component_and_source(self) -> None:
-        found = self.regularizer
-        assert found.control_of in {component.name for component in COMPONENTS if component.paper}
-        assert all((found.source, found.equation, found.version >= 1, not found.paper))
+        regularizer = self.regularizer
+        assert regularizer.control_of in {component.name for component in COMPONENTS if component.paper}
+        assert all((regularizer.source, regularizer.equation, regularizer.version >= 1, not regularizer.paper))
 
 
 def test_controls_double_no_factorial():
@@ -110,7 +110,7 @@ class TestLengthMixup:
         F, lengths, _ = speech_like()
         theirs, ours = EnergyMixup(mix_db_low=0.0, mix_db_high=0.0), LengthMixup(mix_db_low=0.0, mix_db_high=0.0)
         draws = ours.draws(F.shape, 3, 1)
-        with_energy, without = (found.mixture(F, lengths, draws, FLOOR) for found in (theirs, ours))
+        with_energy, without = (regularizer.mixture(F, lengths, draws, FLOOR) for regularizer in (theirs, ours))
         assert torch.equal(with_energy.F, without.F)
         assert torch.equal(with_energy.partner, without.partner)
         torch.testing.assert_close(without.weight, 2 * with_energy.weight)  # at 0 dB the energies are equal
@@ -136,9 +136,9 @@ class TestMixup:
     def test_weights_follow_the_beta_distribution(self) -> None:
         weight = Mixup(shape=0.4).weight((torch.arange(20000) + 0.5) / 20000)
         torch.manual_seed(0)
-        drawn = torch.distributions.Beta(0.4, 0.4).sample((200000,))
+        samples = torch.distributions.Beta(0.4, 0.4).sample((200000,))
         assert weight.max() <= 0.5
-        assert weight.mean().item() == pytest.approx(torch.minimum(drawn, 1 - drawn).mean().item(), abs=2e-3)
+        assert weight.mean().item() == pytest.approx(torch.minimum(samples, 1 - samples).mean().item(), abs=2e-3)
 
 
 def sizes(delta: Tensor, mask: Tensor) -> Tensor:
@@ -189,12 +189,12 @@ class TestPerturbations:
         torch.testing.assert_close(terms["l_input"], functional.cross_entropy(model(pushed, lengths), target).detach())
 
     def test_input_perturbation_has_its_root_mean_square(self) -> None:
-        heard: list[Tensor] = []
+        inputs: list[Tensor] = []
 
         def losses(F: Tensor) -> Tensor:
-            heard.append(F)
+            inputs.append(F)
             return F.tanh().masked_fill(~self.mask[..., None], 0.0).sum((1, 2))
 
         InputGradient(epsilon=0.2).extra(losses, self.h, self.mask, torch.empty(5, 0))
-        rms = sizes(heard[-1] - self.h, self.mask) / (self.lengths * self.h.shape[2]).sqrt()
+        rms = sizes(inputs[-1] - self.h, self.mask) / (self.lengths * self.h.shape[2]).sqrt()
         torch.testing.assert_close(rms, torch.full((5,), 0.2), rtol=1e-4, atol=1e-4)

@@ -48,7 +48,7 @@ def test_rrpos_own_are_always_there_with_the_strengths_of_the_config():
 
 
 def test_the_papers_strengths_and_off_are_the_configs_known_ones():
-    on = {name: {} for name, found in REGULARIZERS.items() if found.paper}
+    on = {name: {} for name, regularizer in REGULARIZERS.items() if regularizer.paper}
     assert configured({}) == configured(on) == RegularizerConfig()
     off = {name: {k.name: k.off for k in r.own_knobs() if k.off is not None} for name, r in REGULARIZERS.items()}
     assert configured(off) == OFF

@@ -105,8 +105,8 @@ class TestData:
         share = []
         for step in range(20):
             F, lengths = frames.batch(indices, 0, "coins", step)
-            kept = [torch.equal(F[i, : n[i]], originals[i, : n[i]]) for i in indices]
-            share.append(1 - np.mean(kept))
+            unchanged = [torch.equal(F[i, : n[i]], originals[i, : n[i]]) for i in indices]
+            share.append(1 - np.mean(unchanged))
             assert all(length in (n[i], n[i] + n[i] % 2) for i, length in enumerate(lengths))
             torch.manual_seed(step)
             assert torch.equal(F, frames.batch(indices, 0, "coins", step)[0])

@@ -46,13 +46,16 @@ def test_the_surest_of_those_that_fool_are_chosen_first():
 
 @pytest.fixture
 def inputs(tmp_path: Path, toy_speech: Callable[..., Path]) -> dict[str, Path]:
-    made = optimize_inputs(tmp_path / "models")
+    folders = optimize_inputs(tmp_path / "models")
     folder = tmp_path / "samples"
     folder.mkdir()
     samples().save(folder)
-    return {"speech": toy_speech(12), "samples": folder, "prompts": made["rl_prompts"], "codec": made["codec"]} | {
-        "model": made["reward_model"]
-    }
+    return {
+        "speech": toy_speech(12),
+        "samples": folder,
+        "prompts": folders["rl_prompts"],
+        "codec": folders["codec"],
+    } | {"model": folders["reward_model"]}
 
 
 def test_mined_samples_follow_the_annotated_utterances_labelled_by_the_judge(inputs: dict[str, Path], tmp_path: Path):

@@ -52,13 +52,13 @@ def speech(folder: Path, speakers: tuple[str, ...]) -> SpeechSet:
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     """Write the inputs of the stage: the toy policy and codec know Anna and Ben; Ben is the unseen speaker of the references."""
-    found = {name: tmp_path / name for name in ("speech", "references", "codec", "base")}
-    speech(found["speech"], SPEAKERS[:1])
-    speech(found["references"], SPEAKERS[1:])
+    folders = {name: tmp_path / name for name in ("speech", "references", "codec", "base")}
+    speech(folders["speech"], SPEAKERS[:1])
+    speech(folders["references"], SPEAKERS[1:])
     for name, model in (("codec", toy_codec()), ("base", toy_policy())):
-        found[name].mkdir()
-        model.save(found[name])
-    return found
+        folders[name].mkdir()
+        model.save(folders[name])
+    return folders
 
 
 def model(inputs: dict[str, Path], config: ZeroShotConfig = CONFIG) -> tuple[ZeroShot, SpeechSet, TokenSet]:
@@ -81,10 +81,10 @@ def test_an_entry_behind_the_table_is_a_speaker_like_any_other(inputs: dict[str,
             layer.bias.copy_(row)
     chosen = np.array([0, 2, 3])
     s = zero_shot.vectors(statistics(data, zero_shot.codec))[chosen]
-    own = tokens.loss(zero_shot.policy, chosen) + zero_shot.codec.loss(
+    expected = tokens.loss(zero_shot.policy, chosen) + zero_shot.codec.loss(
         *data.batch(chosen), torch.zeros(3, dtype=torch.long)
     )
-    assert torch.allclose(zero_shot.speech_loss(s, tokens, data, chosen, 0), own)
+    assert torch.allclose(zero_shot.speech_loss(s, tokens, data, chosen, 0), expected)
 
 
 @pytest.mark.parametrize("reversal", [0.0, 0.5])
@@ -117,9 +117,9 @@ def test_statistics_are_of_each_utterances_frames(inputs: dict[str, Path]) -> No
     data, codec = SpeechSet.load(inputs["speech"]), toy_codec()
     codec.mean.fill_(-5.0)
     codec.std.fill_(2.0)
-    found = statistics(data, codec)
+    actual = statistics(data, codec)
     frames = (data.mel(1).numpy() + 5) / 2
-    assert np.allclose(found[1], np.concatenate([frames.mean(0), frames.std(0)]), atol=1e-6)
+    assert np.allclose(actual[1], np.concatenate([frames.mean(0), frames.std(0)]), atol=1e-6)
 
 
 def test_unseen_speakers_are_enrolled_from_neutral_references(inputs: dict[str, Path], tmp_path: Path) -> None:
