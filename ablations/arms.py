@@ -12,7 +12,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -80,31 +80,30 @@ def command(
     known = arms()
     with refusing():
         names = [choose("arm", name, list(known)) for name in arm or known]
-    found = {name: parts(known[name]) for name in names}
+    by_arm = {name: parts(known[name]) for name in names}
     if table:
         writer = csv.writer(sys.stdout)
-        headings = [field.name for field in fields(Part)]
-        writer.writerow(["arm", *headings])
-        writer.writerows([name, *(getattr(part, h) for h in headings)] for name, own in found.items() for part in own)
+        writer.writerow(["arm", *(field.name for field in fields(Part))])
+        writer.writerows([name, *astuple(part)] for name, differences in by_arm.items() for part in differences)
     else:
-        print("\n\n".join(described(name, own) for name, own in found.items()))
+        print("\n\n".join(described(name, differences) for name, differences in by_arm.items()))
 
 
 def parts(arm: ArmConfig) -> list[Part]:
     """Return the differences of an arm from vanilla DiffRO; for vanilla DiffRO itself, its optimizer."""
-    found = [*_regularizers(arm), *_fields(arm)]
+    differences = [*_regularizers(arm), *_fields(arm)]
     if arm.guidance is not None:
-        found.append(_chosen(GUIDANCE, arm.guidance, "guidance = None"))
-    elif arm.optimizer is not None or not found:
+        differences.append(_registered(GUIDANCE, arm.guidance, "guidance = None"))
+    elif arm.optimizer is not None or not differences:
         default = OptimizeConfig().optimizer
-        found.append(_chosen(OPTIMIZERS, arm.optimizer or default, f"optimizer = {default.name}"))
-    return found
+        differences.append(_registered(OPTIMIZERS, arm.optimizer or default, f"optimizer = {default.name}"))
+    return differences
 
 
-def described(name: str, own: list[Part]) -> str:
+def described(name: str, differences: list[Part]) -> str:
     """Return one arm's entry in the listing."""
     lines = [name]
-    for part in own:
+    for part in differences:
         lines += textwrap.wrap(f"{part.name}: {part.what}", WIDTH, initial_indent="  ", subsequent_indent="    ")
         for field, heading in HEADINGS.items():
             if text := getattr(part, field):
@@ -115,26 +114,26 @@ def described(name: str, own: list[Part]) -> str:
 def _regularizers(arm: ArmConfig) -> Iterator[Part]:
     config = arm.regularizers
     labels = {component.name: component.label for component in COMPONENTS}
-    for found in active(config):
-        if not found.is_off:
-            control = f", control of {labels[found.control_of]}" if found.control_of else ""
-            yield _regularizer(found, f"{found.label}{control}")
-    yield from _changed(config, OFF, [f.name for f in fields(config) if f.name not in _declared()])
+    for regularizer in active(config):
+        if not regularizer.is_off:
+            control = f", control of {labels[regularizer.control_of]}" if regularizer.control_of else ""
+            yield _regularizer(regularizer, f"{regularizer.label}{control}")
+    yield from _changed(config, OFF, [field.name for field in fields(config) if field.name not in _declared()])
 
 
 def _declared() -> set[str]:
     """Return the fields of `RegularizerConfig` that are described by regularizers."""
-    own = {field.name for component in COMPONENTS if component.paper for field in fields(component.regularizer)}
-    return own | {"added"}
+    names = {field.name for component in COMPONENTS if component.paper for field in fields(component.regularizer)}
+    return names | {"added"}
 
 
-def _regularizer(found: Regularizer, name: str) -> Part:
-    knobs = found.own_knobs()
+def _regularizer(regularizer: Regularizer, name: str) -> Part:
+    knobs = regularizer.own_knobs()
     return Part(
         name=name,
-        what=summary(type(found)),
-        source=found.source,
-        equation=found.equation,
+        what=summary(type(regularizer)),
+        source=regularizer.source,
+        equation=regularizer.equation,
         knobs=", ".join(map(_knob, knobs)),
         off=", ".join(f"{knob.name} = {knob.off:g}" for knob in knobs if knob.off is not None),
     )
@@ -145,15 +144,15 @@ def _knob(knob: Knob) -> str:
 
 
 def _fields(arm: ArmConfig) -> Iterator[Part]:
-    others = [f.name for f in fields(arm) if f.name not in ("regularizers", "optimizer", "guidance")]
-    return _changed(arm, VANILLA if arm.guidance is None else SFT, others)
+    names = [field.name for field in fields(arm) if field.name not in ("regularizers", "optimizer", "guidance")]
+    return _changed(arm, VANILLA if arm.guidance is None else SFT, names)
 
 
 def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
     """Yield a part for each of the named fields in which ``config`` differs from ``off``."""
     for name in names:
-        value, before = getattr(config, name), getattr(off, name)
-        if value != before:
+        value, default = getattr(config, name), getattr(off, name)
+        if value != default:
             form = FORMS[name][value] if name in FORMS else NUMBERS.get(name, Form("", ""))
             what = field_docs(type(config))[name]
             yield Part(
@@ -162,11 +161,11 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
                 source=form.source,
                 equation=form.equation,
                 knobs=f"{name} = {value}",
-                off="the profile's value" if before is None else f"{name} = {before}",
+                off="the profile's value" if default is None else f"{name} = {default}",
             )
 
 
-def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
+def _registered(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
     """Describe a registered implementation by the summaries of its module and class, or by its formula if it declares one."""
     kind, search = registry[choice.name], registry.searched(choice)
     return Part(

@@ -26,10 +26,10 @@ def optimizers() -> dict[str, ArmConfig]:
 
     ``emo-dpo`` is the published form, which uses no reward model: pairs of utterances, each scored under its own emotion tag.
     """
-    found: dict[str, ArmConfig] = {}
+    arms: dict[str, ArmConfig] = {}
     for suffix, parts in (("", []), ("_rrpo", papers())):
         on = regularizers(parts)
-        found |= {
+        arms |= {
             f"reinforce{suffix}": ArmConfig(regularizers=on, optimizer=OPTIMIZERS.choice("reinforce")),
             f"grpo{suffix}": ArmConfig(regularizers=on, optimizer=OPTIMIZERS.choice("grpo")),
             f"grpo-kl-reward{suffix}": ArmConfig(
@@ -41,7 +41,7 @@ def optimizers() -> dict[str, ArmConfig]:
             f"best_of_16{suffix}": ArmConfig(regularizers=on, best_of=16),
             f"best_of_64{suffix}": ArmConfig(regularizers=on, best_of=64),
         }
-    found |= {
+    arms |= {
         "emo-dpo": ArmConfig(regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo")),
         "emo-dpo-requested": ArmConfig(
             regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", tags="requested")
@@ -54,13 +54,13 @@ def optimizers() -> dict[str, ArmConfig]:
     emotion, content = HPRO_WEIGHTS
     for name, parts in (("diffro", []), ("rrpo", papers())):
         on = regularizers(parts)
-        found |= {
+        arms |= {
             f"{name}_gumbel": ArmConfig(regularizers=on, relaxation="gumbel"),
             **{f"{name}_{end}": ArmConfig(regularizers=on, tau=tau) for end, tau in TAUS.items()},
             f"{name}_multitask": ArmConfig(regularizers=on, emotion_weight=emotion, content_weight=content),
             f"{name}_chi2": ArmConfig(regularizers=on, penalty="chi2"),
         }
-    return found
+    return arms
 
 
 SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimizers, robust_arms, guided_arms)

@@ -62,12 +62,12 @@ def say(console: Console, text: str) -> None:
 def show_table(table: Sheet, console: Console, title: str) -> None:
     """Print a table of results with its notes."""
     head, body = table.texts()
-    shown = RichTable(title=title, title_justify="left")
+    rich_table = RichTable(title=title, title_justify="left")
     for position, heading in enumerate(head):
-        shown.add_column(heading, justify="left" if position == 0 else "right")
+        rich_table.add_column(heading, justify="left" if position == 0 else "right")
     for row in body:
-        shown.add_row(*row)
-    console.print(shown)
+        rich_table.add_row(*row)
+    console.print(rich_table)
     for note in table.notes:
         console.print(note, markup=False, highlight=False)
 

@@ -59,8 +59,8 @@ class Component:
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """Strengths that studies tune; those of a component outside the paper are named ``<component>.<strength>``."""
-        own = self.regularizer.knobs()
-        return own if self.paper else tuple(replace(knob, name=f"{self.name}.{knob.name}") for knob in own)
+        knobs = self.regularizer.knobs()
+        return knobs if self.paper else tuple(replace(knob, name=f"{self.name}.{knob.name}") for knob in knobs)
 
     @property
     def on(self) -> Strengths:
@@ -74,14 +74,16 @@ class Component:
 
     def strengths(self, knobs: Mapping[str, float]) -> Strengths:
         """Return the values of its strengths for given values of `knobs`."""
-        own = {known.name: knobs[knob.name] for known, knob in zip(self.regularizer.knobs(), self.knobs, strict=True)}
-        return self.regularizer.at(own)
+        values = {
+            known.name: knobs[knob.name] for known, knob in zip(self.regularizer.knobs(), self.knobs, strict=True)
+        }
+        return self.regularizer.at(values)
 
     @property
     def look(self) -> Look:
         """Color, line style and marker of its single-component arm in figures."""
-        others = [component.name for component in COMPONENTS if component.name not in LOOKS]
-        return LOOKS.get(self.name) or OTHER_LOOKS[others.index(self.name) % len(OTHER_LOOKS)]
+        unlisted = [component.name for component in COMPONENTS if component.name not in LOOKS]
+        return LOOKS.get(self.name) or OTHER_LOOKS[unlisted.index(self.name) % len(OTHER_LOOKS)]
 
 
 class _Registered(Sequence[Component]):
@@ -91,7 +93,7 @@ class _Registered(Sequence[Component]):
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Component]:
-        return (component(name) for name, found in REGULARIZERS.items() if not found.control_of)
+        return (component(name) for name, regularizer in REGULARIZERS.items() if not regularizer.control_of)
 
     @overload
     def __getitem__(self, index: int) -> Component: ...
@@ -118,7 +120,7 @@ COMPONENTS: Sequence[Component] = _Registered()
 def subsets() -> list[tuple[str, ...]]:
     """Return all subsets of the components, by size."""
     names = [component.name for component in COMPONENTS]
-    return [chosen for size in range(len(names) + 1) for chosen in combinations(names, size)]
+    return [subset for size in range(len(names) + 1) for subset in combinations(names, size)]
 
 
 def factorial() -> list[str]:

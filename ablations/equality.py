@@ -59,12 +59,17 @@ class Comparison:
 
     def lines(self, tolerance: float) -> list[str]:
         """Return readable lines: differences of the environment, the largest differences of numbers, the verdict."""
-        said = [f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())]
-        out = ["Environment:", *said] if said else ["Environment: the same software and processor as recorded."]
-        unequal = sorted((n for n in self.numbers if n.size > 0), key=lambda n: -n.size)
+        lines = [
+            f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())
+        ]
+        out = ["Environment:", *lines] if lines else ["Environment: the same software and processor as recorded."]
+        unequal = sorted((number for number in self.numbers if number.size > 0), key=lambda number: -number.size)
         if unequal:
             out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
-            out += [f"  {n.name}: {n.recorded:.6g} -> {n.rebuilt:.6g} ({n.size:.2g})" for n in unequal[:SHOWN]]
+            out += [
+                f"  {number.name}: {number.recorded:.6g} -> {number.rebuilt:.6g} ({number.size:.2g})"
+                for number in unequal[:SHOWN]
+            ]
             out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
         required = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
         if self.equal(tolerance):
@@ -82,13 +87,13 @@ def results(scalars: Mapping[str, float], files: Mapping[str, Path]) -> dict[str
     """
     import pandas as pd
 
-    found = {name: pd.Series([value]) for name, value in scalars.items() if math.isfinite(value)}
+    series = {name: pd.Series([value]) for name, value in scalars.items() if math.isfinite(value)}
     for name, path in files.items():
         if name.endswith(".parquet"):
             table = pd.read_parquet(path)
-            found[f"{name}: rows"] = pd.Series([float(len(table))])
-            found |= {f"{name}: {column}": table[column] for column in table.columns}
-    return {name: values for name, values in found.items() if not name.split(": ")[-1].startswith(TIMES)}
+            series[f"{name}: rows"] = pd.Series([float(len(table))])
+            series |= {f"{name}: {column}": table[column] for column in table.columns}
+    return {name: values for name, values in series.items() if not name.split(": ")[-1].startswith(TIMES)}
 
 
 def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series]) -> list[Difference]:
@@ -96,17 +101,17 @@ def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series])
 
     Columns of tables with different numbers of rows are not compared.
     """
-    found = []
+    result = []
     for name in sorted(recorded.keys() | rebuilt.keys()):
         if name not in recorded or name not in rebuilt:
-            found.append(Difference(name, *(0.0 if name in side else math.nan for side in (recorded, rebuilt))))
+            result.append(Difference(name, *(0.0 if name in build else math.nan for build in (recorded, rebuilt))))
             continue
-        before, now = recorded[name], rebuilt[name]
-        if len(before) != len(now):
+        old, new = recorded[name], rebuilt[name]
+        if len(old) != len(new):
             continue
-        if before.dtype.kind in "bifu" and now.dtype.kind in "bifu":
-            pairs = zip(before.astype(float), now.astype(float), strict=True)
-            found += sorted((Difference(name, a, b) for a, b in pairs), key=lambda pair: -pair.size)[:1]
+        if old.dtype.kind in "bifu" and new.dtype.kind in "bifu":
+            pairs = zip(old.astype(float), new.astype(float), strict=True)
+            result += sorted((Difference(name, a, b) for a, b in pairs), key=lambda pair: -pair.size)[:1]
         else:  # text: count the rows that differ
-            found.append(Difference(f"{name}, rows unlike", 0.0, float((before.astype(str) != now.astype(str)).sum())))
-    return found
+            result.append(Difference(f"{name}, rows unlike", 0.0, float((old.astype(str) != new.astype(str)).sum())))
+    return result

@@ -35,12 +35,12 @@ def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str
 
 def read_arms(runs_dir: Path) -> dict[str, ArmConfig]:
     """Return all exported arms of a runs folder by name. Raise InputError if a file cannot be read as an arm."""
-    found = {}
+    by_name = {}
     for path in sorted((runs_dir / "arms").glob("*.json")):
         try:
-            found[path.stem] = rebuild(ArmConfig, json.loads(path.read_text())["arm"])
+            by_name[path.stem] = rebuild(ArmConfig, json.loads(path.read_text())["arm"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 "an exported arm cannot be read", got=f"{path}: {error}", fix="export it again, or remove the file"
             ) from None
-    return found
+    return by_name

@@ -55,43 +55,43 @@ MEASURES = {
 app, main = program("ablations.gradients")
 
 
-def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
+def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     """Return the geometric mean of the paired ratios over seeds, with its interval; pairs not above 0 are omitted."""
-    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a > 0 and b > 0]
-    found = t_interval([math.log(a / b) for a, b in pairs])
-    return Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high), found.n)
+    pairs = [(a, b) for a, b in zip(values, baseline, strict=True) if a > 0 and b > 0]
+    log_ratio = t_interval([math.log(a / b) for a, b in pairs])
+    return Interval(math.exp(log_ratio.mean), math.exp(log_ratio.low), math.exp(log_ratio.high), log_ratio.n)
 
 
 def lines(table: pd.DataFrame) -> list[str]:
     """Return the printed lines for ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
-    said = []
-    for place, here in table.groupby("place", sort=False):
-        updates = ", ".join(map(str, sorted(set(here["updates"].tolist()))))
-        said.append(f"{place}, after {updates} updates:")
-        by_method = {str(method): rows.set_index("seed") for method, rows in here.groupby("method", sort=False)}
+    report = []
+    for place, group in table.groupby("place", sort=False):
+        updates = ", ".join(map(str, sorted(set(group["updates"].tolist()))))
+        report.append(f"{place}, after {updates} updates:")
+        by_method = {str(method): rows.set_index("seed") for method, rows in group.groupby("method", sort=False)}
         base = by_method[AGAINST]
         for name, label in MEASURES.items():
-            said.append(f"  {label}")
+            report.append(f"  {label}")
             for method, rows in by_method.items():
-                own = rows[name]
-                mean = t_interval(own.to_numpy(float))
+                values = rows[name]
+                mean = t_interval(values.to_numpy(float))
                 if not mean.n:
                     continue
                 text = f"    {method:22} {_text(mean)}"
                 if method != AGAINST and base[name].notna().any():
-                    text += f"   x {_text(ratio(own.tolist(), base.loc[own.index, name].tolist()))}"
-                said.append(text)
-    said.append(
+                    text += f"   x {_text(ratio(values.tolist(), base.loc[values.index, name].tolist()))}"
+                report.append(text)
+    report.append(
         f"x: ratio to {AGAINST}, geometric mean; n: seeds in which both are above 0. Intervals: Student's t, 95 %."
     )
-    return said
+    return report
 
 
 def _text(mean: Interval) -> str:
     if not mean.n:
         return "-"
-    around = f" [{mean.low:.3g}, {mean.high:.3g}]" if np.isfinite(mean.low) else ""
-    return f"{mean.mean:.3g}{around} (n {mean.n})"
+    interval = f" [{mean.low:.3g}, {mean.high:.3g}]" if np.isfinite(mean.low) else ""
+    return f"{mean.mean:.3g}{interval} (n {mean.n})"
 
 
 def _sizes(changes: Sequence[str]) -> GradientsConfig:
@@ -136,24 +136,26 @@ def command(
         if chosen.best_of is not None:
             raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm with an optimized policy")
         steps = size.optimize.steps if chosen.steps is None else chosen.steps
-        asked = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
-        given, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
+        requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
+        dev_seeds, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
         builder.folder.make()
-    if asked:
-        places = [asked] * len(given)
+    if requested:
+        places = [requested] * len(dev_seeds)
     else:
-        places = [peaks(path) for path in builder.require([dataflow.optimized(size, chosen, seed) for seed in given])]
-    found = builder.require(
+        places = [
+            peaks(path) for path in builder.require([dataflow.optimized(size, chosen, seed) for seed in dev_seeds])
+        ]
+    paths = builder.require(
         [
-            measurements.gradients(size, chosen, seed, sorted(set(own.values())), sizes)
-            for seed, own in zip(given, places, strict=True)
+            measurements.gradients(size, chosen, seed, sorted(set(checkpoints.values())), sizes)
+            for seed, checkpoints in zip(dev_seeds, places, strict=True)
         ]
     )
     tables = [
         rows[rows["updates"] == n].assign(seed=seed, place=place)
-        for path, seed, own in zip(found, given, places, strict=True)
+        for path, seed, checkpoints in zip(paths, dev_seeds, places, strict=True)
         for rows in [pd.read_parquet(path / TABLE)]
-        for place, n in own.items()
+        for place, n in checkpoints.items()
     ]
     for line in lines(pd.concat(tables)):
         say(console, line)
@@ -167,14 +169,14 @@ def peaks(folder: Path) -> dict[str, int]:
     return {"SFT": 0, "peak": best, "end": int(points["step"].iloc[-1])}
 
 
-def _places(text: str, most: int) -> list[int]:
+def _places(text: str, limit: int) -> list[int]:
     try:
         places = [int(part) for part in text.split(",")]
     except ValueError:
         places = [-1]
-    if min(places) < 0 or max(places) > most:
+    if min(places) < 0 or max(places) > limit:
         raise InputError(
-            f"--updates takes numbers from 0 to {most}, separated by commas",
+            f"--updates takes numbers from 0 to {limit}, separated by commas",
             got=text,
             fix="for example --updates 0,60,240",
         )

@@ -52,16 +52,16 @@ def arms() -> dict[str, ArmConfig]:
     return {**ARMS, **{name: arm(name) for name in factorial()}}
 
 
-def product(chosen: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
+def product(arms: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
     """Return the cells of arms x seeds, with all arms of the first seed first."""
     return [
         Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy)
         for seed in seeds
-        for label, arm in chosen.items()
+        for label, arm in arms.items()
     ]
 
 
-def _named(*names: str) -> dict[str, ArmConfig]:
+def _arms_named(*names: str) -> dict[str, ArmConfig]:
     known = arms()
     return {name: known[name] for name in names}
 
@@ -74,7 +74,7 @@ def split_label(label: str) -> tuple[str, str]:
 
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Quick check: vanilla DiffRO and full RRPO."""
-    return product(_named(BASE, RRPO), profile, seeds)
+    return product(_arms_named(BASE, RRPO), profile, seeds)
 
 
 def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -83,32 +83,32 @@ def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     A component that is not from the paper is added to RRPO instead.
     """
     corners = [arm for weights in corner_effects().values() for arm in weights if arm != RRPO]
-    return product(_named("sft", BASE, *corners, RRPO), profile, seeds)
+    return product(_arms_named("sft", BASE, *corners, RRPO), profile, seeds)
 
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Factorial of the components, SFT, pre-trained RM, oracle, `ALTERNATIVES`; on the first `CONTROL_SEEDS` also `CONTROLS`."""
-    every = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
-    few = every | _named(*CONTROLS)
-    return product(few, profile, seeds[:CONTROL_SEEDS]) + product(every, profile, seeds[CONTROL_SEEDS:])
+    main_arms = _arms_named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
+    with_controls = main_arms | _arms_named(*CONTROLS)
+    return product(with_controls, profile, seeds[:CONTROL_SEEDS]) + product(main_arms, profile, seeds[CONTROL_SEEDS:])
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Planted shortcut of strength 0, .5, .9 x DiffRO, single components, RRPO; labels such as ``diffro@shortcut0.5``."""
-    chosen = {
+    labelled = {
         f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
-        for name, arm in _named(*singles()).items()
+        for name, arm in _arms_named(*singles()).items()
     }
-    return product(chosen, profile, seeds)
+    return product(labelled, profile, seeds)
 
 
 def profile_value(profile: Profile, override: str) -> Any:
     """Return the profile's value of a field of `OVERRIDES`, which applies to arms that do not set it."""
-    found: Any = profile
+    value: Any = profile
     for name in OVERRIDES[override].split("."):
-        found = found[name] if isinstance(found, Mapping) else getattr(found, name)
-    return found
+        value = value[name] if isinstance(value, Mapping) else getattr(value, name)
+    return value
 
 
 Overrides = dict[str, Any]
@@ -128,13 +128,13 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
         for size, speakers, annotated in RM_DATA_SIZES
     }
     reward: dict[str, Overrides] = {form: {"reward": form} for form in ("smoothed_ce", "full_l_ser")}
-    found: dict[str, tuple[Overrides, tuple[str, ...]]] = {}
+    declared: dict[str, tuple[Overrides, tuple[str, ...]]] = {}
     for arms_changed, levels in (((BASE, RRPO, "oracle"), push), ((BASE, RRPO), data), ((RRPO,), reward)):
         for name, values in levels.items():
             differing = {field: value for field, value in values.items() if value != profile_value(profile, field)}
             if differing or not values:
-                found[name] = differing, arms_changed
-    return found
+                declared[name] = differing, arms_changed
+    return declared
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -144,22 +144,22 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     that a setting does not change (a vanilla reward model has only one form of reward) shares all its stages with ``@own``.
     """
     known = arms()
-    chosen = {
+    labelled = {
         f"{name}@{setting}": replace(known[name], **(values if name in changed else {}))
         for setting, (values, changed) in settings(profile).items()
         for name in dict.fromkeys((BASE, RRPO, *changed))
     }
-    return product(chosen, profile, seeds)
+    return product(labelled, profile, seeds)
 
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Every distinct reward model of the full grid, without policies."""
-    return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
+    return product(_arms_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components."""
-    return product(_named("sft", *factorial()), profile, seeds)
+    return product(_arms_named("sft", *factorial()), profile, seeds)
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -167,13 +167,13 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
     Arms with unseen speakers are omitted for a user's data, because such speakers exist only in the rendered world.
     """
-    own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
-    return product(_named("sft") | own, profile, seeds)
+    guided = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
+    return product(_arms_named("sft") | guided, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """SFT, DiffRO, RRPO and the baselines in `CORE`, with the same data, reward models and judges; a screen without tests."""
-    return product(_named("sft", BASE, RRPO, *CORE), profile, seeds)
+    return product(_arms_named("sft", BASE, RRPO, *CORE), profile, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,11 +54,11 @@ def command(
     """Print all settings of guided decoding, and the correlations of judge and acoustics with EmoDiff's intensity."""
     with refusing():
         store = Store(check(runs_dir))
-        made = sheet(store.records(choose("grid with records", grid, store.grids())))
-        if made is None:
+        table = sheet(store.records(choose("grid with records", grid, store.grids())))
+        if table is None:
             fix = f"run it first: python -m ablations.run --grid guidance --runs-dir {runs_dir}"
             raise InputError("the grid has no finished cell with guided decoding", got=grid, fix=fix)
-        show_table(made, terminal(120), made.title)
+        show_table(table, terminal(120), table.title)
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
@@ -73,7 +73,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
     rows: list[tuple[Value, ...]] = []
     for label in dict.fromkeys(record.label for record in records):
         seeds = [record.seed for record in records if record.label == label]
-        rows.append((label, float(len(seeds)), *(over_seeds(label, seeds, found) for found in values)))
+        rows.append((label, float(len(seeds)), *(over_seeds(label, seeds, by_cell) for by_cell in values)))
     head = (Column("arm", "arm"), Column("n", "n", "count"))
     notes = (*NOTES, *intensity_lines(records), *mixture_lines(records))
     return Sheet(
@@ -90,21 +90,21 @@ def last(record: Record) -> pd.DataFrame:
 def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, pd.DataFrame]]:
     """Return seed -> value of the option -> samples, for the arms ``arm@<option><value>`` of a sweep."""
     known = sweeps()
-    found: dict[int, dict[float, pd.DataFrame]] = {}
+    tables: dict[int, dict[float, pd.DataFrame]] = {}
     for record in records:
         if record.label.partition("@")[2].startswith(option) and (guidance := known[record.label].guidance):
             value = dict(guidance.options)[option]
-            found.setdefault(record.seed, {})[float(value)] = last(record)
-    return found
+            tables.setdefault(record.seed, {})[float(value)] = last(record)
+    return tables
 
 
 def intensity_lines(records: Sequence[Record]) -> list[str]:
     """Return `rank_correlations` as text, mean and by seed; empty if no seed has two intensities."""
-    seeds = [rank_correlations(tables) for tables in by_setting(records, "alpha").values() if len(tables) > 1]
+    by_seed = [rank_correlations(tables) for tables in by_setting(records, "alpha").values() if len(tables) > 1]
     return [
-        f"Spearman of alpha with {name}: {np.mean([found[name] for found in seeds]):.2f} "
-        f"(by seed: {', '.join(f'{found[name]:.2f}' for found in seeds)})"
-        for name in (seeds[0] if seeds else ())
+        f"Spearman of alpha with {name}: {np.mean([correlations[name] for correlations in by_seed]):.2f} "
+        f"(by seed: {', '.join(f'{correlations[name]:.2f}' for correlations in by_seed)})"
+        for name in (by_seed[0] if by_seed else ())
     ]
 
 
@@ -120,18 +120,18 @@ def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
     import pandas as pd
 
     table = pd.concat([rows.assign(alpha=alpha) for alpha, rows in tables.items()])
-    found: dict[str, float] = {}
-    for name, of in {
+    correlations: dict[str, float] = {}
+    for name, y in {
         "gold's probability": np.exp(table[gold().logprob]),
         "acoustic intensity": table["intensity"],
     }.items():
         ranks = (
-            pd.DataFrame({"x": table["alpha"], "y": of, "z": table["phone_errors"] / table["phones"]}).dropna().rank()
+            pd.DataFrame({"x": table["alpha"], "y": y, "z": table["phone_errors"] / table["phones"]}).dropna().rank()
         )
         (_, xy, xz), (_, _, yz), _ = ranks.corr().to_numpy()
-        found[name] = float(xy)
-        found[f"{name} at equal phone errors"] = float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
-    return found
+        correlations[name] = float(xy)
+        correlations[f"{name} at equal phone errors"] = float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    return correlations
 
 
 def mixture_lines(records: Sequence[Record]) -> list[str]:
@@ -140,25 +140,27 @@ def mixture_lines(records: Sequence[Record]) -> list[str]:
     The same probabilities in SFT's samples, where no second emotion is requested, serve as a reference.
     """
     lines, known = [], guided_arms() | sweeps()
-    plain = [table for table in (last(record) for record in records if record.label == "sft") if "intensity" in table]
+    sft_tables = [
+        table for table in (last(record) for record in records if record.label == "sft") if "intensity" in table
+    ]
     for label in dict.fromkeys(record.label for record in records if record.label in known):
         second = dict(known[label].guidance.options).get("second")  # type: ignore[union-attr]
         if second is not None:
-            mixed = _profiles([last(record) for record in records if record.label == label], str(second))
-            beside = f" (SFT: {_profiles(plain, str(second))})" if plain else ""
-            lines.append(f"{label}: gold's mean probabilities are {mixed}{beside}")
+            probabilities = _profiles([last(record) for record in records if record.label == label], str(second))
+            reference = f" (SFT: {_profiles(sft_tables, str(second))})" if sft_tables else ""
+            lines.append(f"{label}: gold's mean probabilities are {probabilities}{reference}")
     return lines
 
 
 def _profiles(tables: Sequence[pd.DataFrame], second: str) -> str:
-    first, other = np.mean([profile(table, second) for table in tables], axis=0)
-    return f"{first:.2f} of the first emotion and {other:.2f} of {second}"
+    target_mean, second_mean = np.mean([profile(table, second) for table in tables], axis=0)
+    return f"{target_mean:.2f} of the first emotion and {second_mean:.2f} of {second}"
 
 
 def profile(table: pd.DataFrame, second: str) -> tuple[float, float]:
     """Return gold's mean probabilities of the target and of ``second``, over samples with another target than ``second``."""
-    mixed = table[table["target"] != second]
-    return float(np.exp(mixed[gold().logprob]).mean()), float(mixed[f"heard_{second}"].mean())
+    rows = table[table["target"] != second]
+    return float(np.exp(rows[gold().logprob]).mean()), float(rows[f"heard_{second}"].mean())
 
 
 if __name__ == "__main__":

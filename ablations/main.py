@@ -72,8 +72,8 @@ def main() -> None:
         print(usage())
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        fix = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(COMMANDS)}"
+        matches = difflib.get_close_matches(name, COMMANDS, 1)
+        fix = f"did you mean {matches[0]}?" if matches else f"use one of: {', '.join(COMMANDS)}"
         print(f"error: there is no command with that name\n  got: {name}\n  fix: {fix}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"rrpo {name}", *arguments]
@@ -84,6 +84,6 @@ def usage() -> str:
     """Return the help text: every command under its topic, and two examples."""
     lines = ["Usage: rrpo COMMAND [OPTIONS]    (for a command's options: rrpo COMMAND --help)"]
     for topic in dict.fromkeys(command.topic for command in COMMANDS.values()):
-        own = [(name, command.text) for name, command in COMMANDS.items() if command.topic == topic]
-        lines += ["", f"{topic}:", *(f"  {name:<10} {text}" for name, text in own)]
+        commands = [(name, command.text) for name, command in COMMANDS.items() if command.topic == topic]
+        lines += ["", f"{topic}:", *(f"  {name:<10} {text}" for name, text in commands)]
     return "\n".join([*lines, "", "Examples:", *(f"  {line}" for line in EXAMPLES)])

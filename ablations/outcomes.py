@@ -110,7 +110,7 @@ def from_samples(
 ) -> Outcome:
     """Make an outcome from the samples of each checkpoint; ``by`` names the judge it depends on, if any."""
 
-    def found(record: Record) -> dict[float, float]:
+    def values_by_step(record: Record) -> dict[float, float]:
         """Return step -> value, computed once per record."""
         key = (name, by)
         if key not in record.shares:
@@ -118,11 +118,11 @@ def from_samples(
         return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        values = found(record)
+        values = values_by_step(record)
         return np.array([values.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        values = found(record)
+        values = values_by_step(record)
         return values[max(values)] if values else math.nan
 
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve, note=note)
@@ -137,9 +137,9 @@ def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
     """Return step -> share of hits among the considered samples, NaN for a step without any; empty if a column is missing."""
     if samples.empty or (masks := share(samples)) is None:
         return {}
-    steps, place = np.unique(samples["step"].to_numpy(), return_inverse=True)
-    hits, n = (np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1]))
-    return {step: hit / of if of else math.nan for step, hit, of in zip(steps, hits, n, strict=True)}
+    steps, index = np.unique(samples["step"].to_numpy(), return_inverse=True)
+    hits, n = (np.bincount(index[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1]))
+    return {step: hit / total if total else math.nan for step, hit, total in zip(steps, hits, n, strict=True)}
 
 
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
@@ -163,8 +163,8 @@ def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
 
 def same(samples: pd.DataFrame, predicted: str, target: str) -> NDArray[np.bool_]:
     """Return where two columns of emotions ``[N]`` agree; False if either is missing."""
-    found: NDArray[np.bool_] = (samples[predicted] == samples[target]).to_numpy(bool, na_value=False)
-    return found
+    equal: NDArray[np.bool_] = (samples[predicted] == samples[target]).to_numpy(bool, na_value=False)
+    return equal
 
 
 def clean_success(judge: Judge) -> Outcome:
@@ -183,18 +183,18 @@ def hacked_share(judge: Judge) -> Outcome:
     """Make the outcome hacked share: among samples with the proxy's argmax on target, the share that is not a clean success."""
 
     def share(samples: pd.DataFrame) -> Masks | None:
-        found = clean(samples, judge)
-        if found is None or "proxy" not in samples.columns:
+        masks = clean(samples, judge)
+        if masks is None or "proxy" not in samples.columns:
             return None
-        return ~found[0], found[1] & same(samples, "proxy", "target")
+        return ~masks[0], masks[1] & same(samples, "proxy", "target")
 
     return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
     """Return which samples ``[N]`` have an artefact of any kind; all samples are considered."""
-    found = flagged(samples)
-    return None if found is None else (found, np.ones(len(found), bool))
+    flags = flagged(samples)
+    return None if flags is None else (flags, np.ones(len(flags), bool))
 
 
 def accuracy(judge: Judge) -> Outcome:
@@ -217,11 +217,11 @@ def relative_gap(kl: ArrayLike, gold_accuracy: ArrayLike, proxy: ArrayLike) -> f
 
 def gamma(judge: Judge) -> Outcome:
     """Make the outcome gamma, `relative_gap` of a cell's points, by one judge."""
-    wanted = ["kl_token", judge.accuracy, "proxy_accuracy"]
+    columns = ["kl_token", judge.accuracy, "proxy_accuracy"]
 
     def read(record: Record) -> float:
         points = record.points
-        return relative_gap(*(points[name] for name in wanted)) if set(wanted) <= set(points.columns) else math.nan
+        return relative_gap(*(points[name] for name in columns)) if set(columns) <= set(points.columns) else math.nan
 
     note = (
         "gamma: integral of |gold - proxy| over KL, divided by that of gold (arXiv 2505.12763); it is larger for an arm that "
@@ -244,8 +244,8 @@ def reward_variance() -> Outcome:
         return {step: _pooled_variance(samples[samples["step"] == step]) for step in steps}
 
     def at_first(record: Record) -> float:
-        found = by_step(record.samples)
-        return found[min(found)] if found else math.nan
+        values = by_step(record.samples)
+        return values[min(values)] if values else math.nan
 
     note = (
         "Var[r]: variance of log p(target) under the arm's reward model over the SFT policy's samples, within target emotions; a "
@@ -267,11 +267,11 @@ def uptake_of(kind: str, emotion: str) -> Outcome:
     def by_step(samples: pd.DataFrame) -> dict[float, float]:
         if not {"target", flag} <= set(samples.columns):
             return {}
-        own = (samples["target"] == emotion).to_numpy(bool)
+        on_target = (samples["target"] == emotion).to_numpy(bool)
         present = samples[flag].to_numpy(bool)
-        requested = _by_step(samples, lambda _: (present, own))
-        others = _by_step(samples, lambda _: (present, ~own))
-        return {step: requested[step] - others[step] for step in requested}
+        requested = _by_step(samples, lambda _: (present, on_target))
+        unrequested = _by_step(samples, lambda _: (present, ~on_target))
+        return {step: requested[step] - unrequested[step] for step in requested}
 
     flag = f"{ARTEFACT}{kind}"
     return from_samples(f"uptake_{kind}", f"uptake of {kind} ({emotion})", by_step, unit="gain", direction=-1)
@@ -289,7 +289,7 @@ def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "
 
 def rollouts(record: Record) -> float:
     """Return the number of samples drawn by the optimization: steps x batch; NaN without optimization."""
-    return _ran_with(record, "steps") * _ran_with(record, "batch")
+    return _optimize_param(record, "steps") * _optimize_param(record, "batch")
 
 
 def training_seconds(record: Record) -> float:
@@ -304,10 +304,10 @@ def reward_model_calls(record: Record) -> float:
     return rollouts(record) * (float(config["arm.members"]) if ensemble else 1.0)
 
 
-def _ran_with(record: Record, name: str) -> float:
+def _optimize_param(record: Record, name: str) -> float:
     """Return a parameter of the optimization; for older records, the arm's override or else the profile's value."""
-    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
-    return float(next((value for value in found if value != "null"), math.nan))
+    candidates = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    return float(next((value for value in candidates if value != "null"), math.nan))
 
 
 OUTCOMES: list[Outcome] = [
@@ -338,19 +338,19 @@ COSTS: list[Outcome] = [
 
 def all_outcomes() -> list[Outcome]:
     """Return `OUTCOMES` and the accuracy by every plugin judge, which is only shown if a record has it."""
-    theirs = (
+    by_plugin_judges = (
         followed(judge.accuracy, f"accuracy by the {judge.label}", judge.accuracy, direction=+1)
         for judge in registered()
     )
-    return [*OUTCOMES, *(replace(outcome, optional=True) for outcome in theirs)]
+    return [*OUTCOMES, *(replace(outcome, optional=True) for outcome in by_plugin_judges)]
 
 
 def find(name: str) -> Outcome:
     """Return the declared outcome with that name; otherwise an outcome that reads the column of the points, or the scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
-    other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
+    fallback = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
     declared = [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
-    return next((outcome for outcome in declared if outcome.name == name), other)
+    return next((outcome for outcome in declared if outcome.name == name), fallback)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:

@@ -21,13 +21,13 @@ def differing(arms: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 def headings(names: Sequence[str], arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Map each parameter to the shortest unique suffix of its name, such as ``epsilon`` or ``finetune.steps``."""
-    every = {name for values in arms.values() for name in values}
-    found = {}
+    full_names = {name for values in arms.values() for name in values}
+    shortest = {}
     for name in names:
         parts = name.split(".")
         ends = [".".join(parts[-size:]) for size in range(1, len(parts) + 1)]
-        found[name] = next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in every) == 1)
-    return found
+        shortest[name] = next(end for end in ends if sum(f".{full}".endswith(f".{end}") for full in full_names) == 1)
+    return shortest
 
 
 def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -36,10 +36,12 @@ def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     Empty if no two arms differ.
     """
     names = differing(arms)
-    shown = headings(names, arms)
-    common = {(n, v) for n in names for v, count in _counts(n, arms).items() if 2 * count > len(arms)}
+    short = headings(names, arms)
+    common = {(name, value) for name in names for value, count in _counts(name, arms).items() if 2 * count > len(arms)}
     rows = {
-        arm: ", ".join(f"{shown[n]} {values[n]}" for n in names if n in values and (n, values[n]) not in common)
+        arm: ", ".join(
+            f"{short[name]} {values[name]}" for name in names if name in values and (name, values[name]) not in common
+        )
         for arm, values in arms.items()
     }
     return {arm: row or "nothing" for arm, row in rows.items()} if names else {}

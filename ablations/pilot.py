@@ -84,7 +84,7 @@ def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
     def read(cell: Cell) -> float:
         return primary().read(unrecorded(cell, cell.stages["scored"].path(store)))
 
-    return np.array([sum(w * read(one[arm]) for arm, w in contrast.items()) for one in draws])
+    return np.array([sum(weight * read(cells[arm]) for arm, weight in contrast.items()) for cells in draws])
 
 
 def measured(spread: NDArray[np.float64], replicated: NDArray[np.float64] | None, world: str) -> Pilot:
@@ -106,16 +106,16 @@ def lines(pilot: Pilot) -> list[str]:
     alpha = ALPHA / len(family())
     bounds = {"point estimate": pilot.spread, "80 % upper bound": spread_bound(pilot.spread, pilot.seeds)}
     needed = {name: seeds_needed(MARGIN, sd, alpha, POWER) for name, sd in bounds.items()}
-    chosen = {name: n if n and n <= MOST else MOST for name, n in needed.items()}
+    capped = {name: count if count and count <= MOST else MOST for name, count in needed.items()}
     rounded = {name: round(sd, 4) for name, sd in pilot.components.items()}
-    more = f", components={rounded}" if rounded else ""
+    components = f", components={rounded}" if rounded else ""
     return [
         f"spread of {next(iter(overall()))} in {primary().label} over {pilot.seeds} development seeds: "
         f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
         f"seeds needed to detect {margin_text()}, at most {MOST}: "
-        + ", ".join(f"{n} by the {name}" for name, n in chosen.items()),
+        + ", ".join(f"{count} by the {name}" for name, count in capped.items()),
         *analyze_power(labels, MOST, pilot)[1:],
-        f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{more})',
+        f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{components})',
     ]
 
 
@@ -141,10 +141,10 @@ def command(
         builder.folder.make()
     store = builder.folder.root
     draws = [draw(seed) for seed in SEEDS]
-    more = replicates() if replicated else []
-    stages = [cell.stages["scored"] for one in (*draws, *more) for cell in one.values()]
+    extra = replicates() if replicated else []
+    stages = [cell.stages["scored"] for cells in (*draws, *extra) for cell in cells.values()]
     builder.require(stages)
-    nested = differences(more, store).reshape(REPLICATES) if more else None
+    nested = differences(extra, store).reshape(REPLICATES) if extra else None
     world = next(iter(draws[0].values())).world_hash
     for line in lines(measured(differences(draws, store), nested, world)):
         say(console, line)

@@ -86,8 +86,8 @@ def refinements() -> dict[str, ArmConfig]:
 
 def contents() -> dict[str, ArmConfig]:
     """Return the candidates of the step ``content``: content weight, at the profile's learning rate, schedule and batch size."""
-    asked = replace(arms()[BASE], steps=240, beta=0.003)
-    return {f"{weight:g}": replace(asked, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
+    base = replace(arms()[BASE], steps=240, beta=0.003)
+    return {f"{weight:g}": replace(base, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
 
 
 def pressures() -> dict[str, ArmConfig]:
@@ -97,13 +97,13 @@ def pressures() -> dict[str, ArmConfig]:
 
 def assays() -> dict[str, ArmConfig]:
     """Return the candidates of the step ``assay``: vanilla with each size of reward-model data, largest first, and the oracle."""
-    few = {
+    data_sizes = {
         f"{utterances} of {speakers}, {annotated}": replace(
             arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated
         )
         for utterances, speakers, annotated in RM_DATA_SIZES
     }
-    return few | {ORACLE: arms()[ORACLE]}
+    return data_sizes | {ORACLE: arms()[ORACLE]}
 
 
 class Gentle(NamedTuple):
@@ -142,13 +142,13 @@ def choose_rate(table: pd.DataFrame) -> Verdict:
     """
     gains, cost, lines = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
-        found = measure_gentle(rows)
-        gain, spent = in_points(found.gain), found.rollouts.mean
-        lines.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
-        if 2 * found.gain.n > found.seeds:
-            gains[str(name)], cost[str(name)] = found.gain.mean, spent
-    good = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
-    return min(good, key=lambda name: cost[name], default=""), lines
+        gentle = measure_gentle(rows)
+        gain, spent = in_points(gentle.gain), gentle.rollouts.mean
+        lines.append(f"{name}: {gentle.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
+        if 2 * gentle.gain.n > gentle.seeds:
+            gains[str(name)], cost[str(name)] = gentle.gain.mean, spent
+    eligible = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
+    return min(eligible, key=lambda name: cost[name], default=""), lines
 
 
 class Peak(NamedTuple):
@@ -190,9 +190,9 @@ def choose_updates(table: pd.DataFrame) -> Verdict:
     needed = [at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs]
     counted = [MOST if updates != updates else updates for updates in needed]  # NaN: never reached
     updates = min(MOST, round(PRESSURE_FACTOR * sum(counted) / len(counted)))
-    never = sum(updates != updates for updates in needed)
+    unreached = sum(updates != updates for updates in needed)
     average = f"proxy {SATURATED_PROXY:g} after {sum(counted) / len(counted):.0f} updates on average"
-    return str(updates), [f"{average}; {never} of {len(runs)} seeds never reach it"]
+    return str(updates), [f"{average}; {unreached} of {len(runs)} seeds never reach it"]
 
 
 def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -244,7 +244,7 @@ def check_controls(table: pd.DataFrame) -> Verdict:
     """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
     failed, lines = [], []
     for name, rows in table.groupby("candidate", sort=False):
-        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
+        runs = by_seed(rows)
         for column, label in (("gold", "gold"), ("clean", "clean success")):
             change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
             lines.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
@@ -274,12 +274,12 @@ def command(
     """Measure one step of choosing the training regime, and print the rule's choice."""
     console = terminal()
     with refusing():
-        asked = STEPS[choose("step", step, STEPS)]
+        selected = STEPS[choose("step", step, STEPS)]
         builder = Builder.of(device, workers, runs_dir, console)
         builder.folder.make()
     store = builder.folder.root
     profile = measuring(EMBEDDED)
-    candidates = asked.candidates()
+    candidates = selected.candidates()
     stages = [measurements.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
     builder.require(stages)
     table = measured(candidates, profile, store)
@@ -287,7 +287,7 @@ def command(
     out.mkdir(exist_ok=True)
     table.to_csv(out / f"{step}.csv", index=False)
     draw(table, out, step)
-    chosen, lines = asked.rule(table)
+    chosen, lines = selected.rule(table)
     for line in lines:
         say(console, line)
     say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
@@ -327,14 +327,14 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    found, marked = clean(samples, tuning()), flagged(samples)
-    assert found is not None
-    assert marked is not None
-    hacked = np.where(same(samples, "proxy", "target"), ~found[0], np.nan)
+    masks, flags = clean(samples, tuning()), flagged(samples)
+    assert masks is not None
+    assert flags is not None
+    hacked = np.where(same(samples, "proxy", "target"), ~masks[0], np.nan)
     columns = {
-        "clean": found[0],
+        "clean": masks[0],
         "hacked": hacked,
-        "artefacts": marked,
+        "artefacts": flags,
         "errors": samples["phone_errors"],
         "phones": samples["phones"],
     }
@@ -347,7 +347,7 @@ def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Plot proxy, gold, clean success, artefacts and phone errors against sqrt(KL). Thin lines are seeds."""
     from ablations.rendering.figure_style import WIDE, figure_of, save
 
-    shown = {
+    titles = {
         "proxy": "proxy",
         "gold": "gold",
         "clean": "clean success",
@@ -356,10 +356,10 @@ def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     }
     names = list(dict.fromkeys(table["candidate"]))
     with figure_of(WIDE, 4.2, 2, 3) as (figure, axes):
-        for axis, (column, title) in zip(axes, shown.items(), strict=False):
-            for place, candidate in enumerate(names):
+        for axis, (column, title) in zip(axes, titles.items(), strict=False):
+            for index, candidate in enumerate(names):
                 rows = table[table["candidate"] == candidate]
-                color = f"C{place % 10}"
+                color = f"C{index % 10}"
                 for _, run in rows.groupby("seed"):
                     axis.plot(run["kl_token"].clip(lower=0) ** 0.5, run[column], color=color, lw=0.4, alpha=0.5)
                 mean = rows.groupby("step")[["kl_token", column]].mean()

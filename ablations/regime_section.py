@@ -54,17 +54,17 @@ def lines(table: pd.DataFrame) -> list[Line]:
     """
     vanilla = table[table["candidate"] == VANILLA]
     runs, updates = by_seed(vanilla), int(vanilla["step"].max())
-    early, best = measure_gentle(vanilla), peak(vanilla)
+    gentle, best = measure_gentle(vanilla), peak(vanilla)
     first, last = (part.xs(VANILLA) for part in ends(table))
     window, phones = measure_window(table, VANILLA)
-    passed = t_interval([at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs])
-    when = f", after {passed.mean:.0f} updates on average" if passed.n else ""
+    saturated = t_interval([at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs])
+    timing = f", after {saturated.mean:.0f} updates on average" if saturated.n else ""
     return [
         Line(
             section=SECTION,
             name=f"proxy gain at {GENTLE_KL:g} nats a token",
-            note=early.arrivals,
-            **_estimate(early.gain),
+            note=gentle.arrivals,
+            **_estimate(gentle.gain),
         ),
         Line(
             section=SECTION,
@@ -77,7 +77,7 @@ def lines(table: pd.DataFrame) -> list[Line]:
             section=SECTION,
             name="highest proxy accuracy",
             at_least=SATURATED_PROXY,
-            note=f"{passed.n} of {len(runs)} seeds reach {SATURATED_PROXY:g} within {updates} updates{when}",
+            note=f"{saturated.n} of {len(runs)} seeds reach {SATURATED_PROXY:g} within {updates} updates{timing}",
             **_estimate(t_interval([run["proxy"].max() for run in runs])),
         ),
         Line(section=SECTION, name="window: oracle - vanilla at the end, val", at_least=WINDOW, **_estimate(window)),

@@ -70,8 +70,8 @@ def command(
     with refusing():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
-        given = _environment(record).get("device", "auto") if device == "recorded" else device
-        builder = Builder.of(given, workers, runs_dir, console)
+        device_name = _environment(record).get("device", "auto") if device == "recorded" else device
+        builder = Builder.of(device_name, workers, runs_dir, console)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
             say(
@@ -85,19 +85,19 @@ def command(
             console,
             f"The cell's hash is {cell.hash[:8]} here, {record.cell_hash[:8]} in the record: stages have new versions.",
         )
-    if gone := sorted(record.optional - cell.optional.keys()):
-        say(console, f"Not compared, because the required packages are not installed here: {', '.join(gone)}.")
+    if missing := sorted(record.optional - cell.optional.keys()):
+        say(console, f"Not compared, because the required packages are not installed here: {', '.join(missing)}.")
     if failures := builder.build(list(roots(record, cell).values()), scratch):
         say(console, "The cell could not be built again:")
         end_if_failed(failures, console)
-    found = compare(cell, record, folder.root, scratch.root)
-    for line in found.lines(tolerance):
+    comparison = compare(cell, record, folder.root, scratch.root)
+    for line in comparison.lines(tolerance):
         say(console, line)
-    if found.equal(tolerance):
+    if comparison.equal(tolerance):
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
         say(console, f"The rebuilt stages are kept in {scratch.root}")
-    raise typer.Exit(0 if found.equal(tolerance) else 1)
+    raise typer.Exit(0 if comparison.equal(tolerance) else 1)
 
 
 def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
@@ -132,8 +132,8 @@ def roots(record: Record, cell: Cell) -> dict[str, Stage]:
 
 def share_world(cell: Cell, store: Path, scratch: Path) -> int:
     """Link the stored stages that do not depend on the seed into the scratch store, and return their number."""
-    other = replace(cell, seed=cell.seed + 1)
-    shared = {stage.key for stage in walk(*other.stages.values())}
+    other_seed = replace(cell, seed=cell.seed + 1)
+    shared = {stage.key for stage in walk(*other_seed.stages.values())}
     count = 0
     for stage in walk(*cell.stages.values()):
         if stage.key in shared and stage.done(store):
@@ -147,39 +147,39 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
 
 def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:
     """Compare the record with the results in the scratch store."""
-    wanted = roots(record, cell)
-    scalars, files = collect(wanted, scratch)
+    compared = roots(record, cell)
+    scalars, files = collect(compared, scratch)
     tables = {path.relative_to(record.folder).as_posix(): path for path in record.folder.rglob("*.parquet")}
     numbers = equality.compare(equality.results(record.scalars, tables), equality.results(scalars, files))
-    if record.optional - wanted.keys():  # drop the numbers of optional stages that are not built here
+    if record.optional - compared.keys():  # drop the numbers of optional stages that are not built here
         numbers = [number for number in numbers if not math.isnan(number.rebuilt)]
     software: dict[str, tuple[str, str]] = {}
     device = "cpu"
     for role, stage in [
-        *((role, s) for role, s in wanted.items()),
-        *(("", s) for s in walk(*wanted.values())),
+        *((role, s) for role, s in compared.items()),
+        *(("", s) for s in walk(*compared.values())),
     ]:
-        now = _marker([stage.path(scratch) / MARKER])
-        if not now:  # an input of an installed or shared stage: it was not built
+        rebuilt = _marker([stage.path(scratch) / MARKER])
+        if not rebuilt:  # an input of an installed or shared stage: it was not built
             continue
-        device = "cuda" if now["device"] == "cuda" else device
-        before = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])
-        if before:
-            software |= _unlike(before, now, SOFTWARE, f"{stage.name}: ")
-    here, there = environment.describe(device), _environment(record)
-    software |= _unlike(there, here, [*environment.PACKAGES, "python"], "")
+        device = "cuda" if rebuilt["device"] == "cuda" else device
+        recorded = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])
+        if recorded:
+            software |= _differing(recorded, rebuilt, SOFTWARE, f"{stage.name}: ")
+    current, environment_then = environment.describe(device), _environment(record)
+    software |= _differing(environment_then, current, [*environment.PACKAGES, "python"], "")
     return Comparison(numbers, software, device)
 
 
-def _marker(places: Iterable[Path]) -> dict[str, Any]:
-    return next((dict(json.loads(path.read_text())) for path in places if path.is_file()), {})
+def _marker(paths: Iterable[Path]) -> dict[str, Any]:
+    return next((dict(json.loads(path.read_text())) for path in paths if path.is_file()), {})
 
 
-def _unlike(
-    before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str], where: str
+def _differing(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], names: Iterable[str], prefix: str
 ) -> dict[str, tuple[str, str]]:
-    pairs = {name: (str(before.get(name, "not recorded")), str(now.get(name, "not recorded"))) for name in names}
-    return {f"{where}{name}": pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    pairs = {name: (str(recorded.get(name, "not recorded")), str(current.get(name, "not recorded"))) for name in names}
+    return {f"{prefix}{name}": pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _environment(record: Record) -> dict[str, str]:

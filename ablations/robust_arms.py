@@ -37,5 +37,5 @@ def robust_arms() -> dict[str, ArmConfig]:
         "reward_clipped": {"reward": "clipped"},
         **{f"diffro_beta_{name}": {"beta": beta} for name, beta in BETAS.items()},
     }
-    changed = {name: replace(vanilla, **change) for name, change in changes.items()}  # type: ignore[arg-type]
-    return {name: arm(name) for name in CONTROLS} | changed
+    variants = {name: replace(vanilla, **change) for name, change in changes.items()}  # type: ignore[arg-type]
+    return {name: arm(name) for name in CONTROLS} | variants

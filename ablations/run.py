@@ -29,7 +29,7 @@ app, main = program("ablations.run")
 
 @app.command()
 @options_of(Options)
-def command(**given: Any) -> None:
+def command(**values: Any) -> None:
     """Run a grid of arms x seeds. Finished cells are not run again.
 
     Examples:
@@ -39,14 +39,14 @@ def command(**given: Any) -> None:
     --grid full --arms diffro,rrpo --profile quick --workers 2: run two arms of a grid on a small profile
     """
     console = terminal()
-    options = Options(**given)
+    options = Options(**values)
     mode = JSON if options.json else QUIET if options.quiet else LINES
     with refusing():
-        asked = request(options)
-        made = plan.make(asked)
-        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.executor)
-    estimator = Estimator(asked.folder.root, asked.device)
-    lines = list(made.lines(estimator, cells=options.plan))
+        grid_request = request(options)
+        grid_plan = plan.make(grid_request)
+        refuse_mixed(grid_request.cells, grid_plan.stages, grid_request.folder.root, grid_request.executor)
+    estimator = Estimator(grid_request.folder.root, grid_request.device)
+    lines = list(grid_plan.lines(estimator, cells=options.plan))
     if mode == JSON:
         print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
     elif mode == LINES or options.plan:
@@ -55,15 +55,15 @@ def command(**given: Any) -> None:
     if options.plan:
         return
     with refusing():
-        outcome = run_plan(made, estimator, console, mode)
+        outcome = run_plan(grid_plan, estimator, console, mode)
     if mode == JSON:
-        print(json.dumps({"event": "end", **_ended(outcome)}, ensure_ascii=False), flush=True)
+        print(json.dumps({"event": "end", **_summary(outcome)}, ensure_ascii=False), flush=True)
     else:
         report(outcome, console, table=mode == LINES)
     raise typer.Exit(outcome.status)
 
 
-def _ended(outcome: Outcome) -> dict[str, object]:
+def _summary(outcome: Outcome) -> dict[str, object]:
     """Return the summary of a finished run as a JSON object."""
     return {
         "cells": outcome.cells,
@@ -73,20 +73,20 @@ def _ended(outcome: Outcome) -> dict[str, object]:
         "status": outcome.status,
         "waiting": outcome.waiting,
         "open": outcome.ui_command,
-        "table": [] if outcome.table is None else [_plain(outcome.table, row) for row in outcome.table.rows],
+        "table": [] if outcome.table is None else [_json_row(outcome.table, row) for row in outcome.table.rows],
     }
 
 
-def _plain(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
+def _json_row(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
     """Return a row as column -> value, unrounded; an interval is an object of its parts, a missing value is null."""
 
-    def known(value: float) -> float | None:
+    def finite(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
     def cell(value: Value) -> object:
         if isinstance(value, Interval):
-            return {name: known(part) for name, part in value._asdict().items()}
-        return value if isinstance(value, str) else known(value)
+            return {name: finite(part) for name, part in value._asdict().items()}
+        return value if isinstance(value, str) else finite(value)
 
     return {column.name: cell(value) for column, value in zip(table.columns, row, strict=True)}
 

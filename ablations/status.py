@@ -63,58 +63,58 @@ def command(
             raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir a folder that a run created")
         store = Store(folder)
         names = store.grids()
-        chosen = names if grid is None else [choose("grid in this folder", grid, names)]
-        found = {name: status(store, name) for name in chosen}
-    for name, rows in found.items():
+        grids = names if grid is None else [choose("grid in this folder", grid, names)]
+        statuses = {name: status(store, name) for name in grids}
+    for name, rows in statuses.items():
         table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")
         for heading in ("cell", "profile", "state", "owner", "age", "last step", "log"):
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(row.cell, row.profile, row.state, row.owner, row.age, row.step, row.log)
         console.print(table)
-    if not chosen:
+    if not grids:
         console.print("No grid has been run here.")
 
 
 def status(store: Store, grid: str) -> list[Row]:
     """Return all cells that the grid's invocations planned, then failed cells that newer plans have replaced."""
     folder = store.folder
-    done, lost = store.states(grid)
+    done, failures = store.states(grid)
     now = time.time()
-    at_work = Claims(folder.claims).holders()
+    holders = Claims(folder.claims).holders()
     rows = []
     cells = read_plan(folder, grid)
     for cell in cells:
         name = (cell.name, title(cell.profile, cell.world))
         if record := done.get(cell.hash):
             rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
-        elif found := [(stage, log) for stage, log in cell.stages if stage in at_work]:
-            stage, log = found[-1]  # inputs come first, so this prefers the cell's own stage over shared ones
+        elif building := [(stage, log) for stage, log in cell.stages if stage in holders]:
+            stage, log = building[-1]  # inputs come first, so this prefers the cell's own stage over shared ones
             progress = progress_of(folder.root, stage)
             kind = stage.rpartition("-")[0]
             step = f"{kind} {progress.done} of {progress.total}" if progress else kind
             age = duration(now - progress.started) if progress else ""
-            rows.append(Row(*name, "at work", str(at_work[stage]), age, step, str(folder.logs / f"{log}.log")))
-        elif why := lost.get(cell.hash):
-            rows.append(Row(*name, f"failed, {why}", log=_last_log(cell, folder)))
+            rows.append(Row(*name, "at work", str(holders[stage]), age, step, str(folder.logs / f"{log}.log")))
+        elif failure := failures.get(cell.hash):
+            rows.append(Row(*name, f"failed, {failure}", log=_last_log(cell, folder)))
         else:
             rows.append(Row(*name, "waiting"))
     known = {cell.hash for cell in cells}
-    rows += [Row(f"cell {key[:8]}", "", f"failed, {why}") for key, why in lost.items() if key not in known]
+    rows += [Row(f"cell {key[:8]}", "", f"failed, {failure}") for key, failure in failures.items() if key not in known]
     return rows
 
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
     """Return the newest log among the cell's stages that are not built; empty if there is none."""
     logs = [folder.logs / f"{log}.log" for name, log in cell.stages if stored(folder.root, name) is None]
-    found = [path for path in logs if path.is_file()]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
+    existing = [path for path in logs if path.is_file()]
+    return str(max(existing, key=lambda path: path.stat().st_mtime)) if existing else ""
 
 
 def summary(rows: list[Row]) -> str:
     """Return the number of cells in each state: ``12 done, 1 at work, 3 waiting``."""
-    words = [row.state.split(",")[0] for row in rows]
-    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "no cells"
+    states = [row.state.split(",")[0] for row in rows]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no cells"
 
 
 if __name__ == "__main__":

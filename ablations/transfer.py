@@ -74,28 +74,30 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     if not folder.exists:
         raise InputError("there is no runs folder at that path", got=folder.root, fix=fix)
     store = Store(folder)
-    found = store.records(choose("grid with records", grid, store.grids()))
-    plugin_files.require(found)
-    profiles = sorted({record.profile for record in found})
+    records = store.records(choose("grid with records", grid, store.grids()))
+    plugin_files.require(records)
+    profiles = sorted({record.profile for record in records})
     if profile is None and len(profiles) > 1:
         raise InputError(
             "the grid was run on several profiles", got=", ".join(profiles), fix="choose one with --profile"
         )
-    mine = [r for r in found if r.profile == (profile or r.profile)]
-    newest = max(mine, key=lambda record: record.recorded, default=None)
+    selected = [r for r in records if r.profile == (profile or r.profile)]
+    newest = max(selected, key=lambda record: record.recorded, default=None)
     groups: dict[int, dict[str, Cell]] = {}
-    for record in sorted(mine, key=lambda record: record.recorded):
+    for record in sorted(selected, key=lambda record: record.recorded):
         cell = _cell_of(record)
         if cell is not None and newest is not None and record.world_hash == newest.world_hash:
             groups.setdefault(record.seed, {})[record.label] = cell
-    several = [list(cells.values()) for _, cells in sorted(groups.items()) if sum(c.policy for c in cells.values()) > 1]
-    if not several:
+    per_seed = [
+        list(cells.values()) for _, cells in sorted(groups.items()) if sum(c.policy for c in cells.values()) > 1
+    ]
+    if not per_seed:
         raise InputError(
             "no seed of the grid has two finished arms with policies that were built by this version of the code",
-            got=f"{len(mine)} finished cells",
+            got=f"{len(selected)} finished cells",
             fix=fix,
         )
-    return [[cell for cell in cells if cell.policy] for cells in several]
+    return [[cell for cell in cells if cell.policy] for cells in per_seed]
 
 
 def _cell_of(record: Record) -> Cell | None:
@@ -119,10 +121,10 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
 
     path = stage.path(tracker.folder.root) / records.TRANSFER_FILE
     table = pd.read_parquet(path)
-    own = table["samples_of"] == table["judged_by"]
+    diagonal = table["samples_of"] == table["judged_by"]
     metrics = {
-        "own_accuracy": float(table.loc[own, "accuracy"].mean()),
-        "other_accuracy": float(table.loc[~own, "accuracy"].mean()),
+        "own_accuracy": float(table.loc[diagonal, "accuracy"].mean()),
+        "other_accuracy": float(table.loc[~diagonal, "accuracy"].mean()),
     }
     tags: Mapping[str, str] = {
         records.TAG_PROFILE: cells[0].profile.name,

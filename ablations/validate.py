@@ -59,19 +59,19 @@ def command(
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
     with refusing():
-        size = _checked(profile, world, seed)
+        profile_config = _checked(profile, world, seed)
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
-        stages = sections(size, seed)
-        left_out = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
+        stages = sections(profile_config, seed)
+        skipped = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
         recorder.create(folder, records.EXPERIMENT_WORLD)
-    stages = {name: stage for name, stage in stages.items() if name not in left_out}
+    stages = {name: stage for name, stage in stages.items() if name not in skipped}
     seeds = range(seed, seed + regime_section.SEEDS)
-    runs = [] if REGIME in left_out else regime_section.stages(size, seeds)
+    runs = [] if REGIME in skipped else regime_section.stages(profile_config, seeds)
     failures = builder.build([*stages.values(), *runs])
     lines = collect(stages, folder.root)
     heading = f"World card: profile {title(profile, world)}, seed {seed}"
-    heading += f", without {', '.join(left_out)}" if left_out else ""
+    heading += f", without {', '.join(skipped)}" if skipped else ""
     if failures:
         console.print(card.terminal(lines, heading))
         say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
@@ -83,14 +83,14 @@ def command(
     for table in tables:
         shutil.copy(table, out)
     if runs:
-        measured = regime.measured(regime_section.candidates(), regime.measuring(size), folder.root, seeds)
+        measured = regime.measured(regime_section.candidates(), regime.measuring(profile_config), folder.root, seeds)
         measured.to_csv(out / f"{REGIME}.csv", index=False)
         regime.draw(measured, out, REGIME)
         lines += regime_section.lines(measured)
     card.write(lines, heading, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
-    waiting = _log(lines, size, seed, folder, builder.device, out)
+    waiting = _log(lines, profile_config, seed, folder, builder.device, out)
     console.print(card.terminal(lines, heading))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
@@ -100,14 +100,14 @@ def command(
 
 def _checked(profile: str, world: int, seed: int) -> Profile:
     """Return the profile in that world. Raise InputError if an option is invalid."""
-    size = sized(profile, world)
+    profile_config = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
             "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen",
             got=f"--seed {seed}",
             fix=f"give --seed {DEVELOPMENT} or above",
         )
-    return size
+    return profile_config
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:

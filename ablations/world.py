@@ -34,43 +34,43 @@ def command(
 ) -> None:
     """Update the world that is installed with the package, or check whether it is current."""
     console = terminal()
-    wanted = frozen.frozen()
+    stages = frozen.frozen()
     if check_only:
-        found = frozen.review(wanted)
-        for line in [*lines(found), conclusion(found, wanted)]:
+        review = frozen.review(stages)
+        for line in [*lines(review), conclusion(review, stages)]:
             say(console, line)
-        raise typer.Exit(0 if found.current else 1)
+        raise typer.Exit(0 if review.current else 1)
     with refusing():
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
         recorder.create(folder, records.EXPERIMENT_WORLD)
-    if failures := builder.build(wanted):
+    if failures := builder.build(stages):
         say(console, "The frozen world was not changed, because some stages could not be built:")
         end_if_failed(failures, console)
-    before = frozen.freeze(wanted, folder.root)
-    for stage in before.missing:
+    changes = frozen.freeze(stages, folder.root)
+    for stage in changes.missing:
         say(console, f"added: {stage.folder} ({stage}), {_mib(stage)}")
-    for name in before.outdated:
+    for name in changes.outdated:
         say(console, f"removed: {name}")
-    say(console, conclusion(frozen.review(wanted), wanted))
+    say(console, conclusion(frozen.review(stages), stages))
 
 
-def lines(found: Review) -> list[str]:
+def lines(review: Review) -> list[str]:
     """Return one line for each missing or outdated stage."""
-    missing = [f"missing: {stage.folder} ({stage})" for stage in found.missing]
-    return missing + [f"outdated: {folder}: {why}" for folder, why in found.outdated.items()]
+    missing = [f"missing: {stage.folder} ({stage})" for stage in review.missing]
+    return missing + [f"outdated: {folder}: {reason}" for folder, reason in review.outdated.items()]
 
 
-def conclusion(found: Review, wanted: Sequence[Stage]) -> str:
+def conclusion(review: Review, stages: Sequence[Stage]) -> str:
     """Return the last line of the output: whether the frozen world is current."""
-    if found.current:
-        return f"The frozen world is current: {len(wanted)} stages, {_mib(*wanted)}."
-    counts = f"{len(found.missing)} missing, {len(found.outdated)} outdated"
+    if review.current:
+        return f"The frozen world is current: {len(stages)} stages, {_mib(*stages)}."
+    counts = f"{len(review.missing)} missing, {len(review.outdated)} outdated"
     return f"The frozen world is not current: {counts}. `make world` brings it up to date."
 
 
-def _mib(*held: Stage) -> str:
-    return f"{sum(frozen.size(stage.folder) for stage in held) / 2**20:.2f} MiB"
+def _mib(*stages: Stage) -> str:
+    return f"{sum(frozen.size(stage.folder) for stage in stages) / 2**20:.2f} MiB"
 
 
 if __name__ == "__main__":

@@ -67,13 +67,14 @@ def outcomes(selection: Selection) -> list[Outcome]:
 
 def sheets(selection: Selection) -> list[Sheet]:
     """Return one table per axis, and the uptake of each planted kind at equal KL; tables without rows are omitted."""
-    every = outcomes(selection)
-    found = [
-        table(selection, name, every, f"at_{name}", f"At equal {axis.title}", NOTE, COST) for name, axis in AXES.items()
+    measures = outcomes(selection)
+    tables = [
+        table(selection, name, measures, f"at_{name}", f"At equal {axis.title}", NOTE, COST)
+        for name, axis in AXES.items()
     ]
     note = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
-    found.append(table(selection, "kl", UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
-    return [sheet for sheet in found if sheet is not None]
+    tables.append(table(selection, "kl", UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
+    return [sheet for sheet in tables if sheet is not None]
 
 
 def table(
@@ -91,16 +92,19 @@ def table(
     curves = {
         o: {(r.label, r.seed): o.curve(r) for r in records} for o in measures if o.curve and o.name != axis.outcome
     }
-    used = {o: found for o, found in curves.items() if any(np.isfinite(y).any() for y in found.values())}
+    measured = {o: values for o, values in curves.items() if any(np.isfinite(y).any() for y in values.values())}
     rows: list[tuple[Value, ...]] = []
     for level in axis.levels:
         if not any(np.nanmax(path) >= level for path in moved.values()):
             continue
         for arm in (arm for arm in selection.arms if any(label == arm for label, _ in moved)):
-            own = {key: path for key, path in moved.items() if key[0] == arm}
-            there = float(sum(np.nanmax(path) >= level for path in own.values()))
-            read = (t_interval([at_passage(x, found[key], level) for key, x in own.items()]) for found in used.values())
-            rows.append((arm, level, there, *read))
+            arm_paths = {key: path for key, path in moved.items() if key[0] == arm}
+            reached = float(sum(np.nanmax(path) >= level for path in arm_paths.values()))
+            means = (
+                t_interval([at_passage(x, values[key], level) for key, x in arm_paths.items()])
+                for values in measured.values()
+            )
+            rows.append((arm, level, reached, *means))
     head = (Column("arm", "arm"), Column(along, quantity.heading, "level"), Column("n", "n", "count"))
-    columns = (*head, *(replace(o.as_column(), better=0) for o in used))
-    return Sheet(name, title, columns, tuple(rows), notes) if rows and used else None
+    columns = (*head, *(replace(o.as_column(), better=0) for o in measured))
+    return Sheet(name, title, columns, tuple(rows), notes) if rows and measured else None

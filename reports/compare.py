@@ -43,8 +43,8 @@ def command(
     with refusing():
         a = select(runs_dir, first, profile, world, mixed=mixed)
         b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
-        made = compare(a, b, metric)
-    print(FORMATS["md"](made))
+        sheet = compare(a, b, metric)
+    print(FORMATS["md"](sheet))
 
 
 def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
@@ -55,11 +55,11 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     """
     rows: list[tuple[Value, ...]] = []
     outcome = find(metric)
-    found = [outcome.values(selection.records) for selection in (a, b)]
+    outcomes = [outcome.values(selection.records) for selection in (a, b)]
     for arm in (arm for arm in a.arms if arm in b.arms):
         values = [
-            {seed: value for (label, seed), value in own.items() if label == arm and math.isfinite(value)}
-            for own in found
+            {seed: value for (label, seed), value in grid.items() if label == arm and math.isfinite(value)}
+            for grid in outcomes
         ]
         if not all(values):
             continue
@@ -68,8 +68,8 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
             change = t_interval([values[1][seed] - values[0][seed] for seed in values[0]])
         else:
             change = welch(list(values[0].values()), list(values[1].values()))
-        both = [over_seeds(arm, [*own_seeds], own) for own_seeds, own in zip(values, found, strict=True)]
-        rows.append((arm, *both, change, "paired" if paired else "Welch"))
+        means = [over_seeds(arm, [*seeds], grid) for seeds, grid in zip(values, outcomes, strict=True)]
+        rows.append((arm, *means, change, "paired" if paired else "Welch"))
     if not rows:
         raise InputError(
             "the grids share no arm with this measure",

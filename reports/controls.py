@@ -49,21 +49,26 @@ def controls(selection: Selection) -> list[Control]:
     records = selection.records
     seeds = sorted({record.seed for record in records})
     values = {name: find(name).values(records) for name in WATCHED}
-    found = [
-        Control(arm, {name: t_interval(apply(difference(arm, SFT), own, seeds)) for name, own in values.items()})
+    results = [
+        Control(arm, {name: t_interval(apply(difference(arm, SFT), cells, seeds)) for name, cells in values.items()})
         for arm in CONTROLS
     ]
-    return [control for control in found if any(change.n for change in control.changes.values())]
+    return [control for control in results if any(change.n for change in control.changes.values())]
 
 
-def sheet(found: list[Control]) -> Sheet | None:
+def sheet(controls: list[Control]) -> Sheet | None:
     """Return a table with one row per control; None if there are none."""
-    if not found:
+    if not controls:
         return None
     outcomes = [find(name) for name in WATCHED]
     rows: list[tuple[Value, ...]] = [
-        (one.arm, float(max(change.n for change in one.changes.values())), *one.changes.values(), one.verdict)
-        for one in found
+        (
+            control.arm,
+            float(max(change.n for change in control.changes.values())),
+            *control.changes.values(),
+            control.verdict,
+        )
+        for control in controls
     ]
     columns = (
         Column("control", "control"),
@@ -79,12 +84,12 @@ def sheet(found: list[Control]) -> Sheet | None:
     return Sheet("controls", "Controls", columns, tuple(rows), notes)
 
 
-def failures(found: list[Control]) -> list[str]:
+def failures(controls: list[Control]) -> list[str]:
     """Return one sentence of the answer per control that failed; empty if all hold."""
     return [
-        f"CONTROL FAILED: {one.arm} exceeds SFT in "
-        + " and ".join(f"{find(name).label} ({in_points(one.changes[name])} points)" for name in one.raised)
+        f"CONTROL FAILED: {control.arm} exceeds SFT in "
+        + " and ".join(f"{find(name).label} ({in_points(control.changes[name])} points)" for name in control.raised)
         + ": differences from SFT may not be caused by the reward model."
-        for one in found
-        if one.verdict == FAILS
+        for control in controls
+        if control.verdict == FAILS
     ]

@@ -26,19 +26,19 @@ def best(accuracy: ArrayLike) -> int | None:
 
 def sheet(selection: Selection) -> Sheet | None:
     """Return a table with one row per trained arm, at its selected checkpoint; None if no arm is trained."""
-    shown = [outcome for outcome in declared(selection.records) if outcome.curve]
+    outcomes = [outcome for outcome in declared(selection.records) if outcome.curve]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
-        kept = {record.seed: (record, place) for record in selection.of(arm) if (place := _kept(record)) is not None}
-        if kept:
-            steps = [float(record.points["step"].iloc[place]) for record, place in kept.values()]
-            read = [[outcome.curve(r)[place] for r, place in kept.values()] for outcome in shown if outcome.curve]
-            rows.append((arm, float(len(kept)), t_interval(steps), *map(t_interval, read)))
+        selected = {record.seed: (record, i) for record in selection.of(arm) if (i := _selected(record)) is not None}
+        if selected:
+            steps = [float(record.points["step"].iloc[i]) for record, i in selected.values()]
+            values = [[outcome.curve(r)[i] for r, i in selected.values()] for outcome in outcomes if outcome.curve]
+            rows.append((arm, float(len(selected)), t_interval(steps), *map(t_interval, values)))
     columns = (
         Column("arm", "arm"),
         Column("n", "n", "count"),
         Column("step", "selected update", "mark"),
-        *(outcome.as_column() for outcome in shown),
+        *(outcome.as_column() for outcome in outcomes),
     )
     notes = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
@@ -49,6 +49,6 @@ def sheet(selection: Selection) -> Sheet | None:
     return Sheet("early_stopped", "Early stopping", columns, tuple(rows), notes, FRAMES) if rows else None
 
 
-def _kept(record: Record) -> int | None:
+def _selected(record: Record) -> int | None:
     points = record.points
     return best(points[tuning().accuracy]) if len(points) > 1 and tuning().accuracy in points.columns else None

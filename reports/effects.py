@@ -34,9 +34,9 @@ def above_sft() -> dict[str, Weights]:
 
 def secondary() -> dict[str, Weights]:
     """Return the contrasts that are estimated but never tested."""
-    frames = {"oracle - DiffRO": difference("oracle", BASE), "RRPO - pretrained": difference(RRPO, "pretrained")}
-    others = {f"RRPO - {arm}": difference(RRPO, arm) for arm in ALTERNATIVES}
-    return interactions() | frames | others
+    references = {"oracle - DiffRO": difference("oracle", BASE), "RRPO - pretrained": difference(RRPO, "pretrained")}
+    alternatives = {f"RRPO - {arm}": difference(RRPO, arm) for arm in ALTERNATIVES}
+    return interactions() | references | alternatives
 
 
 def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
@@ -47,14 +47,14 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     excludes its seed.
     """
     records, family = selection.records, selection.tested.get("", {})
-    failed = [name for name, one in manipulation.checks(records, family).items() if one.failed]
-    found = judge(selection, records, family, failed, score)
+    failed = [name for name, check in manipulation.checks(records, family).items() if check.failed]
+    computed = judge(selection, records, family, failed, score)
     outcomes = scored(primary().values(records), selection, score)
     for name, weights in (above_sft() | secondary()).items():
         x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]
         level = simultaneous(family) if name in above_sft() else 0.95
-        found.append(Row(name, False, tuple(x), t_interval(x, level), SECONDARY))
-    return [row for row in found if row.values]
+        computed.append(Row(name, False, tuple(x), t_interval(x, level), SECONDARY))
+    return [row for row in computed if row.values]
 
 
 def _seeds(selection: Selection) -> list[int]:
@@ -65,17 +65,19 @@ def _seeds(selection: Selection) -> list[int]:
 def against(selection: Selection, arm: str, outcome: Outcome) -> dict[str, Interval]:
     """Return other arm -> the outcome of ``arm`` minus that of the other, over shared seeds, with a 95 % interval."""
     values, seeds = outcome.values(selection.records), sorted({record.seed for record in selection.records})
-    others = (other for other in selection.arms if other != arm)
-    return {other: t_interval(apply(difference(arm, other), values, seeds)) for other in others}
+    other_arms = (other for other in selection.arms if other != arm)
+    return {other: t_interval(apply(difference(arm, other), values, seeds)) for other in other_arms}
 
 
 def screen(selection: Selection) -> Sheet | None:
     """Return the first table of a screen: RRPO minus every other arm, in the primary outcome and `BESIDE`; None without
     RRPO."""
     outcomes = [primary(), *(find(name) for name in BESIDE)]
-    found = [against(selection, RRPO, outcome) for outcome in outcomes]
+    by_outcome = [against(selection, RRPO, outcome) for outcome in outcomes]
     rows: list[tuple[Value, ...]] = [
-        (f"{RRPO} - {arm}", float(found[0][arm].n), *(own[arm] for own in found)) for arm in found[0] if found[0][arm].n
+        (f"{RRPO} - {arm}", float(by_outcome[0][arm].n), *(by_arm[arm] for by_arm in by_outcome))
+        for arm in by_outcome[0]
+        if by_outcome[0][arm].n
     ]
     columns = (
         Column("contrast", "contrast"),
@@ -91,14 +93,14 @@ def screen(selection: Selection) -> Sheet | None:
     return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
 
 
-def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
+def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return the first table of a report: the family and RRPO - SFT, in the primary outcome and `BESIDE`; None if empty."""
     if selection.screen:
         return screen(selection)
     family = selection.tested.get("", {})
     contrasts = family | above_sft()
-    others = [find(name) for name in BESIDE]
-    values = [outcome.values(selection.records) for outcome in others]
+    beside = [find(name) for name in BESIDE]
+    values = [outcome.values(selection.records) for outcome in beside]
     body: list[tuple[Value, ...]] = [
         (
             row.name,
@@ -107,7 +109,7 @@ def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
             row.verdict if row.primary else "",
             *(t_interval(apply(contrasts[row.name], outcomes, _seeds(selection))) for outcomes in values),
         )
-        for row in found
+        for row in rows
         if row.name in contrasts
     ]
     columns = (
@@ -115,7 +117,7 @@ def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         Column("n", "n", "count"),
         Column(primary().name, _difference(primary()), primary().difference_unit),
         Column("verdict", "verdict"),
-        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in others),
+        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in beside),
     )
     notes = (
         f"Differences within seeds at the last update, mean ± half the interval. {primary().title}: paired "
@@ -129,7 +131,7 @@ def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
     return Sheet("components", "What each component does", columns, tuple(body), notes) if body else None
 
 
-def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
+def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.tested.get("", {})
     body: list[tuple[Value, ...]] = [
@@ -140,7 +142,7 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
             row.verdict,
             improvement(row.values),
         )
-        for row in found
+        for row in rows
     ]
     columns = (
         Column("contrast", "contrast"),
@@ -149,22 +151,24 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         Column("verdict", "verdict"),
         Column("improved", "improved, %", "share"),
     )
-    least = {row.name: _detected(row.values, len(family)) for row in found if row.primary}
-    found_at = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
-    takes = f"Detectable with power {POWER:g} (these seeds, upper bound of their standard deviation), in points: {found_at}."
+    smallest = {row.name: _detectable(row.values, len(family)) for row in rows if row.primary}
+    listed = "; ".join(f"{name} {100 * value:.1f}" for name, value in smallest.items() if math.isfinite(value))
+    note = (
+        f"Detectable with power {POWER:g} (these seeds, upper bound of their standard deviation), in points: {listed}."
+    )
     notes = [
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
         f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, and 95 % for "
         "the other contrasts, which are not tested.",
         "Improved: share of seeds with a difference above zero.",
-        *([takes] if found_at else []),
-        *(_interim(selection) if any(row.verdict == INTERIM for row in found) else []),
+        *([note] if listed else []),
+        *(_interim(selection) if any(row.verdict == INTERIM for row in rows) else []),
         *manipulation.note(manipulation.checks(selection.records, family)),
     ]
     return Sheet("effects", "Contrasts", columns, tuple(body), tuple(notes)) if body else None
 
 
-def _detected(values: Sequence[float], m: int) -> float:
+def _detectable(values: Sequence[float], m: int) -> float:
     """Return the difference that this many seeds detect, at the upper bound of their standard deviation; NaN below two
     seeds."""
     n = len(values)
@@ -172,26 +176,26 @@ def _detected(values: Sequence[float], m: int) -> float:
 
 
 def _interim(selection: Selection) -> list[str]:
-    there = {record.label for record in selection.records} | {arm for arm, _ in selection.diverged}
-    absent = [name for name, weights in selection.tested.get("", {}).items() if not set(weights) <= there]
-    lack = f" Missing: {'; '.join(absent)}." if absent else ""
+    available = {record.label for record in selection.records} | {arm for arm, _ in selection.diverged}
+    missing = [name for name, weights in selection.tested.get("", {}).items() if not set(weights) <= available]
+    suffix = f" Missing: {'; '.join(missing)}." if missing else ""
     planned = (
         f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none is planned)"
     )
-    return [f"Interim: a contrast is tested once its cells are complete in {planned}.{lack}"]
+    return [f"Interim: a contrast is tested once its cells are complete in {planned}.{suffix}"]
 
 
 def outcomes_sheet(selection: Selection) -> Sheet | None:
     """Return the contrasts of the first table in every outcome; None if none can be computed."""
     records, seeds = selection.records, _seeds(selection)
-    there = {record.label for record in records}
+    available = {record.label for record in records}
     outcomes = shown(records)
     values = [outcome.values(records) for outcome in outcomes]
     contrasts = selection.tested.get("", {}) | above_sft()
     body: list[tuple[Value, ...]] = [
-        (name, *(t_interval(apply(weights, found, seeds)) for found in values))
+        (name, *(t_interval(apply(weights, by_cell, seeds)) for by_cell in values))
         for name, weights in contrasts.items()
-        if set(weights) <= there
+        if set(weights) <= available
     ]
     if not any(value.n for row in body for value in row[1:] if isinstance(value, Interval)):
         return None

@@ -56,31 +56,31 @@ def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet |
     shown = columns()
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
-        found = [gains(record) for record in selection.of(arm)]
-        found = [each for each in found if math.isfinite(each["own"])]
-        if found:
-            means = (t_interval([each[column.name] for each in found]) for column in shown)
-            rows.append((arm, float(len(found)), *means))
-    used = [k for k in range(len(shown)) if any(isinstance(v, Interval) and v.n for v in (row[2 + k] for row in rows))]
-    if "common" not in {shown[k].name for k in used}:
+        cells = [gains(record) for record in selection.of(arm)]
+        cells = [cell for cell in cells if math.isfinite(cell["own"])]
+        if cells:
+            means = (t_interval([cell[column.name] for cell in cells]) for column in shown)
+            rows.append((arm, float(len(cells)), *means))
+    used = [i for i in range(len(shown)) if any(isinstance(v, Interval) and v.n for v in (row[2 + i] for row in rows))]
+    if "common" not in {shown[i].name for i in used}:
         return None
     head = (Column("arm", "arm"), Column("n", "n", "count"))
-    kept = tuple(tuple([*row[:2], *(row[2 + k] for k in used)]) for row in rows)
+    body = tuple((*row[:2], *(row[2 + i] for i in used)) for row in rows)
     notes = (NOTE,) if matrices else (NOTE, MISSING.format(grid=selection.grid.partition("+")[0]))
-    return Sheet("rulers", "Gains by evaluator", (*head, *(shown[k] for k in used)), kept, notes, FRAMES)
+    return Sheet("rulers", "Gains by evaluator", (*head, *(shown[i] for i in used)), body, notes, FRAMES)
 
 
 def gains(record: Record) -> dict[str, float]:
     """Return one cell's gains and gaps under the names of `columns`; NaN if an evaluator was not run."""
     points = record.points
     evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in judges()}
-    found = {
+    changes = {
         name: float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
         for name, column in evaluators.items()
     }
-    return found | {
-        "own_gap": found["own"] - found[gold().name],
-        "common_gap": found["common"] - found[gold().name],
+    return changes | {
+        "own_gap": changes["own"] - changes[gold().name],
+        "common_gap": changes["common"] - changes[gold().name],
     }
 
 
@@ -92,7 +92,7 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
         return {}
     store = Store(selection.folder)
     known = {(record.label, record.seed): record.cell_hash for record in selection.records}
-    found: dict[int, pd.DataFrame] = {}
+    matrices: dict[int, pd.DataFrame] = {}
     for grid in selection.grids:
         for run in store.runs(grid, KIND):
             seed = int(run.data.tags["seed"])
@@ -101,8 +101,8 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
             }
             path = store.artifacts_of(run) / TRANSFER_FILE
             if path.is_file() and all(known.get((arm, seed)) == cell for arm, cell in cells.items()):
-                found[seed] = pd.read_parquet(path)
-    return found
+                matrices[seed] = pd.read_parquet(path)
+    return matrices
 
 
 def matrix_sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:

@@ -34,14 +34,14 @@ def data(selection: Selection) -> dict[str, Any]:
     ]
     outcomes = [o for o in shown(selection.records) if o.curve and any(np.isfinite(_curve(o, r)).any() for r in moved)]
     arms = [arm for arm in selection.arms if any(record.label == arm for record in moved)]
-    chosen = pick(arms, (BASE, RRPO), 2)
+    preselected = pick(arms, (BASE, RRPO), 2)
     return {
         "axes": [{"name": name, "label": label} for name, label in AXES.items()],
         "outcomes": _choices(outcomes),
         "arms": [
             {
                 "label": arm,
-                "shown": arm in chosen,
+                "shown": arm in preselected,
                 "colour": _colour(look(arm)[0]),
                 "dash": _dash(look(arm)[1]),
                 "runs": [_run(record, outcomes) for record in moved if record.label == arm],
@@ -53,20 +53,20 @@ def data(selection: Selection) -> dict[str, Any]:
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Return the options of the menu: gold together with proxy if both are measured, then every outcome alone."""
-    single = [
+    choices = [
         {
-            "label": o.heading,
-            "percent": o.unit in ("percent", "gain"),
-            "parts": [{"name": o.name, "label": o.label, "dash": None}],
+            "label": outcome.heading,
+            "percent": outcome.unit in ("percent", "gain"),
+            "parts": [{"name": outcome.name, "label": outcome.label, "dash": None}],
         }
-        for o in outcomes
+        for outcome in outcomes
     ]
-    named = {o.name: o for o in outcomes}
-    if not set(GOODHART) <= named.keys():
-        return single
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    if not set(GOODHART) <= by_name.keys():
+        return choices
     dashes = ("", DASHED)
-    lines = [{"name": n, "label": named[n].label, "dash": d} for n, d in zip(GOODHART, dashes, strict=True)]
-    return [{"label": "gold (solid) and proxy (dashed), %", "percent": True, "parts": lines}, *single]
+    lines = [{"name": n, "label": by_name[n].label, "dash": d} for n, d in zip(GOODHART, dashes, strict=True)]
+    return [{"label": "gold (solid) and proxy (dashed), %", "percent": True, "parts": lines}, *choices]
 
 
 def _run(record: Record, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -92,5 +92,5 @@ def _colour(name: str) -> str:
 
 def _dash(line: Any) -> str:
     """Return a Matplotlib line style as SVG's ``stroke-dasharray``."""
-    named = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
-    return named[line] if isinstance(line, str) else " ".join(f"{2 * length:g}" for length in line[1])
+    patterns = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
+    return patterns[line] if isinstance(line, str) else " ".join(f"{2 * length:g}" for length in line[1])

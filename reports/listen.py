@@ -55,23 +55,23 @@ def export(
                 "a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more"
             )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        items = listening_test.choose_items(selection, _listed(arms), _numbers(seeds), prompts)
+        items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
         emotions = json.loads(selection.records[0].config["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)
-    print("\n".join([_said(test, path), *selection.notes]))
+    print("\n".join([_summary(test, path), *selection.notes]))
 
 
-def _said(test: ListeningTest, path: Path) -> str:
+def _summary(test: ListeningTest, path: Path) -> str:
     items = test.items.values()
-    arms, seeds = list(dict.fromkeys(i.arm for i in items)), sorted({i.seed for i in items})
-    asked = {i.prompt: i.emotion for i in items}
-    counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(asked.values()).items()))
+    arms, seeds = list(dict.fromkeys(item.arm for item in items)), sorted({item.seed for item in items})
+    prompts = {item.prompt: item.emotion for item in items}
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(Counter(prompts.values()).items()))
     return (
-        f"listening test {test.id} of grid {test.grid}: each person rates {len(arms) * len(asked)} samples, each of "
-        f"{len(asked)} prompts ({counts}) by each of {len(arms)} arms ({', '.join(arms)}); alternating seeds: "
+        f"listening test {test.id} of grid {test.grid}: each person rates {len(arms) * len(prompts)} samples, each of "
+        f"{len(prompts)} prompts ({counts}) by each of {len(arms)} arms ({', '.join(arms)}); alternating seeds: "
         f"{', '.join(map(str, seeds))}.\n"
         f"written to {path} ({path.stat().st_size / 1e6:.1f} MB). Give it to the listeners, then run: "
         f"python -m reports.listen import ratings_{test.id}_*.csv"
@@ -99,26 +99,26 @@ def bring_in(
             )
         store = Store(folder)
         known = ratings.all_tests(store)
-        read = [ratings.read(path, known) for path in files]
+        imported = [ratings.read(path, known) for path in files]
         if name is not None:
-            read = [ratings.renamed(read, name)]
-        fresh = ratings.check_new(store, read, replace)
-    for file in fresh:
+            imported = [ratings.renamed(imported, name)]
+        new = ratings.check_new(store, imported, replace)
+    for file in new:
         ratings.keep(store, file)
-    for file in read:
+    for file in imported:
         rated = len(file.rows)
         total = sum(len(seeds[0]) for seeds in listening_test.blocks(file.test))
-        state = "imported" if file in fresh else "already stored"
+        state = "imported" if file in new else "already stored"
         print(f"rater {file.rater}, test {file.test.id}: {rated} of {total} samples rated, {state}")
-    grids = sorted({file.test.grid for file in read})
+    grids = sorted({file.test.grid for file in imported})
     print("; ".join(f"python -m reports.run --grid {grid} --runs-dir {runs_dir}" for grid in grids) + " shows them")
 
 
-def _listed(text: str | None) -> list[str] | None:
+def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
-def _numbers(text: str | None) -> Sequence[int] | None:
+def _seeds(text: str | None) -> Sequence[int] | None:
     try:
         return None if text is None else [int(name) for name in text.split(",")]
     except ValueError:

@@ -90,46 +90,48 @@ def choose_items(
 
     The default is `ARMS` (in a grid of settings, those of the default setting) and all seeds that have audio of every arm.
     """
-    own = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
-    defaults = [f"{arm}{own}" for arm in ARMS]
-    wanted = list(arms) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
-    for arm in wanted:
+    suffix = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
+    defaults = [f"{arm}{suffix}" for arm in ARMS]
+    labels = list(arms) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
+    for arm in labels:
         choose("arm with records", arm, selection.arms)
-    there = {(r.label, r.seed): r for r in selection.records if (r.folder / "audio").is_dir()}
-    complete = [s for s in sorted({seed for _, seed in there}) if all((arm, s) in there for arm in wanted)]
-    chosen = complete if seeds is None else list(dict.fromkeys(seeds))
-    lacking = [f"{arm}/{seed}" for seed in chosen for arm in wanted if (arm, seed) not in there]
-    if lacking or not chosen:
-        got = ", ".join(lacking) or f"no seed that all of {', '.join(wanted)} have"
+    with_audio = {(r.label, r.seed): r for r in selection.records if (r.folder / "audio").is_dir()}
+    complete = [s for s in sorted({seed for _, seed in with_audio}) if all((arm, s) in with_audio for arm in labels)]
+    chosen_seeds = complete if seeds is None else list(dict.fromkeys(seeds))
+    missing = [f"{arm}/{seed}" for seed in chosen_seeds for arm in labels if (arm, seed) not in with_audio]
+    if missing or not chosen_seeds:
+        got = ", ".join(missing) or f"no seed that all of {', '.join(labels)} have"
         known = ", ".join(map(str, complete)) or "none"
         raise InputError(
             "there is no audio of these cells", got=got, fix=f"choose other --arms, or --seeds among: {known}"
         )
-    cells = [there[arm, seed] for arm in wanted for seed in chosen]
-    sounds = _in_turn(set.intersection(*({path.name for path in (r.folder / "audio").glob("*.wav")} for r in cells)))
+    cells = [with_audio[arm, seed] for arm in labels for seed in chosen_seeds]
+    sounds = _alternating(
+        set.intersection(*({path.name for path in (r.folder / "audio").glob("*.wav")} for r in cells))
+    )
     if not sounds:
-        raise InputError("these cells have no prompt in common", got=", ".join(wanted), fix="choose other --arms")
+        raise InputError("these cells have no prompt in common", got=", ".join(labels), fix="choose other --arms")
     return [
         Item(arm=r.label, seed=r.seed, sound=sound, cell_hash=r.cell_hash) for sound in sounds[:prompts] for r in cells
     ]
 
 
-def _in_turn(sounds: set[str]) -> list[str]:
+def _alternating(sounds: set[str]) -> list[str]:
     """Sort by alternating emotions, so that any prefix is as balanced as possible."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     ranked = []
     for sound in sorted(sounds):
         emotion = emotion_of(sound)
-        seen[emotion] = seen.get(emotion, 0) + 1
-        ranked.append((seen[emotion], sound))
+        counts[emotion] = counts.get(emotion, 0) + 1
+        ranked.append((counts[emotion], sound))
     return [sound for _, sound in sorted(ranked)]
 
 
 def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Sequence[str]) -> ListeningTest:
     """Return the stored test of exactly these samples, or store a new one with a new key."""
-    wanted = content_hash([[asdict(item) for item in items], list(emotions)])
+    digest = content_hash([[asdict(item) for item in items], list(emotions)])
     for test in tests(store, grid):
-        if content_hash([[asdict(item) for item in test.items.values()], list(test.emotions)]) == wanted:
+        if content_hash([[asdict(item) for item in test.items.values()], list(test.emotions)]) == digest:
             return test
     key = secrets.token_hex(16)
     names = {opaque(key, f"{item.cell_hash}/{item.sound}"): item for item in items}
@@ -145,21 +147,21 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
 
 def tests(store: Store, grid: str) -> list[ListeningTest]:
     """Return every listening test of a grid, oldest first."""
-    found = []
+    stored_tests = []
     for run in store.runs(grid, "listening"):
         path = store.artifacts_of(run) / FILE
         if path.is_file():
             stored = json.loads(path.read_text())
             items = {name: Item(**item) for name, item in stored["items"].items()}
-            found.append(
+            stored_tests.append(
                 ListeningTest(**stored | {"items": items, "emotions": tuple(stored["emotions"])}),
             )
-    return found
+    return stored_tests
 
 
-def opaque(key: str, what: str) -> str:
+def opaque(key: str, name: str) -> str:
     """Return a hash that cannot be computed without the key: 12 hex digits of HMAC-SHA-256."""
-    return hmac.new(bytes.fromhex(key), what.encode(), hashlib.sha256).hexdigest()[:12]
+    return hmac.new(bytes.fromhex(key), name.encode(), hashlib.sha256).hexdigest()[:12]
 
 
 def blocks(test: ListeningTest) -> list[list[list[str]]]:
@@ -177,14 +179,14 @@ def page(test: ListeningTest, records: Sequence[Record]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folders = {record.cell_hash: record.folder / "audio" for record in records}
-    sounds = {name: _packed(folders[item.cell_hash] / item.sound) for name, item in sorted(test.items.items())}
+    sounds = {name: _as_flac(folders[item.cell_hash] / item.sound) for name, item in sorted(test.items.items())}
     data = {"test": test.id, "emotions": test.emotions, "blocks": blocks(test), "sounds": sounds}
     loader = FileSystemLoader(TEMPLATE.parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template(TEMPLATE.name).render(data=data)
 
 
-def _packed(path: Path) -> str:
+def _as_flac(path: Path) -> str:
     """Return a 16-bit wav file as base64-encoded FLAC: half the size, the same samples, no metadata."""
     import soundfile
 

@@ -85,7 +85,7 @@ class Selection:
         planned: dict[int, set[str]] = {}
         for label, seed in [*((r.label, r.seed) for r in self.records), *self.lost]:
             planned.setdefault(seed, set()).add(label)
-        return sorted(seed for seed, there in planned.items() if set(labels) <= there) or sorted(planned)
+        return sorted(seed for seed, present in planned.items() if set(labels) <= present) or sorted(planned)
 
     @cached_property
     def diverged(self) -> frozenset[Key]:
@@ -96,11 +96,11 @@ class Selection:
     def counted(self) -> str:
         """Sentence for every caption: how many cells were planned, and their states."""
         kinds = Counter(self.lost.values())
-        failed = {kind: n for kind, n in sorted(kinds.items()) if kind not in (MISSING, PARTIAL, DIVERGED)}
-        said = f" ({', '.join(f'{n} {kind}' for kind, n in failed.items())})" if failed else ""
+        failed = {kind: count for kind, count in sorted(kinds.items()) if kind not in (MISSING, PARTIAL, DIVERGED)}
+        by_kind = f" ({', '.join(f'{count} {kind}' for kind, count in failed.items())})" if failed else ""
         return (
             f"Of {len(self.records) + len(self.lost)} planned cells {len(self.records)} are complete, {kinds[MISSING]} missing, "
-            f"{sum(failed.values())} failed{said}, {kinds[PARTIAL]} partial, {kinds[DIVERGED]} diverged."
+            f"{sum(failed.values())} failed{by_kind}, {kinds[PARTIAL]} partial, {kinds[DIVERGED]} diverged."
         )
 
     def of(self, arm: str) -> list[Record]:
@@ -123,48 +123,48 @@ def select(
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
-    chosen: list[Record] = []
-    invocations, attempts, notes = [], [], []
+    records: list[Record] = []
+    by_grid, attempts, notes = [], [], []
     for name in names:
-        records, tried, said = _choose(store, name, profile, world, mixed, fix)
-        chosen += records
-        attempts += tried
-        notes += said
-        invocations.append(store.plans(name))
-    chosen, said = _reported(chosen)
-    notes += [*said, *plugin_files.require(chosen)]
-    if len(profiles := sorted({record.profile for record in chosen})) > 1:
+        grid_records, grid_attempts, grid_notes = _read_grid(store, name, profile, world, mixed, fix)
+        records += grid_records
+        attempts += grid_attempts
+        notes += grid_notes
+        by_grid.append(store.plans(name))
+    records, grid_notes = _without_development(records)
+    notes += [*grid_notes, *plugin_files.require(records)]
+    if len(profiles := sorted({record.profile for record in records})) > 1:
         fix = "choose one with --profile, or report on each grid separately"
         raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
-    single: dict[Key, Record] = {}
-    for record in chosen:
-        _agree(single.setdefault((record.label, record.seed), record), record)
-    worlds = {record.world_hash for record in single.values()}
+    by_key: dict[Key, Record] = {}
+    for record in records:
+        _require_same_cell(by_key.setdefault((record.label, record.seed), record), record)
+    worlds = {record.world_hash for record in by_key.values()}
     if len(worlds) > 1 and not mixed:
         choose = "report on each grid separately, or pool them with --mixed"
         raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
-    used = chosen[0].profile
-    development = chosen[0].seed >= DEVELOPMENT
-    mine = [
-        on([one for one in own if one.profile == used and one.world_hash in worlds], development=development)
-        for own in invocations
+    profile = records[0].profile
+    development = records[0].seed >= DEVELOPMENT
+    invocations = [
+        on([plan for plan in of_grid if plan.profile == profile and plan.world_hash in worlds], development=development)
+        for of_grid in by_grid
     ]
-    planned = _planned(single, [one for own in mine for one in own])
-    absent = sorted(planned - single.keys())
-    newest = {(a.label, a.seed): a for a in attempts if a.profile == used and a.world_hash in worlds}
+    planned = _requested(by_key, [plan for of_grid in invocations for plan in of_grid])
+    absent = sorted(planned - by_key.keys())
+    newest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
     unfinished = {key: newest[key] for key in absent if key in newest}
     lost = {key: unfinished[key].state if key in unfinished else MISSING for key in absent}
-    named = _labels(names)
+    labels = _labels(names)
     present = {label for label, _ in planned | lost.keys()}
-    arms = [label for label in named if label in present] + sorted(present - set(named))
-    found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
+    arms = [label for label in labels if label in present] + sorted(present - set(labels))
+    chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
-    notes += [*_versions(found, mixed), *filter(None, [apart(found)])]
-    plans = tuple(planned_seeds(mine[0], _labels(names[:1])))
-    return Selection("+".join(names), found, counts, tuple(notes), plans, frozenset(named), folder, lost, unfinished)
+    notes += [*_versions(chosen, mixed), *filter(None, [apart(chosen)])]
+    plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
+    return Selection("+".join(names), chosen, counts, tuple(notes), plans, frozenset(labels), folder, lost, unfinished)
 
 
-def _choose(
+def _read_grid(
     store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
 ) -> tuple[list[Record], list[Attempt], list[str]]:
     """Return one grid's records (the newest of each arm and seed), its unfinished attempts, and notes."""
@@ -182,42 +182,42 @@ def _choose(
             "the grid was run with several profiles", got=", ".join(profiles), fix="choose one with --profile"
         )
     chosen = profile or profiles[0]
-    mine = [record for record in by_hash.values() if record.profile == chosen]
-    if not mine:
+    records = [record for record in by_hash.values() if record.profile == chosen]
+    if not records:
         raise InputError("the grid was not run with that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
-    worlds = Counter(record.world_hash for record in mine)
-    there = [record for record in mine if record.world_hash.startswith(world)]
-    if not there:
+    worlds = Counter(record.world_hash for record in records)
+    in_world = [record for record in records if record.world_hash.startswith(world)]
+    if not in_world:
         raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
-    elsewhere = len(mine) - len(there)
-    mine, left = _reported(there)
-    kept = Counter(record.world_hash for record in mine)
-    if len(kept) > 1 and not mixed:
-        said = ", ".join(f"{name} ({count} cells)" for name, count in kept.items())
+    elsewhere = len(records) - len(in_world)
+    records, excluded = _without_development(in_world)
+    pooled = Counter(record.world_hash for record in records)
+    if len(pooled) > 1 and not mixed:
+        got = ", ".join(f"{name} ({count} cells)" for name, count in pooled.items())
         raise InputError(
-            f"grid {grid} was run in several worlds", got=said, fix="choose one with --world, or pool them with --mixed"
+            f"grid {grid} was run in several worlds", got=got, fix="choose one with --world, or pool them with --mixed"
         )
-    single = {(r.label, r.seed): r for r in sorted(mine, key=lambda r: r.recorded)}
-    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}.", *left]
-    if len(kept) > 1:
-        notes.append(f"MIXED WORLDS: {len(kept)} worlds are pooled.")
+    by_key = {(r.label, r.seed): r for r in sorted(records, key=lambda r: r.recorded)}
+    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(pooled)}.", *excluded]
+    if len(pooled) > 1:
+        notes.append(f"MIXED WORLDS: {len(pooled)} worlds are pooled.")
     if elsewhere:
         notes.append(f"Excluded: {elsewhere} cells of other worlds.")
-    if len(single) < len(mine):
-        notes.append(f"Excluded: {len(mine) - len(single)} cells superseded by a later version of code or config.")
-    return list(single.values()), attempts, notes
+    if len(by_key) < len(records):
+        notes.append(f"Excluded: {len(records) - len(by_key)} cells superseded by a later version of code or config.")
+    return list(by_key.values()), attempts, notes
 
 
-def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def _without_development(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Return the records that a report pools, and a note on those it excludes: development seeds, unless there are no
     others."""
     seeds = reported(record.seed for record in records)
-    kept = [record for record in records if record.seed in seeds]
-    left = len(records) - len(kept)
-    return kept, [f"Excluded: {left} cells with development seeds ({DEVELOPMENT} and above)."] if left else []
+    pooled = [record for record in records if record.seed in seeds]
+    excluded = len(records) - len(pooled)
+    return pooled, [f"Excluded: {excluded} cells with development seeds ({DEVELOPMENT} and above)."] if excluded else []
 
 
-def _agree(first: Record, second: Record) -> None:
+def _require_same_cell(first: Record, second: Record) -> None:
     if first.cell_hash != second.cell_hash:
         raise InputError(
             "two grids have different results for the same arm and seed",
@@ -226,24 +226,24 @@ def _agree(first: Record, second: Record) -> None:
         )
 
 
-def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
+def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
     """Return all requested cells; if no invocation is recorded, every arm with every seed that any arm has."""
     keys = set(present)
-    asked = {(arm, seed) for one in invocations for seed in one.seeds for arm in one.arms_of(seed)}
-    return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
+    cells = {(arm, seed) for plan in invocations for seed in plan.seeds for arm in plan.arms_of(seed)}
+    return keys | (cells or {(arm, seed) for arm, _ in keys for _, seed in keys})
 
 
 def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
     """Raise InputError for records made by different versions of a stage or the source, unless mixed; return notes on the
     versions."""
-    made = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
+    used = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
     for (name, version), count in stage_versions(records).items():
-        made.setdefault(f"stage {name}, version", Counter())[str(version)] += count
+        used.setdefault(f"stage {name}, version", Counter())[str(version)] += count
     dirty = sum(record.tags.get(TAG_DIRTY) == "true" for record in records)
     notes = [f"Made from a source tree with uncommitted changes: {dirty} cells."] if dirty else []
     unequal = "; ".join(
         f"{name} {', '.join(f'{v} ({n} cells)' for v, n in sorted(versions.items()))}"
-        for name, versions in made.items()
+        for name, versions in used.items()
         if len(versions) > 1
     )
     if not unequal:

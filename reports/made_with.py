@@ -16,12 +16,12 @@ OPTIMISATION = "optimized"
 
 def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
     """Return (name, version) of a stage -> number of cells."""
-    found: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     for record in records:
         for path in record.folder.glob(f"*/{MARKER}"):
             marker = json.loads(path.read_text())
-            found[marker["name"], marker["version"]] += 1
-    return found
+            counts[marker["name"], marker["version"]] += 1
+    return counts
 
 
 def devices(records: Sequence[Record]) -> str:
@@ -30,28 +30,35 @@ def devices(records: Sequence[Record]) -> str:
     for record in records:
         if device := _device(record):
             seeds[device].append(record.seed)
-    used = [f"{device} ({len(of)} cells, seeds {numbers(sorted(set(of)))})" for device, of in seeds.items()]
-    return f"Policies were optimized on {', '.join(used)}." if used else ""
+    parts = [
+        f"{device} ({len(device_seeds)} cells, seeds {numbers(sorted(set(device_seeds)))})"
+        for device, device_seeds in seeds.items()
+    ]
+    return f"Policies were optimized on {', '.join(parts)}." if parts else ""
 
 
 def apart(records: Sequence[Record]) -> str:
     """Return a sentence on the seeds (and settings) whose arms were optimized on several kinds of device; empty if there are
     none."""
-    used: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
+    devices_of: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
     for record in records:
         if device := _device(record):
-            used[record.seed, split_label(record.label)[1]].add(device)
-    found = [f"seed {seed}{f' at {setting}' if setting else ''}" for (seed, setting), on in used.items() if len(on) > 1]
-    if not found:
+            devices_of[record.seed, split_label(record.label)[1]].add(device)
+    mixed = [
+        f"seed {seed}{f' at {setting}' if setting else ''}"
+        for (seed, setting), kinds in devices_of.items()
+        if len(kinds) > 1
+    ]
+    if not mixed:
         return ""
     shared = "which share data and seeds but not the random numbers of their roll-outs"
-    return f"Different kinds of devices were used for the arms of {', '.join(found)}, {shared}."
+    return f"Different kinds of devices were used for the arms of {', '.join(mixed)}, {shared}."
 
 
 def numbers(seeds: Sequence[int]) -> str:
     """Return ascending seeds as text: ``1 to 5``, or a list if there are gaps."""
-    whole = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+    contiguous = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+    return f"{seeds[0]} to {seeds[-1]}" if contiguous else ", ".join(map(str, seeds))
 
 
 def _device(record: Record) -> str:

@@ -45,10 +45,10 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
     if declared is None:
         return Checked(component, t_interval([]), weak=False)
     seeds = sorted({record.seed for record in records})
-    with_it = {label for label, weight in contrast.items() if weight > 0}
-    asked = [value for (label, _), value in scalar(declared.asked, records).items() if label in with_it]
+    treated = {label for label, weight in contrast.items() if weight > 0}
+    activity = [value for (label, _), value in scalar(declared.asked, records).items() if label in treated]
     moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
-    return Checked(component, moved, weak=bool(asked) and float(np.mean(asked)) < ASKED)
+    return Checked(component, moved, weak=bool(activity) and float(np.mean(activity)) < ASKED)
 
 
 def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
@@ -57,20 +57,20 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
     Each component is checked once, by its first contrast: the main effect, if the factorial is complete.
     """
     parts = {name: part for name in contrasts if (part := component_of(name))}
-    first = {part: name for name, part in reversed(parts.items())}
-    made = {part: check(records, part, contrasts[name]) for part, name in first.items()}
-    return {name: made[part] for name, part in parts.items()}
+    first_contrast = {part: name for name, part in reversed(parts.items())}
+    results = {part: check(records, part, contrasts[name]) for part, name in first_contrast.items()}
+    return {name: results[part] for name, part in parts.items()}
 
 
 def note(checked: Mapping[str, Checked]) -> list[str]:
     """Return a line for the caption; empty if nothing was measured."""
-    said = []
-    for one in {one.component: one for one in checked.values()}.values():
-        moved, declared = one.moved, one.component.check
-        if declared is None or (not moved.n and not one.weak):
+    lines = []
+    for check in {check.component: check for check in checked.values()}.values():
+        moved, declared = check.moved, check.component.check
+        if declared is None or (not moved.n and not check.weak):
             continue
         bounds = "" if moved.n < 2 else f" [{moved.low:+.3f}, {moved.high:+.3f}]"
         effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
-        weak = f", {declared.weak}" if one.weak else ""
-        said.append(f"{one.component.label}{effect}{weak}{' FAILED' if one.failed else ''}")
-    return [f"Manipulation checks, effects on the reward model: {'; '.join(said)}."] if said else []
+        weak = f", {declared.weak}" if check.weak else ""
+        lines.append(f"{check.component.label}{effect}{weak}{' FAILED' if check.failed else ''}")
+    return [f"Manipulation checks, effects on the reward model: {'; '.join(lines)}."] if lines else []

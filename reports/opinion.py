@@ -37,17 +37,17 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
     x = np.asarray(values, float)
     if not len(x):
         return Interval(math.nan, math.nan, math.nan, 0)
-    rater, seed = (np.unique(np.asarray(g), return_inverse=True)[1] for g in (raters, seeds))
+    rater, seed = (np.unique(np.asarray(labels), return_inverse=True)[1] for labels in (raters, seeds))
     n = int(rater.max()) + 1
     mean = float(x.mean())
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
     from scipy.special import stdtrit
 
-    by_rater, df_rater = _clustered(x - mean, rater)
-    by_seed, df_seed = _clustered(x - mean, seed)
-    both, _ = _clustered(x - mean, rater * (int(seed.max()) + 1) + seed)
-    variance = max(by_rater + by_seed - both, by_rater, by_seed)
+    by_rater, df_rater = _clustered_variance(x - mean, rater)
+    by_seed, df_seed = _clustered_variance(x - mean, seed)
+    joint, _ = _clustered_variance(x - mean, rater * (int(seed.max()) + 1) + seed)
+    variance = max(by_rater + by_seed - joint, by_rater, by_seed)
     if variance == 0:
         return Interval(mean, math.nan, math.nan, n)  # identical ratings say nothing about the next rater
     # Satterthwaite, but at least the smaller of the two; a single seed has no degrees of freedom
@@ -57,7 +57,7 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
     return Interval(mean, mean - half, mean + half, n)
 
 
-def _clustered(residual: np.ndarray, cluster: np.ndarray) -> tuple[float, int]:
+def _clustered_variance(residual: np.ndarray, cluster: np.ndarray) -> tuple[float, int]:
     """Return the variance of the mean for one clustering, and its degrees of freedom; 0 and 0 for a single cluster."""
     groups = len(np.unique(cluster))
     if groups < 2:
@@ -84,18 +84,18 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
     keys = ["rater", "seed", "prompt"]
     rows: list[tuple[Value, ...]] = []
     for arm in [arm for arm in selection.arms if (ratings["arm"] == arm).any()]:
-        own = ratings[ratings["arm"] == arm]
-        judged = own[own["gold"].notna()]
-        pairs = own.merge(ratings[ratings["arm"] == control], on=keys, suffixes=("", "_control"))
+        rated = ratings[ratings["arm"] == arm]
+        judged = rated[rated["gold"].notna()]
+        pairs = rated.merge(ratings[ratings["arm"] == control], on=keys, suffixes=("", "_control"))
         pairs = pairs if arm != control else pairs.iloc[:0]
         rows.append(
             (
                 arm,
-                *(float(own[name].nunique()) for name in ("rater", "seed")),
-                float(len(own)),
-                interval(own["emotion"] == own["target"], own["rater"], own["seed"]),
+                *(float(rated[name].nunique()) for name in ("rater", "seed")),
+                float(len(rated)),
+                interval(rated["emotion"] == rated["target"], rated["rater"], rated["seed"]),
                 interval(judged["emotion"] == judged["gold"], judged["rater"], judged["seed"]),
-                *(interval(own[name], own["rater"], own["seed"]) for name in HUMAN.values()),
+                *(interval(rated[name], rated["rater"], rated["seed"]) for name in HUMAN.values()),
                 *(
                     interval(pairs[name] - pairs[f"{name}_control"], pairs["rater"], pairs["seed"])
                     for name in HUMAN.values()
@@ -122,7 +122,7 @@ def _columns(control: str) -> tuple[Column, ...]:
 
 def _notes(ratings: pd.DataFrame, control: str) -> list[str]:
     raters, seeds, prompts = (ratings[name].nunique() for name in ("rater", "seed", "prompt"))
-    done = ratings.groupby(["test", "rater"]).size()
+    counts = ratings.groupby(["test", "rater"]).size()
     scope = (
         "over raters (one seed: it applies to these policies only)"
         if seeds == 1
@@ -130,7 +130,7 @@ def _notes(ratings: pd.DataFrame, control: str) -> list[str]:
     )
     bounds = " (none for one rater)" if raters < 2 else ""
     return [
-        f"{len(ratings)} ratings; people: {raters}, ratings per person: {done.min()} to {done.max()}, seeds: {seeds}, "
+        f"{len(ratings)} ratings; people: {raters}, ratings per person: {counts.min()} to {counts.max()}, seeds: {seeds}, "
         f"prompts: {prompts}. Blind, in a different random order for each person; forced choice of the emotion; "
         "expressiveness (E-MOS) and naturalness (N-MOS) from 1 (bad) to 5 (excellent).",
         f"Mean ± half the 95 % interval {scope}{bounds}. Differences from {control}, with both bounds, are by the "
@@ -142,10 +142,10 @@ def _gold(records: Sequence[Record]) -> pd.DataFrame:
     """Return the gold judge's prediction for every sample of the last checkpoint: arm, seed, prompt, gold."""
     import pandas as pd
 
-    found = [pd.DataFrame({"arm": [], "seed": [], "prompt": [], "gold": []}).astype({"seed": int, "prompt": int})]
+    tables = [pd.DataFrame({"arm": [], "seed": [], "prompt": [], "gold": []}).astype({"seed": int, "prompt": int})]
     for record in records:
         if gold().name in record.samples.columns:
             last = record.samples[record.samples["step"] == record.samples["step"].max()]
             predictions = last[["prompt", gold().name]].rename(columns={gold().name: "gold"})
-            found.append(predictions.assign(arm=record.label, seed=record.seed))
-    return pd.concat(found, ignore_index=True)
+            tables.append(predictions.assign(arm=record.label, seed=record.seed))
+    return pd.concat(tables, ignore_index=True)

@@ -26,21 +26,21 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
     """
     outcome = primary()
     values = {seed: DIVERGED for label, seed in selection.diverged if label == arm}
-    broken = len(values)
+    collapsed = len(values)
     for record in selection.of(arm):
-        start, end = _start(record), outcome.read(record)
+        start, end = _sft_outcome(record), outcome.read(record)
         if math.isfinite(start) and math.isfinite(end):
             values[record.seed] = end
-            broken += end < COLLAPSED * start
+            collapsed += end < COLLAPSED * start
     worst = min(values, key=lambda seed: (values[seed], seed), default=None)
-    return wilson(broken, len(values)), *((math.nan, math.nan) if worst is None else (values[worst], float(worst)))
+    return wilson(collapsed, len(values)), *((math.nan, math.nan) if worst is None else (values[worst], float(worst)))
 
 
-def _start(record: Record) -> float:
+def _sft_outcome(record: Record) -> float:
     """Return the primary outcome of the SFT policy, read at the cell's first checkpoint."""
     curve = primary().curve
-    found = curve(record) if curve else np.empty(0)
-    return float(found[0]) if len(found) else math.nan
+    values = curve(record) if curve else np.empty(0)
+    return float(values[0]) if len(values) else math.nan
 
 
 def sheet(selection: Selection) -> Sheet | None:
@@ -54,10 +54,10 @@ def sheet(selection: Selection) -> Sheet | None:
             continue
         curves = [record.points[judge.accuracy] for record in evaluated]
         peak = t_interval([float(y.max()) for y in curves])
-        lost = t_interval([float(y.max() - y.iloc[-1]) for y in curves])
-        others = [t_interval([outcome.read(record) for record in evaluated]) for outcome in OVEROPTIMISATION]
-        ended = wilson(diverged, diverged + len(selection.of(arm)))
-        rows.append((arm, float(len(evaluated)), peak, lost, *others, ended, *collapses(selection, arm)))
+        loss = t_interval([float(y.max() - y.iloc[-1]) for y in curves])
+        means = [t_interval([outcome.read(record) for record in evaluated]) for outcome in OVEROPTIMISATION]
+        diverged_share = wilson(diverged, diverged + len(selection.of(arm)))
+        rows.append((arm, float(len(evaluated)), peak, loss, *means, diverged_share, *collapses(selection, arm)))
     columns = (
         Column("arm", "arm"),
         Column("n", "n", "count"),

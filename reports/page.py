@@ -80,7 +80,7 @@ PARTS = (
 """Sections in order. Figures and tables that no section names are shown in a last one."""
 
 
-def write(selection: Selection, made: Report, figures: Sequence[Figure], folder: Path) -> Path:
+def write(selection: Selection, report: Report, figures: Sequence[Figure], folder: Path) -> Path:
     """Write the page; the figures must already be in ``folder``. The same records give the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -88,18 +88,18 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(TEMPLATE.name)
     plain = settings.plain(selection)[0]
     chart = explorer.data(plain)
-    drawn = {figure.name: _figure(figure, folder) for figure in figures}
-    first, *others = made.sheets
+    images = {figure.name: _figure(figure, folder) for figure in figures}
+    first, *rest = report.sheets
     text = template.render(
         style=TEMPLATE.with_name("page.css").read_text(encoding="utf-8"),
         script=TEMPLATE.with_name("page.js").read_text(encoding="utf-8"),
         grid=selection.grid,
-        answer=made.answer,
-        methods=made.methods,
-        provenance=made.provenance,
+        answer=report.answer,
+        methods=report.methods,
+        provenance=report.provenance,
         first=_table(first),
-        front=[] if chart["arms"] else list(drawn.values())[:1],
-        parts=parts({sheet.name: _table(sheet) for sheet in others}, drawn),
+        front=[] if chart["arms"] else list(images.values())[:1],
+        parts=parts({sheet.name: _table(sheet) for sheet in rest}, images),
         explorer=chart,
         explorer_json=json.dumps(chart, separators=(",", ":")).replace("</", "<\\/"),
         audio=audio(plain.records),
@@ -115,9 +115,9 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
 
 def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return `PARTS` with their existing figures and tables; empty sections are omitted."""
-    named = {name for part in PARTS for name in part.shown}
-    rest = tuple(name for name in (*figures, *tables) if name not in named)
-    found = [
+    placed = {name for part in PARTS for name in part.shown}
+    unplaced = tuple(name for name in (*figures, *tables) if name not in placed)
+    sections = [
         {
             "name": part.name,
             "title": part.title,
@@ -125,9 +125,9 @@ def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[st
             "figures": [figures[name] for name in part.shown if name in figures],
             "tables": [tables[name] for name in part.shown if name in tables],
         }
-        for part in (*PARTS, Part("more", "More", "Other figures and tables.", rest))
+        for part in (*PARTS, Part("more", "More", "Other figures and tables.", unplaced))
     ]
-    return [part for part in found if part["figures"] or part["tables"]]
+    return [part for part in sections if part["figures"] or part["tables"]]
 
 
 def _table(sheet: Sheet) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _table(sheet: Sheet) -> dict[str, Any]:
 
 
 def _figure(figure: Figure, folder: Path) -> dict[str, str]:
-    picture = _data((folder / f"{figure.name}.png").read_bytes(), "image/png")
+    picture = _data_url((folder / f"{figure.name}.png").read_bytes(), "image/png")
     return {"name": figure.name, "title": figure.title, "caption": figure.caption, "source": picture}
 
 
@@ -159,13 +159,13 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
 def audio(records: Sequence[Record]) -> dict[str, Any]:
     """Return the audio matrix of the first seed: prompts by arms, each sample with its spectrogram, ready to embed."""
     seed = min(record.seed for record in records)
-    own = {r.label: r.folder / "audio" for r in records if r.seed == seed and (r.folder / "audio").is_dir()}
-    first: dict[str, str] = {}
-    for name in sorted({path.name for folder in own.values() for path in folder.glob("*.wav")}):
-        first.setdefault(name.removesuffix(".wav").split("_", 1)[-1], name)
-    prompts = list(first.items())[:PROMPTS]
-    rows = [(emotion, name, [_sample(folder / name) for folder in own.values()]) for emotion, name in prompts]
-    return {"seed": seed, "arms": list(own), "rows": rows}
+    folders = {r.label: r.folder / "audio" for r in records if r.seed == seed and (r.folder / "audio").is_dir()}
+    first_of_emotion: dict[str, str] = {}
+    for name in sorted({path.name for folder in folders.values() for path in folder.glob("*.wav")}):
+        first_of_emotion.setdefault(name.removesuffix(".wav").split("_", 1)[-1], name)
+    prompts = list(first_of_emotion.items())[:PROMPTS]
+    rows = [(emotion, name, [_sample(folder / name) for folder in folders.values()]) for emotion, name in prompts]
+    return {"seed": seed, "arms": list(folders), "rows": rows}
 
 
 def _sample(path: Path) -> dict[str, str] | None:
@@ -178,8 +178,8 @@ def _sample(path: Path) -> dict[str, str] | None:
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format="MP3", compression_level=BIT_RATE)
     return {
-        "sound": _data(file.getvalue(), "audio/mpeg"),
-        "picture": _data(_picture(level), "image/png"),
+        "sound": _data_url(file.getvalue(), "audio/mpeg"),
+        "picture": _data_url(_picture(level), "image/png"),
         "seconds": f"{len(wave) / rate:.1f}",
     }
 
@@ -211,15 +211,15 @@ def world_card(selection: Selection) -> dict[str, str]:
 def cells(selection: Selection) -> dict[str, Any]:
     """Return the primary outcome of every cell by arm and seed, and the cells that ended without one, with the URLs of runs."""
     outcome, address = primary(), _addresses(selection)
-    shown = {
+    entries = {
         (r.label, r.seed): (show(outcome.read(r), outcome.unit), address(r.tags[TAG_GRID], r.run_id))
         for r in selection.records
     }
     for key, state in selection.lost.items():
-        tried = selection.attempts.get(key)
-        shown[key] = state, address(tried.grid, tried.run_id) if tried else ""
-    seeds = sorted({seed for _, seed in shown})
-    rows = [(arm, [shown.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
+        attempt = selection.attempts.get(key)
+        entries[key] = state, address(attempt.grid, attempt.run_id) if attempt else ""
+    seeds = sorted({seed for _, seed in entries})
+    rows = [(arm, [entries.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
     return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection)}
 
 
@@ -227,9 +227,9 @@ def failed(selection: Selection) -> list[tuple[str, str, str, str]]:
     """Return ``(arm/seed, URL of its run, kind of failure, reason)`` for every cell that failed."""
     address = _addresses(selection)
     return [
-        (f"{arm}/{seed}", address(tried.grid, tried.run_id), tried.lost.kind, tried.lost.reason)
-        for (arm, seed), tried in selection.attempts.items()
-        if tried.lost
+        (f"{arm}/{seed}", address(attempt.grid, attempt.run_id), attempt.lost.kind, attempt.lost.reason)
+        for (arm, seed), attempt in selection.attempts.items()
+        if attempt.lost
     ]
 
 
@@ -237,8 +237,8 @@ def _addresses(selection: Selection) -> Callable[[str, str], str]:
     """Return a function of a grid and a run's id that gives the URL of the run in MLflow's interface."""
     assert selection.folder is not None
     store, base = Store(selection.folder), selection.folder.ui_address
-    homes = {grid: store.experiment_id(grid) for grid in selection.grids}
-    return lambda grid, run: f"{base}/#/experiments/{homes[grid]}/runs/{run}"
+    experiment_ids = {grid: store.experiment_id(grid) for grid in selection.grids}
+    return lambda grid, run: f"{base}/#/experiments/{experiment_ids[grid]}/runs/{run}"
 
 
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -248,5 +248,5 @@ def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in json.loads(path.read_text()).items()) if path.is_file() else []
 
 
-def _data(content: bytes, kind: str) -> str:
+def _data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

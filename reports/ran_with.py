@@ -13,17 +13,17 @@ OLDER = ("arm.", "profile.")
 def sheet(selection: Selection) -> Sheet | None:
     """Return one row per arm and one column per differing parameter; None if none differs or all records are of the older
     kind."""
-    ran_with = {
-        arm: own[0].params
+    params_of = {
+        arm: records[0].params
         for arm in selection.arms
-        if (own := selection.of(arm)) and not any(name.startswith(OLDER) for name in own[0].params)
+        if (records := selection.of(arm)) and not any(name.startswith(OLDER) for name in records[0].params)
     }
-    names = differing(ran_with)
+    names = differing(params_of)
     if not names:
         return None
-    said = headings(names, ran_with)
-    columns = (Column("arm", "arm"), *(Column(name, said[name]) for name in names))
-    rows = [(arm, *(values.get(name, NONE) for name in names)) for arm, values in ran_with.items()]
+    short = headings(names, params_of)
+    columns = (Column("arm", "arm"), *(Column(name, short[name]) for name in names))
+    rows = [(arm, *(values.get(name, NONE) for name in names)) for arm, values in params_of.items()]
     note = (
         "Parameters in which arms differ, from the configs of the stages that each arm consists of. finetune.steps "
         "0: the pre-trained reward model; optimize.steps 0: the SFT policy."

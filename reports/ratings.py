@@ -118,29 +118,29 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
     Raises InputError if one person's answers to one test occur twice, or differ from the stored ones (unless ``replacing``:
     then the newest ones count).
     """
-    fresh: dict[tuple[str, str], Ratings] = {}
+    by_rater: dict[tuple[str, str], Ratings] = {}
     for file in files:
         key = file.test.id, file.rater
-        if key in fresh:
+        if key in by_rater:
             raise InputError(
                 "two files hold the same person's ratings of one test",
                 got=f"rater {file.rater}, test {file.test.id}",
                 fix="omit one, or import it separately with --as NAME if another person has the same name",
             )
-        fresh[key] = file
+        by_rater[key] = file
     stored = {
         (run.data.tags[TAG_TEST], run.data.tags[TAG_RATER]): run.data.tags[TAG_COMPLETE]
         for grid in {file.test.grid for file in files}
         for run in _complete(store, grid)
     }
-    for key, file in fresh.items():
+    for key, file in by_rater.items():
         if not replacing and stored.get(key, file.digest) != file.digest:
             raise InputError(
                 "different ratings of that test by that person were imported before",
                 got=f"rater {file.rater}, test {file.test.id}",
                 fix="use --replace if these are the person's complete answers, or --as NAME if another person has the same name",
             )
-    return [file for key, file in fresh.items() if stored.get(key) != file.digest]
+    return [file for key, file in by_rater.items() if stored.get(key) != file.digest]
 
 
 def keep(store: Store, file: Ratings) -> str:
@@ -180,7 +180,7 @@ def load(selection: Selection) -> pd.DataFrame:
             for (test, rater), run in newest.items():
                 file = read(store.artifacts_of(run) / FILE, known)
                 items = [(row | {"rater": rater}, known[test].items[row["item"]]) for row in file.rows]
-                rows += [_flat(row, item) for row, item in items if item.cell_hash in cells]
+                rows += [_row(row, item) for row, item in items if item.cell_hash in cells]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.drop_duplicates(["rater", "arm", "seed", "prompt"], keep="last", ignore_index=True)
 
@@ -188,10 +188,10 @@ def load(selection: Selection) -> pd.DataFrame:
 _COLUMNS = ("test", "rater", "arm", "seed", "prompt", "target", "emotion", *HUMAN.values())
 
 
-def _flat(row: Mapping[str, str], item: Any) -> dict[str, Any]:
+def _row(row: Mapping[str, str], item: Any) -> dict[str, Any]:
     scores = {name: int(row[name]) for name in HUMAN.values()}
-    place = {"arm": item.arm, "seed": item.seed, "prompt": item.prompt, "target": item.emotion}
-    return {"test": row["test"], "rater": row["rater"], **place, "emotion": row["emotion"], **scores}
+    sample = {"arm": item.arm, "seed": item.seed, "prompt": item.prompt, "target": item.emotion}
+    return {"test": row["test"], "rater": row["rater"], **sample, "emotion": row["emotion"], **scores}
 
 
 def _complete(store: Store, grid: str) -> list[Any]:

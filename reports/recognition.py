@@ -76,5 +76,5 @@ def effects(selection: Selection) -> Sheet | None:
 
 def _mean(selection: Selection, name: str) -> str:
     """Return the mean of a count over the cells that have it, because folds may differ."""
-    found = [record.scalars[name] for record in selection.records if name in record.scalars]
-    return f"{np.mean(found):.0f}"
+    counts = [record.scalars[name] for record in selection.records if name in record.scalars]
+    return f"{np.mean(counts):.0f}"

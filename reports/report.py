@@ -79,12 +79,12 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     matrices = evaluators.load(selection)
     listened = opinion.who_listened(rated)
     reach = sensitivity.findings(selection)
-    framing = controls.controls(selection)
-    shown, said = settings.plain(selection)
-    found = [
+    control_results = controls.controls(selection)
+    plain, note = settings.plain(selection)
+    sheets = [
         sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
-        controls.sheet(framing),
+        controls.sheet(control_results),
         tables.main(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
@@ -103,10 +103,10 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     ]
     return Report(
         answer=(
-            *controls.failures(framing),
+            *controls.failures(control_results),
             *(sensitivity.verdict(reach, listened) or words.answer(selection, rows, listened)),
         ),
-        sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
+        sheets=tuple(_captioned(sheet, selection) for sheet in sheets if sheet is not None),
         figures=(
             Figure(
                 "reach",
@@ -114,7 +114,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
                 f"{reach_figure.caption()} {selection.counted} {REDRAWS}",
                 lambda folder: reach_figure.reach(reach, folder),
             ),
-            *(replace(figure, caption=f"{figure.caption} {said}".strip()) for figure in _figures(shown, rows, metric)),
+            *(replace(figure, caption=f"{figure.caption} {note}".strip()) for figure in _figures(plain, rows, metric)),
         ),
         methods=words.methods(selection),
         provenance=words.provenance(selection),
@@ -126,19 +126,19 @@ def _check_metric(selection: Selection, metric: str) -> None:
         return
     if metric == PRIMARY_OUTCOME:  # valid without it: a grid of reward models only, for example
         return
-    known = {name for r in selection.records for name in [*r.scalars, *r.points.columns]}
+    known = {name for record in selection.records for name in [*record.scalars, *record.points.columns]}
     raise InputError("no record has that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
 
 
 def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     """Return the table with the notes that every caption has: missing cells, and what a seed redraws."""
-    said = any("A seed redraws" in note for note in sheet.notes)
-    return sheet.noted(selection.counted, *([] if said else [REDRAWS]))
+    has_redraws = any("A seed redraws" in note for note in sheet.notes)
+    return sheet.noted(selection.counted, *([] if has_redraws else [REDRAWS]))
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
     records = selection.records
-    found = (
+    figures = (
         Figure("goodhart", "Gold and proxy", goodhart.caption(), lambda folder: goodhart.goodhart(records, folder)),
         Figure(
             "forest", "Contrasts", effect_figures.forest_caption(), lambda folder: effect_figures.forest(rows, folder)
@@ -152,20 +152,20 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure(
             "training",
             "Training",
-            f"{curves.curves_caption()} {_named(curves.shown(records))}",
+            f"{curves.curves_caption()} {_arms_shown(curves.shown(records))}",
             lambda folder: curves.training(records, folder),
         ),
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
         Figure(
             "confusion",
             "Confusions",
-            f"{samples.confusion_caption()} {_named(samples.arms_with_samples(records))}",
+            f"{samples.confusion_caption()} {_arms_shown(samples.arms_with_samples(records))}",
             lambda folder: samples.confusion(records, folder),
         ),
     )
-    return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in found)
+    return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in figures)
 
 
-def _named(arms: Sequence[str]) -> str:
+def _arms_shown(arms: Sequence[str]) -> str:
     """Return the sentence that names the arms of a figure that does not show all of them."""
     return f"Arms shown: {', '.join(arms)}."

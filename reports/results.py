@@ -44,21 +44,23 @@ def command(
     stale = False
     for page, block in blocks:
         grid = block["grid"]
-        where = f"{page.relative_to(root)}, results:{grid}"
+        location = f"{page.relative_to(root)}, results:{grid}"
         report = runs_dir / "reports" / grid
         if not (report / ANSWER).is_file():
-            print(f"no result yet: {where}; create it with: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
+            print(
+                f"no result yet: {location}; create it with: python -m reports.run --grid {grid} --runs-dir {runs_dir}"
+            )
             continue
         answer = (report / ANSWER).read_text(encoding="utf-8")
         figures = {root / FIGURES / f"{grid}-{name}": (report / name).read_bytes() for name in IMAGE.findall(answer)}
         folder = os.path.relpath(root / FIGURES, page.parent)
-        shown = IMAGE.sub(rf"{folder}/{grid}-\g<0>", answer)
-        pasted = f"<!-- results:{grid} -->\n\n{shown}\n<!-- /results:{grid} -->"
+        body = IMAGE.sub(rf"{folder}/{grid}-\g<0>", answer)
+        pasted = f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->"
         if block[0] == pasted and all(path.is_file() and path.read_bytes() == figures[path] for path in figures):
-            print(f"current: {where}")
+            print(f"current: {location}")
             continue
         stale = True
-        print(f"{'stale' if check_only else 'pasted'}: {where}")
+        print(f"{'stale' if check_only else 'pasted'}: {location}")
         if not check_only:
             pages[page] = pages[page].replace(block[0], pasted)
             page.write_text(pages[page], encoding="utf-8")

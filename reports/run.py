@@ -46,33 +46,31 @@ def command(
     with refusing():
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        made = make(selection, metric)
+        report = make(selection, metric)
         folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
-    paths = write(made.sheets, folder, endings)
-    drawn = []
-    for figure in track(made.figures, description="figures", transient=True):
-        drawn.append((figure, figure.draw(folder)))
+    paths = write(report.sheets, folder, endings)
+    drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
     paths += [path for _, files in drawn for path in files]
-    shown = [figure for figure, files in drawn if files]
-    if shown and "tex" in endings:
-        paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
-    paths.append(page.write(selection, made, shown, folder))
+    figures = [figure for figure, files in drawn if files]
+    if figures and "tex" in endings:
+        paths.append(figures_latex([(f.name, f.title, f.caption) for f in figures], folder / "figures.tex"))
+    paths.append(page.write(selection, report, figures, folder))
     paths.append(folder / page.ANSWER)
-    paths[-1].write_text(answer(made, shown[:1]), encoding="utf-8")
+    paths[-1].write_text(answer(report, figures[:1]), encoding="utf-8")
     sweep(folder, paths)
-    _show(made, paths)
+    _show(report, paths)
     page.keep(selection, [*paths, folder / LISTING])
 
 
-def answer(made: Report, figures: Sequence[Figure]) -> str:
+def answer(report: Report, figures: Sequence[Figure]) -> str:
     """Return the first screen as Markdown: the answer, one table, one figure, and provenance."""
-    drawn = [f"![{figure.title}]({figure.name}.png)" for figure in figures]
-    return "\n\n".join([*made.answer, markdown(made.sheets[0]).strip(), *drawn, made.provenance]) + "\n"
+    images = [f"![{figure.title}]({figure.name}.png)" for figure in figures]
+    return "\n\n".join([*report.answer, markdown(report.sheets[0]).strip(), *images, report.provenance]) + "\n"
 
 
-def _show(made: Report, paths: Sequence[Path]) -> None:
-    print(answer(made, ()))
-    for sheet in made.sheets[1:2]:
+def _show(report: Report, paths: Sequence[Path]) -> None:
+    print(answer(report, ()))
+    for sheet in report.sheets[1:2]:
         print(FORMATS["md"](sheet))
     print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))
 

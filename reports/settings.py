@@ -70,12 +70,12 @@ def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Set
 
     A setting that occurs only in the ``planned`` labels has no records, and NaN for its levels.
     """
-    own: dict[str, list[Record]] = {}
+    by_setting: dict[str, list[Record]] = {}
     for label in planned:
-        own.setdefault(split_label(label)[1], [])
+        by_setting.setdefault(split_label(label)[1], [])
     for record in records:
-        own.setdefault(split_label(record.label)[1], []).append(record)
-    return [_setting(name, tuple(found)) for name, found in own.items() if name]
+        by_setting.setdefault(split_label(record.label)[1], []).append(record)
+    return [_setting(name, tuple(setting_records)) for name, setting_records in by_setting.items() if name]
 
 
 def _setting(name: str, records: tuple[Record, ...]) -> Setting:
@@ -84,24 +84,24 @@ def _setting(name: str, records: tuple[Record, ...]) -> Setting:
     changed: dict[str, Level] = {}
     for record in records:  # an arm that the setting does not change says nothing about it
         changed = _changed(record.config) | changed
-    own = {factor: _own(records[0].config, field) for factor, field in FACTORS.items()}
-    return Setting(name, own | changed, changed, records)
+    levels = {factor: _profile_value(records[0].config, field) for factor, field in FACTORS.items()}
+    return Setting(name, levels | changed, changed, records)
 
 
 def _changed(params: Mapping[str, str]) -> dict[str, Level]:
     """Return factor -> level for the factors in which a cell's arm differs from its profile."""
-    given = {f: json.loads(params.get(f"arm.{field}", json.dumps(_DEFAULTS[field]))) for f, field in FACTORS.items()}
+    levels = {f: json.loads(params.get(f"arm.{field}", json.dumps(_DEFAULTS[field]))) for f, field in FACTORS.items()}
     return {
         factor: level
-        for factor, level in given.items()
-        if level not in (_DEFAULTS[FACTORS[factor]], _own(params, FACTORS[factor]))
+        for factor, level in levels.items()
+        if level not in (_DEFAULTS[FACTORS[factor]], _profile_value(params, FACTORS[factor]))
     }
 
 
-def _own(params: Mapping[str, str], field: str) -> Level:
+def _profile_value(params: Mapping[str, str], field: str) -> Level:
     """Return the profile's value of a field, or the default of `ArmConfig` if the profile has none."""
-    found: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
-    return math.nan if found is None else found
+    value: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
+    return math.nan if value is None else value
 
 
 def plain(selection: Selection) -> tuple[Selection, str]:
@@ -110,16 +110,16 @@ def plain(selection: Selection) -> tuple[Selection, str]:
     For a grid of plain arms these are all records. For a grid of settings they are those of the default setting (or the first
     one), under the arms' plain names.
     """
-    found = settings(selection.records)
-    if not found:
+    all_settings = settings(selection.records)
+    if not all_settings:
         return selection, ""
-    one = next((setting for setting in found if setting.own), found[0])
-    records = tuple(replace(r, label=split_label(r.label)[0]) for r in one.records)
+    chosen = next((setting for setting in all_settings if setting.own), all_settings[0])
+    records = tuple(replace(r, label=split_label(r.label)[0]) for r in chosen.records)
     lost = {
         (split_label(arm)[0], seed): kind
         for (arm, seed), kind in selection.lost.items()
-        if split_label(arm)[1] == one.name
+        if split_label(arm)[1] == chosen.name
     }
     planned = dict(Counter([*(record.label for record in records), *(arm for arm, _ in lost)]))
-    here = replace(selection, records=records, planned=planned, lost=lost)
-    return here, f"Setting: {one.name}, of {len(found)}."
+    selected = replace(selection, records=records, planned=planned, lost=lost)
+    return selected, f"Setting: {chosen.name}, of {len(all_settings)}."

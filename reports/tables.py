@@ -51,39 +51,39 @@ def main(selection: Selection, *, listened: bool = False) -> Sheet:
     rows = []
     for row in plain.rows:
         arm = str(row[0])
-        own = selection.of(arm)
-        seeds = [record.seed for record in own]
-        rows.append((*row, hacked_seeds(own), *(over_seeds(arm, seeds, cost).mean for cost in costs)))
-    there = {outcome.name for outcome in shown(records)}
-    absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
-    absent += [] if listened else OPINIONS
+        arm_records = selection.of(arm)
+        seeds = [record.seed for record in arm_records]
+        rows.append((*row, hacked_seeds(arm_records), *(over_seeds(arm, seeds, cost).mean for cost in costs)))
+    measured = {outcome.name for outcome in shown(records)}
+    missing = [outcome.label for outcome in all_outcomes() if outcome.name not in measured]
+    missing += [] if listened else OPINIONS
     notes = [
         f"A seed hacked if its hacked share ends over {100 * HACKED:g} points above its start; Wilson's 95 % interval.",
         "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
         "and controls are not ranked.",
-        f"Not measured: {', '.join(absent)}." if absent else "",
+        f"Not measured: {', '.join(missing)}." if missing else "",
         "Diverged cells are excluded from the means here; in the first table they count as 0."
         if selection.diverged
         else "",
     ]
-    made = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
-    return made.noted(*(note for note in notes if note))
+    results = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
+    return results.noted(*(note for note in notes if note))
 
 
-def hacked_seeds(own: Sequence[Record]) -> Interval:
+def hacked_seeds(records: Sequence[Record]) -> Interval:
     """Return the share of seeds that hacked (`HACKED`), with Wilson's interval, among the seeds whose policy was optimized."""
     share = hacked_share(gold()).curve
-    curves = [share(record) for record in own if share and len(record.points) > 1]
+    curves = [share(record) for record in records if share and len(record.points) > 1]
     rises = [float(y[-1] - y[0]) for y in curves]
-    known = [rise for rise in rises if math.isfinite(rise)]
-    return wilson(sum(rise > HACKED for rise in known), len(known))
+    finite = [rise for rise in rises if math.isfinite(rise)]
+    return wilson(sum(rise > HACKED for rise in finite), len(finite))
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
     """Return each component added to DiffRO and removed from RRPO (or added, if it is not the paper's); None if there is no
     such pair."""
     records = selection.records
-    outcome, framed = find(metric), bool(selection.of(ORACLE))
+    outcome, has_oracle = find(metric), bool(selection.of(ORACLE))
     ends = [find(name) for name in ENDS if name != metric]
     columns = (
         Column("variant", "variant"),
@@ -92,7 +92,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         Column(metric, outcome.heading, outcome.unit),
         Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit),
         Column("r", "r of pairs", "effect"),
-        *([Column("closed", "gap closed, %", "share")] if framed else []),
+        *([Column("closed", "gap closed, %", "share")] if has_oracle else []),
         *(Column(end.name, end.heading, end.unit) for end in ends),
     )
     variants = [("DiffRO", BASE, BASE)]
@@ -102,28 +102,28 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     variants += [(f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()]
     seeds = sorted({record.seed for record in records})
     outcomes = outcome.values(records)
-    beside = [end.values(records) for end in ends]
+    end_values = [end.values(records) for end in ends]
     rows: list[tuple[Value, ...]] = []
     for name, arm, reference in variants:
-        own = selection.of(arm)
-        if not any(math.isfinite(outcomes.get((arm, record.seed), math.nan)) for record in own):
+        arm_records = selection.of(arm)
+        if not any(math.isfinite(outcomes.get((arm, record.seed), math.nan)) for record in arm_records):
             continue
         change = apply(difference(arm, reference), outcomes, seeds) if arm != reference else np.empty(0)
         pair = [[outcomes.get((label, seed), math.nan) for seed in seeds] for label in (arm, reference)]
         moved: list[Value] = [t_interval(change), correlation(*pair) if arm != reference else math.nan]
-        if framed:
-            over = apply(difference(arm, BASE), outcomes, seeds) if arm != BASE else np.empty(0)
-            moved.append(gap_closed(over, outcomes, seeds))
-        there = [record.seed for record in own]
-        others = [over_seeds(arm, there, values) for values in beside]
-        rows.append((name, arm, float(len(own)), over_seeds(arm, there, outcomes), *moved, *others))
+        if has_oracle:
+            above_base = apply(difference(arm, BASE), outcomes, seeds) if arm != BASE else np.empty(0)
+            moved.append(gap_closed(above_base, outcomes, seeds))
+        arm_seeds = [record.seed for record in arm_records]
+        end_means = [over_seeds(arm, arm_seeds, values) for values in end_values]
+        rows.append((name, arm, float(len(arm_records)), over_seeds(arm, arm_seeds, outcomes), *moved, *end_means))
     if len(rows) < 2:
         return None
     notes = (
         "Paired differences within seeds with 95 % t-intervals; descriptive (the tests are in the first table). "
         "'DiffRO + X' is compared with DiffRO, 'RRPO - X' and 'RRPO + X' with RRPO. r: correlation of the paired "
         "seeds, from three seeds on.",
-        *([GAP] if framed else []),
+        *([GAP] if has_oracle else []),
     )
     return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
 
@@ -145,20 +145,21 @@ def reward_models(selection: Selection) -> Sheet | None:
     columns[:0] = recognition.columns(selection)
     if not columns:
         return None
-    first: dict[str, str] = {}
+    first_arm: dict[str, str] = {}
     for arm in selection.arms:
-        if own := selection.of(arm):
-            first.setdefault(_reward_model(own[0]), arm)
+        if arm_records := selection.of(arm):
+            first_arm.setdefault(_reward_model(arm_records[0]), arm)
     values = [scalar(c.name, selection.records) for c in columns]
-    seeds = {arm: [record.seed for record in selection.of(arm)] for arm in first.values()}
+    seeds = {arm: [record.seed for record in selection.of(arm)] for arm in first_arm.values()}
     rows: list[tuple[Value, ...]] = [
-        (arm, float(len(own)), *(over_seeds(arm, own, found) for found in values)) for arm, own in seeds.items()
+        (arm, float(len(arm_records)), *(over_seeds(arm, arm_records, by_cell) for by_cell in values))
+        for arm, arm_records in seeds.items()
     ]
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
-    spoken = selection.records[0].config.get("profile.world.language", "").strip('"')
+    language = selection.records[0].config.get("profile.world.language", "").strip('"')
     notes = (
         "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
-        f"{LANGUAGES.get(spoken, 'one language')}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
+        f"{LANGUAGES.get(language, 'one language')}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
         "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
         "not trained on (cross-domain, until there are real corpora). Arms that share a reward model are shown once. "
         f"Manipulation checks: {targets}.",
@@ -191,10 +192,10 @@ def domain(name: str) -> str:
 
 def _reward_model(record: Record) -> str:
     """Return the part of an arm's config that determines its reward model, including fine-tuning only if there is any."""
-    kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
-    kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
-    kept += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")
+    prefixes: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    prefixes += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
+    prefixes += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")
     if record.config.get("arm.finetune") != "false":
-        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
-    params = {name: value for name, value in record.config.items() if name.startswith(kept)}
+        prefixes += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
+    params = {name: value for name, value in record.config.items() if name.startswith(prefixes)}
     return json.dumps(params or record.label, sort_keys=True)

@@ -22,30 +22,30 @@ from rrpo.arms import BASE
 def sheet(records: Sequence[Record]) -> Sheet | None:
     """Return one row per arm, over the settings in which the shortcut alone differs from the default; None unless DiffRO was run
     with and without it."""
-    found = [setting for setting in settings(records) if set(setting.changed) <= {SHORTCUT}]
-    at = {float(setting.levels[SHORTCUT]): setting for setting in found}
-    strengths = sorted(at)
-    if len(at) < 2 or strengths[0] != 0 or not all(BASE in setting.arms for setting in found):
+    shortcut_settings = [setting for setting in settings(records) if set(setting.changed) <= {SHORTCUT}]
+    by_strength = {float(setting.levels[SHORTCUT]): setting for setting in shortcut_settings}
+    strengths = sorted(by_strength)
+    if len(by_strength) < 2 or strengths[0] != 0 or not all(BASE in setting.arms for setting in shortcut_settings):
         return None
     outcomes = find("uptake").values(records)
     none, *planted = strengths
-    arms = list(dict.fromkeys([BASE, *(arm for setting in found for arm in setting.arms)]))
-    shared = [arm for arm in arms if all(arm in setting.arms for setting in found)]
+    arms = list(dict.fromkeys([BASE, *(arm for setting in shortcut_settings for arm in setting.arms)]))
+    shared = [arm for arm in arms if all(arm in setting.arms for setting in shortcut_settings)]
 
     def row(arm: str) -> tuple[Value, ...]:
-        labels = [label for setting in found for label in setting.weights({arm: 1.0, BASE: 1.0})]
+        labels = [label for setting in shortcut_settings for label in setting.weights({arm: 1.0, BASE: 1.0})]
         seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label in labels)})
 
         def mean(*terms: tuple[float, dict[str, float]]) -> Interval:
             weights: dict[str, float] = {}
             for strength, contrast in terms:
-                weights |= at[strength].weights(contrast)
+                weights |= by_strength[strength].weights(contrast)
             return t_interval(apply(weights, outcomes, seeds))
 
-        alone = [mean((s, {arm: 1})) for s in strengths]
+        levels = [mean((s, {arm: 1})) for s in strengths]
         effects = [mean((s, {arm: 1}), (none, {arm: -1})) for s in planted]
-        second = [mean((s, {arm: 1, BASE: -1}), (none, {arm: -1, BASE: 1})) for s in planted if arm != BASE]
-        return (arm, float(effects[-1].n), *alone, *effects, *(second or [t_interval([])] * len(planted)))
+        contrasts = [mean((s, {arm: 1, BASE: -1}), (none, {arm: -1, BASE: 1})) for s in planted if arm != BASE]
+        return (arm, float(effects[-1].n), *levels, *effects, *(contrasts or [t_interval([])] * len(planted)))
 
     dropped = [arm for arm in arms if arm not in shared]
     columns = (

@@ -55,10 +55,10 @@ class Row:
         return word(self.verdict)
 
 
-def word(said: str) -> str:
+def word(verdict: str) -> str:
     """Return a verdict without the part in parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is
     none."""
-    return said.partition(" (")[0]
+    return verdict.partition(" (")[0]
 
 
 def simultaneous(contrasts: Contrasts) -> float:
@@ -79,18 +79,18 @@ def judge(
     diverged cell; NaN excludes its seed.
     """
     outcomes = scored(primary().values(records), selection, score)
-    others = [scored(by_judge(one, records), selection, score) for one in vetoing()]
+    other_outcomes = [scored(by_judge(other_judge, records), selection, score) for other_judge in vetoing()]
     level = simultaneous(contrasts)
     seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
-    found = []
+    rows = []
     for name, weights in contrasts.items():
-        x, *vetoes = (_finite(apply(weights, values, seeds)) for values in (outcomes, *others))
-        said = INTERIM
+        x, *veto_values = (_finite(apply(weights, values, seeds)) for values in (outcomes, *other_outcomes))
+        decision = INTERIM
         if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
-            opposed = [t_interval(other, level) for other in vetoes]
-            said = NOT_MOVED if name in failed else verdict(x, level, opposed)
-        found.append(Row(name, True, tuple(x), t_interval(x, level), said))
-    return found
+            veto_intervals = [t_interval(differences, level) for differences in veto_values]
+            decision = NOT_MOVED if name in failed else verdict(x, level, veto_intervals)
+        rows.append(Row(name, True, tuple(x), t_interval(x, level), decision))
+    return rows
 
 
 def scored(outcomes: Values, selection: Selection, score: float) -> Values:
@@ -98,10 +98,10 @@ def scored(outcomes: Values, selection: Selection, score: float) -> Values:
     return {**outcomes, **dict.fromkeys(selection.diverged, score)}
 
 
-def by_judge(one: Judge, records: Sequence[Record]) -> Values:
+def by_judge(judge: Judge, records: Sequence[Record]) -> Values:
     """Return the primary outcome by another judge; its accuracy if it evaluated no stored sample; empty if there is neither."""
     by = primary().by
-    for outcome in (by(one), accuracy(one)) if by else ():
+    for outcome in (by(judge), accuracy(judge)) if by else ():
         values = outcome.values(records)
         if any(math.isfinite(value) for value in values.values()):
             return values

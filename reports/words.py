@@ -22,32 +22,32 @@ from rrpo.arms import BASE, RRPO
 ALONE = "Reward models alone: no policy was optimized"
 
 
-def answer(selection: Selection, found: Sequence[Row], listened: str = opinion.NOBODY) -> list[str]:
+def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NOBODY) -> list[str]:
     """Return the answer in one sentence; the same without diverged cells if there are any; and who has listened.
 
-    ``found`` are the rows of `reports.effects`; ``listened`` is the sentence on who has listened.
+    ``rows`` are the rows of `reports.effects`; ``listened`` is the sentence on who has listened.
     """
-    said = [_answer(selection, found)]
-    if selection.diverged and any(row.name == OVERALL for row in found):
+    sentences = [_answer(selection, rows)]
+    if selection.diverged and any(row.name == OVERALL for row in rows):
         without = _answer(selection, effects.rows(selection, math.nan))
-        lost = len(selection.diverged)
-        said.append(f"Diverged cells ({lost}) count as {primary().label} 0; without them: {without}")
-    return [*said, listened]
+        count = len(selection.diverged)
+        sentences.append(f"Diverged cells ({count}) count as {primary().label} 0; without them: {without}")
+    return [*sentences, listened]
 
 
-def _answer(selection: Selection, found: Sequence[Row]) -> str:
+def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     """Return which component has an effect, how large, and whether it is tested."""
-    if selection.screen and (others := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
-        return _screened(selection, others)
-    by_name = {row.name: row for row in found}
-    whole = by_name.get(OVERALL)
-    if whole is None:
-        why = f"No seed of this grid has the {primary().label} of both RRPO and DiffRO"
-        return f"{why if _policies(selection.records) else ALONE}, so nothing can be said about reward hacking."
-    above = by_name.get(ABOVE_SFT)
-    parts = [row for row in found if row.primary and row is not whole]
-    claim = _interim(selection, whole, above) if whole.verdict == INTERIM else _claim(whole, above)
-    n, planned = whole.interval.n, selection.planned_n
+    if selection.screen and (gains := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
+        return _screen_answer(selection, gains)
+    by_name = {row.name: row for row in rows}
+    overall = by_name.get(OVERALL)
+    if overall is None:
+        reason = f"No seed of this grid has the {primary().label} of both RRPO and DiffRO"
+        return f"{reason if _policies(selection.records) else ALONE}, so nothing can be said about reward hacking."
+    above_sft = by_name.get(ABOVE_SFT)
+    parts = [row for row in rows if row.primary and row is not overall]
+    claim = _interim(selection, overall, above_sft) if overall.verdict == INTERIM else _claim(overall, above_sft)
+    n, planned = overall.interval.n, selection.planned_n
     seeds = f"{n} of {planned} planned seeds" if planned > n else f"{n} seed{'s' if n > 1 else ''}"
     raised = (
         f" (the plan was raised from {' and '.join(map(str, selection.plans[:-1]))})" if selection.plans[1:] else ""
@@ -55,80 +55,82 @@ def _answer(selection: Selection, found: Sequence[Row]) -> str:
     m = len(selection.tested.get("", {}))
     share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
-    return f"{'; '.join([claim, *_parts(parts), scope])}."
+    return f"{'; '.join([claim, *_component_effects(parts), scope])}."
 
 
-def _screened(selection: Selection, others: Mapping[str, Interval]) -> str:
+def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
     """Return which systems end above and below RRPO, each by its own interval."""
-    apart = {
-        "above": [arm for arm, less in others.items() if less.low > 0],
-        "below": [arm for arm, less in others.items() if less.high < 0],
+    by_side = {
+        "above": [arm for arm, gain in gains.items() if gain.low > 0],
+        "below": [arm for arm, gain in gains.items() if gain.high < 0],
     }
-    said = [f"{where} {', '.join(arms)}" for where, arms in apart.items() if arms]
-    rest = [arm for arm in others if not any(arm in arms for arms in apart.values())]
-    said += [f"not distinguished from {', '.join(rest)}"] if rest else []
-    n = max(less.n for less in others.values())
+    phrases = [f"{side} {', '.join(arms)}" for side, arms in by_side.items() if arms]
+    undistinguished = [arm for arm in gains if not any(arm in arms for arms in by_side.values())]
+    phrases += [f"not distinguished from {', '.join(undistinguished)}"] if undistinguished else []
+    n = max(gain.n for gain in gains.values())
     return (
         f"Screen with {n} seed{'s' if n > 1 else ''}, estimates only, nothing is tested: RRPO's {primary().label} is "
-        f"{'; '.join(said)} (unadjusted 95 % intervals)."
+        f"{'; '.join(phrases)} (unadjusted 95 % intervals)."
     )
 
 
-def _claim(whole: Row, above: Row | None) -> str:
+def _claim(overall: Row, above_sft: Row | None) -> str:
     """Return whether RRPO stops or reduces hacking."""
-    over = f"{primary().label} differs from DiffRO's by {in_points(whole.interval)} points"
-    if whole.word == BETTER:
-        gained = f"{primary().label} is {in_points(whole.interval)} points above DiffRO's"
-        small = " (a gain smaller than the margin)" if whole.verdict != BETTER else ""
-        if above is None:
+    difference = f"{primary().label} differs from DiffRO's by {in_points(overall.interval)} points"
+    if overall.word == BETTER:
+        gained = f"{primary().label} is {in_points(overall.interval)} points above DiffRO's"
+        small = " (a gain smaller than the margin)" if overall.verdict != BETTER else ""
+        if above_sft is None:
             return f"RRPO reduces reward hacking: {gained}{small} (SFT was not measured)"
-        if above.interval.low > 0:
-            return f"RRPO stops reward hacking: {gained}{small} and {in_points(above.interval)} above SFT's"
-        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({in_points(above.interval)})"
-    if whole.word == EQUIVALENT:
-        return f"RRPO does not reduce reward hacking: {over}, within {margin_text()}"
-    if whole.word == WORSE:
-        return f"RRPO does not reduce reward hacking: {over}"
-    said = whole.verdict.removeprefix(UNDECIDED) if whole.word == UNDECIDED else f", {whole.verdict}"
-    return f"Whether RRPO stops or reduces reward hacking is undecided: {over}{said}"
+        if above_sft.interval.low > 0:
+            return f"RRPO stops reward hacking: {gained}{small} and {in_points(above_sft.interval)} above SFT's"
+        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({in_points(above_sft.interval)})"
+    if overall.word == EQUIVALENT:
+        return f"RRPO does not reduce reward hacking: {difference}, within {margin_text()}"
+    if overall.word == WORSE:
+        return f"RRPO does not reduce reward hacking: {difference}"
+    suffix = overall.verdict.removeprefix(UNDECIDED) if overall.word == UNDECIDED else f", {overall.verdict}"
+    return f"Whether RRPO stops or reduces reward hacking is undecided: {difference}{suffix}"
 
 
-def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
+def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
     """Return the estimate so far."""
     done, seeds = len(selection.records), len(selection.seeds(()))
-    why = f"{done} of {done + len(selection.lost)} planned cells"
+    reason = f"{done} of {done + len(selection.lost)} planned cells"
     if not selection.lost:
-        why = f"seeds: {seeds} run, {selection.planned_n} planned" if selection.planned_n else "no seeds were planned"
-    beside = f" and from SFT's by {in_points(above.interval)}" if above else ""
+        reason = (
+            f"seeds: {seeds} run, {selection.planned_n} planned" if selection.planned_n else "no seeds were planned"
+        )
+    sft_difference = f" and from SFT's by {in_points(above_sft.interval)}" if above_sft else ""
     return (
-        f"Interim ({why}): whether RRPO stops or reduces reward hacking is not yet tested; "
-        f"{primary().label} differs from DiffRO's by {in_points(whole.interval)} points{beside}"
+        f"Interim ({reason}): whether RRPO stops or reduces reward hacking is not yet tested; "
+        f"{primary().label} differs from DiffRO's by {in_points(overall.interval)} points{sft_difference}"
     )
 
 
-def _parts(found: Sequence[Row]) -> list[str]:
+def _component_effects(rows: Sequence[Row]) -> list[str]:
     """Return the components' effects: differences with their estimates first, then the others with their verdicts."""
-    if not found:
+    if not rows:
         return []
-    told: dict[str, list[str]] = {"helps": [], "harms": []}
-    others: dict[str, list[str]] = {}
+    by_effect: dict[str, list[str]] = {"helps": [], "harms": []}
+    by_phrase: dict[str, list[str]] = {}
     for component in COMPONENTS:
-        own = [row for row in found if component_of(row.name) is component]
-        for said, word in (("helps", BETTER), ("harms", WORSE)):
-            if named := [row for row in own if row.word == word]:
-                told[said].append(f"{component.label} {said} ({', '.join(map(_effect, named))})")
-        rest = [row for row in own if row.word not in (BETTER, WORSE)]
+        component_rows = [row for row in rows if component_of(row.name) is component]
+        for effect, word in (("helps", BETTER), ("harms", WORSE)):
+            if matching := [row for row in component_rows if row.word == word]:
+                by_effect[effect].append(f"{component.label} {effect} ({', '.join(map(_effect, matching))})")
+        rest = [row for row in component_rows if row.word not in (BETTER, WORSE)]
         if all(row.verdict == INTERIM for row in rest):
             phrase = ", ".join(map(_effect, rest))
-        elif len(rest) == len(own) and len({row.word for row in rest}) == 1:
+        elif len(rest) == len(component_rows) and len({row.word for row in rest}) == 1:
             phrase = rest[0].word
         else:
             phrase = ", ".join(f"{_kind(row)} {row.word}" for row in rest)
         if rest:
-            others.setdefault(phrase, []).append(component.label)
-    first = told["helps"] or ["none is shown to help"] * any(row.verdict != INTERIM for row in found)
-    left = [f"{', '.join(labels)} {phrase}" for phrase, labels in others.items()]
-    return [f"of its components, {'; '.join([*first, *told['harms'], *left])}"]
+            by_phrase.setdefault(phrase, []).append(component.label)
+    first = by_effect["helps"] or ["none is shown to help"] * any(row.verdict != INTERIM for row in rows)
+    remaining = [f"{', '.join(labels)} {phrase}" for phrase, labels in by_phrase.items()]
+    return [f"of its components, {'; '.join([*first, *by_effect['harms'], *remaining])}"]
 
 
 def _kind(row: Row) -> str:
@@ -153,9 +155,9 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     most = max(selection.planned.values(), default=0)
     arms = ", ".join(arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items())
     outcomes = primary().values(records)
-    how = f"{ALONE}. "
+    setup = f"{ALONE}. "
     if _policies(records):
-        how = (
+        setup = (
             f"Each cell optimized the policy for {value('optimize.steps')} steps of {value('optimize.batch')} roll-outs (lr "
             f"{value('optimize.lr')}, beta {value('optimize.beta')}, tau {value('optimize.tau')}, content weight "
             f"{value('optimize.content_weight')}, unless the arm overrides it) against a frozen reward model and was evaluated "
@@ -165,11 +167,11 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         )
     return (
         f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
-        f"{records[0].profile}, world {records[0].world_hash}. {how}Other intervals are 95 % t-intervals over seeds, the unit "
+        f"{records[0].profile}, world {records[0].world_hash}. {setup}Other intervals are 95 % t-intervals over seeds, the unit "
         f"of analysis. {_correlation(outcomes, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
-        f"renderer, codec, base policy and judges are fixed. {_made(records)}"
+        f"renderer, codec, base policy and judges are fixed. {_versions(records)}"
     )
 
 
@@ -192,14 +194,14 @@ def _policies(records: Sequence[Record]) -> bool:
 
 def _family(selection: Selection) -> str:
     """Return what is tested and how; in a grid of settings, in each of them."""
-    placed = settings.settings(selection.records)
-    contrasts = selection.tested.get(placed[0].name if placed else "", {})
+    in_grid = settings.settings(selection.records)
+    contrasts = selection.tested.get(in_grid[0].name if in_grid else "", {})
     if not contrasts:
         return "Nothing is tested."
     names = "; ".join(contrasts)
     planned = selection.planned_n or "none"
     return (
-        f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t-tests over seeds, intervals "
+        f"{'Tested in each setting, secondary' if in_grid else 'Primary family'}: {names}; paired t-tests over seeds, intervals "
         f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); equivalence margin "
         f"{margin_text()}."
     )
@@ -222,10 +224,12 @@ def _correlation(outcomes: Values, seeds: Sequence[int]) -> str:
     return "" if math.isnan(r) else f"Correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
 
 
-def _made(records: Sequence[Record]) -> str:
+def _versions(records: Sequence[Record]) -> str:
     """Return what made the records: devices, commits, stage versions, and the hash of each arm's config."""
-    arms = ", ".join(f"{label} {arm}" for label, arm in dict.fromkeys((r.label, r.arm_hash) for r in records))
+    arms = ", ".join(
+        f"{label} {arm}" for label, arm in dict.fromkeys((record.label, record.arm_hash) for record in records)
+    )
     stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
-    made = f", stage versions {stages}" if stages else ""
-    code = f"Code: {', '.join(code_versions(records))}{made}. Arms, with the hash of their config: {arms}."
+    versions = f", stage versions {stages}" if stages else ""
+    code = f"Code: {', '.join(code_versions(records))}{versions}. Arms, with the hash of their config: {arms}."
     return " ".join(filter(None, (devices(records), code)))

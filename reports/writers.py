@@ -51,7 +51,7 @@ def latex(sheet: Sheet) -> str:
     underlined."""
     head, body = sheet.texts()
     marks = sheet.marks()
-    width = sum(max(len(row[place]) for row in [[""] * len(head), *body]) + 2 for place in range(len(head)))
+    width = sum(max(len(row[j]) for row in [[""] * len(head), *body]) + 2 for j in range(len(head)))
     kind = "sidewaystable*" if width > WIDE else "table*"
     lines = [
         f"% needs \\usepackage{{{PACKAGES}}}",
@@ -64,10 +64,10 @@ def latex(sheet: Sheet) -> str:
         " & ".join(_stacked(text) for text in head) + " \\\\",
         "\\midrule",
     ]
-    for at, row in enumerate(body):
+    for i, row in enumerate(body):
         cells = [
-            _latex(text) if column.unit == "text" else _number(text, marks.get((at, place), ""))
-            for place, (text, column) in enumerate(zip(row, sheet.columns, strict=True))
+            _latex(text) if column.unit == "text" else _number(text, marks.get((i, j), ""))
+            for j, (text, column) in enumerate(zip(row, sheet.columns, strict=True))
         ]
         lines.append(" & ".join(cells) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", f"\\end{{{kind}}}", ""])
@@ -100,14 +100,14 @@ def sweep(folder: Path, paths: Sequence[Path]) -> None:
     """
     listing = folder / LISTING
     try:
-        before = json.loads(listing.read_text(encoding="utf-8"))
+        previous = json.loads(listing.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        before = []
-    now = sorted(path.name for path in paths)
-    for name in {str(name) for name in before} - set(now) if isinstance(before, list) else ():
+        previous = []
+    current = sorted(path.name for path in paths)
+    for name in {str(name) for name in previous} - set(current) if isinstance(previous, list) else ():
         if Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
-    listing.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    listing.write_text(json.dumps(current, indent=1) + "\n", encoding="utf-8")
 
 
 def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:

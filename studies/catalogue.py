@@ -74,7 +74,7 @@ class Study:
     @property
     def elsewhere(self) -> Knobs:
         """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
-        return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
+        return {name: _another_value(distribution, self.paper[name]) for name, distribution in self.space.items()}
 
 
 def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:
@@ -83,7 +83,7 @@ def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:
     ``fields`` are fields of `RegularizerConfig` that belong to no component.
     """
     values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
-    return configured({c.name: c.strengths(values) for c in COMPONENTS}, **fields)
+    return configured({component.name: component.strengths(values) for component in COMPONENTS}, **fields)
 
 
 def knobs_of() -> list[Knob]:
@@ -149,38 +149,38 @@ def tune_arm(arm: str) -> Study:
     They are the strengths of its regularizers, the options of its optimizer or guidance that are declared as searched, and the
     fields in `OWN`. For a fair comparison, run it for every arm with the same number of trials.
     """
-    given = arms()[arm]
-    parts = [component(name) for name in switched_on(given.regularizers)]
+    config = arms()[arm]
+    parts = [component(name) for name in switched_on(config.regularizers)]
     strengths = [knob for part in parts for knob in part.knobs]
-    own = strengths if given.finetune else []
-    space = space_of(own)
-    first: dict[str, Any] = {knob.name: knob.on for knob in own}
-    chosen = {kind: choice for kind in CHOSEN if (choice := getattr(given, kind))}
-    for kind, choice in chosen.items():
+    searched = strengths if config.finetune else []
+    space = space_of(searched)
+    first: dict[str, Any] = {knob.name: knob.on for knob in searched}
+    choices = {kind: choice for kind in CHOSEN if (choice := getattr(config, kind))}
+    for kind, choice in choices.items():
         for name, search in CHOSEN[kind].searched(choice).items():
             space[f"{choice.name}.{name}"] = _distribution(search)
             first[f"{choice.name}.{name}"] = dict(choice.options)[name]
     for name, search in OWN.items():
-        if getattr(given, name) != getattr(VANILLA, name):
-            value = getattr(given, name)
+        if getattr(config, name) != getattr(VANILLA, name):
+            value = getattr(config, name)
             space[name], first[name] = _distribution(search), NAMES[value] if name == "tau" else value
-    if given.best_of:
+    if config.best_of:
         space["content_weight"], first["content_weight"] = _distribution(OWN["content_weight"]), DEFAULT.content_weight
-    if not (given.guidance or given.best_of):
-        push = policy()
-        space |= {name: push.space[name] for name in ("lr", "beta")}
-        first |= {name: push.paper[name] for name in ("lr", "beta")}
+    if not (config.guidance or config.best_of):
+        policy_study = policy()
+        space |= {name: policy_study.space[name] for name in ("lr", "beta")}
+        first |= {name: policy_study.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        values = {knob.name: knob.on for knob in strengths} | {k.name: float(knobs[k.name]) for k in own}
-        off = {name: found.off_values for name, found in REGULARIZERS.items()}
+        values = {knob.name: knob.on for knob in strengths} | {k.name: float(knobs[k.name]) for k in searched}
+        off = {name: regularizer.off_values for name, regularizer in REGULARIZERS.items()}
         on = {part.name: part.strengths(values) for part in parts}
         changes = _overrides(knobs)
-        for kind, choice in chosen.items():
+        for kind, choice in choices.items():
             options = {name: knobs.get(f"{choice.name}.{name}", value) for name, value in choice.options}
             changes[kind] = CHOSEN[kind].choice(choice.name, **options)
-        regularizers = configured(off | on, soft_votes=given.regularizers.soft_votes)
-        return replace(given, regularizers=regularizers, **changes)
+        regularizers = configured(off | on, soft_votes=config.regularizers.soft_votes)
+        return replace(config, regularizers=regularizers, **changes)
 
     return Study(f"tune-{arm}", space, first, tuned)
 
@@ -195,8 +195,8 @@ def _distribution(search: Search) -> BaseDistribution:
 
 def _overrides(knobs: Knobs) -> dict[str, Any]:
     """Return the fields of `ArmConfig` that are set directly by hyperparameters."""
-    found = {name: knobs[name] for name in (*OWN, "lr", "beta") if name in knobs}
-    return found | ({"tau": TAUS[found["tau"]]} if "tau" in found else {})
+    overrides = {name: knobs[name] for name in (*OWN, "lr", "beta") if name in knobs}
+    return overrides | ({"tau": TAUS[overrides["tau"]]} if "tau" in overrides else {})
 
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -212,12 +212,12 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 def tunable() -> list[str]:
     """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed."""
-    return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
+    return [name for name, arm in arms().items() if arm.beta is None and not _is_control(arm) and tune_arm(name).space]
 
 
-def _control(arm: ArmConfig) -> bool:
-    without = 0.0 in (arm.emotion_weight, arm.content_weight)
-    return arm.shuffle_labels or arm.match_gradient or without or (arm.steps == 0 and arm.guidance is None)
+def _is_control(arm: ArmConfig) -> bool:
+    single_term = 0.0 in (arm.emotion_weight, arm.content_weight)
+    return arm.shuffle_labels or arm.match_gradient or single_term or (arm.steps == 0 and arm.guidance is None)
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
@@ -232,13 +232,13 @@ def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]
         study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable()))
         space = dict(study.space)
         for knob, low, high in ranges:
-            given = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]
-            if not isinstance(given, FloatDistribution):
-                got = f"{knob}, one of {described(given)}"
+            distribution = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]
+            if not isinstance(distribution, FloatDistribution):
+                got = f"{knob}, one of {described(distribution)}"
                 raise InputError(
                     "--range is only for numeric hyperparameters", got=got, fix=f"leave out --range {knob}"
                 )
-            space[knob] = FloatDistribution(low, high, log=given.log)
+            space[knob] = FloatDistribution(low, high, log=distribution.log)
     except InputError:
         raise
     except ValueError as error:
@@ -291,7 +291,7 @@ def described(distribution: BaseDistribution) -> str:
     return str(distribution)
 
 
-def _other(distribution: BaseDistribution, value: Any) -> Any:
+def _another_value(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if choice != value)
     assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"

@@ -12,6 +12,7 @@ from rrpo.pipeline.stages import Stage, walk
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
+from studies.trial import span
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -22,15 +23,15 @@ def shared(search: Search) -> list[Stage]:
 
     These are the stages common to two points that differ in every hyperparameter.
     """
-    paper, other = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
-    common = {s.key for s in walk(*paper)} & {s.key for s in walk(*other)}
-    return [s for s in missing_below([*paper, *other], search.question.store) if s.key in common]
+    paper, elsewhere = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
+    common = {stage.key for stage in walk(*paper)} & {stage.key for stage in walk(*elsewhere)}
+    return [stage for stage in missing_below([*paper, *elsewhere], search.question.store) if stage.key in common]
 
 
 def own(search: Search) -> list[Stage]:
     """Return the stages that are specific to the trial with the paper's values, for an estimate of a trial's time."""
-    other = {stage.key for stage in walk(*_measured_stages(search, elsewhere=True))}
-    return [stage for stage in walk(*_measured_stages(search, elsewhere=False)) if stage.key not in other]
+    elsewhere = {stage.key for stage in walk(*_measured_stages(search, elsewhere=True))}
+    return [stage for stage in walk(*_measured_stages(search, elsewhere=False)) if stage.key not in elsewhere]
 
 
 def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
@@ -40,30 +41,28 @@ def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
     return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
 
 
-def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:
+def announcement(search: Search, study: OptunaStudy, workers: int, stages: Sequence[Stage]) -> list[str]:
     """Return lines that say what will run and for how long, from the times of stored stages of the same kind and size."""
     question = search.question
     left = max(0, search.trials - len(counted(study)))
     estimator = Estimator(question.store, question.device)
-    each = own(search)
-    seconds, unknown = estimator.total(each)
+    trial_stages = own(search)
+    seconds, unknown = estimator.total(trial_stages)
     if not left:
         time = "nothing left to run"
     elif unknown:
         time = "unknown: nothing of this kind was built here yet; an estimate follows after the first trial"
     else:
-        time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
+        time = (
+            f"{len(stages)} stages that all trials share ({wall(stages, estimator, workers)}), then " if stages else ""
+        )
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
         time += ", less if trials are pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
     note = caveat(search.pruner, question)
     return [
-        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(question.seeds)} (development), "
         f"by {', '.join(question.objectives)}" + (f" ({tuning().label})" if question.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
         *([f"note: {note}"] if note else []),
         f"time on {workers} worker(s), {question.device}: {time}",
     ]
-
-
-def _span(seeds: Sequence[int]) -> str:
-    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], checked: Sheet | None
+    search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], check: Sheet | None
 ) -> Path:
     """Write the best trial's arm; return its file.
 
@@ -41,7 +41,7 @@ def export(
         "outcomes": best.user_attrs.get(OUTCOMES, {}),
         "budget": {"trials": len(counted(study)), "seeds": len(search.question.seeds)},
         "sampler": search.sampler,
-        "fresh_seeds": checked.notes[-1] if checked else "not checked on fresh seeds",
+        "fresh_seeds": check.notes[-1] if check else "not checked on fresh seeds",
         "identity": dict(identity),
         "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
         **git_state(),

@@ -35,17 +35,17 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     trials = complete(study)
     if len(trials) < 2:
         return []
-    done = with_trials(search, trials)
+    finished = with_trials(search, trials)
     labels = [OBJECTIVES[name].label for name in search.question.objectives]
-    first: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
+    target: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
     plots: dict[str, Callable[[], Any]] = {
-        "history": lambda: optunas.plot_optimization_history(done, **first),
-        "slice": lambda: optunas.plot_slice(done, **first),
+        "history": lambda: optunas.plot_optimization_history(finished, **target),
+        "slice": lambda: optunas.plot_slice(finished, **target),
     }
     if 1 < len(labels) < 4:
-        plots["pareto"] = lambda: optunas.plot_pareto_front(done, target_names=labels)
-    made = [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]
-    return made + importances(study, search, folder) + surface(study, search, folder)
+        plots["pareto"] = lambda: optunas.plot_pareto_front(finished, target_names=labels)
+    files = [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]
+    return files + importances(study, search, folder) + surface(study, search, folder)
 
 
 def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Path]:
@@ -59,9 +59,9 @@ def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Pat
         warnings.simplefilter("ignore")  # experimental in Optuna; the pinned version is tested
         figure = np.ravel(plot())[0].figure
         figure.set_layout_engine("constrained")
-        made = save(figure, folder, name)
+        files = save(figure, folder, name)
         plt.close(figure)
-    return made
+    return files
 
 
 def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
@@ -88,28 +88,28 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     knobs: dict[str, Any] = {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
     if len(knobs) < 2 or len(trials) < LEAST:
         return []
-    given = {name: np.array([t.params[name] for t in trials]) for name in knobs}
+    tried = {name: np.array([trial.params[name] for trial in trials]) for name in knobs}
     paper = {name: float(search.definition.paper[name]) for name in knobs}
     sides = {name: (np.geomspace if d.log else np.linspace)(d.low, d.high, GRID) for name, d in knobs.items()}
-    x = np.column_stack([unit(d, given[name]) for name, d in knobs.items()])
+    x = np.column_stack([unit(d, tried[name]) for name, d in knobs.items()])
     pairs, objectives = list(combinations(knobs, 2)), search.question.objectives
     with figure_of(WIDE, 0.5 + 2.0 * len(objectives), len(objectives), len(pairs)) as (figure, axes):
-        for line, objective in enumerate(objectives):
-            model, r2 = _process(x, 100 * np.array([t.values[line] for t in trials]))
-            found = []
+        for row, objective in enumerate(objectives):
+            model, r2 = _process(x, 100 * np.array([trial.values[row] for trial in trials]))
+            grids = []
             for i, k in pairs:
                 mesh = dict(zip((i, k), np.meshgrid(sides[i], sides[k]), strict=True))
                 points = [unit(d, mesh.get(name, np.full((GRID, GRID), paper[name]))) for name, d in knobs.items()]
-                found.append(model.predict(np.stack(points, -1).reshape(-1, len(knobs))).reshape(GRID, GRID))
-            own = axes[line * len(pairs) : (line + 1) * len(pairs)]
-            for axis, (i, k), z in zip(own, pairs, found, strict=True):
-                level = axis.pcolormesh(sides[i], sides[k], z, vmin=np.min(found), vmax=np.max(found), rasterized=True)
-                axis.plot(given[i], given[k], ".", ms=2.5, color="white", mec="0.3", mew=0.3)
+                grids.append(model.predict(np.stack(points, -1).reshape(-1, len(knobs))).reshape(GRID, GRID))
+            row_axes = axes[row * len(pairs) : (row + 1) * len(pairs)]
+            for axis, (i, k), z in zip(row_axes, pairs, grids, strict=True):
+                level = axis.pcolormesh(sides[i], sides[k], z, vmin=np.min(grids), vmax=np.max(grids), rasterized=True)
+                axis.plot(tried[i], tried[k], ".", ms=2.5, color="white", mec="0.3", mew=0.3)
                 axis.plot(paper[i], paper[k], "*", ms=9, color=VERMILION, mec="white")
                 axis.set(xlabel=i, ylabel=k, xscale=_scale(knobs[i]), yscale=_scale(knobs[k]))
             label = OBJECTIVES[objective].label
-            own[0].set_title(f"{label}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
-            figure.colorbar(level, ax=own, label=f"{label} (%)")
+            row_axes[0].set_title(f"{label}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
+            figure.colorbar(level, ax=row_axes, label=f"{label} (%)")
         return save(figure, folder, "surface")
 
 
@@ -133,8 +133,8 @@ def unit(distribution: FloatDistribution, values: NDArray[np.float64]) -> NDArra
     """Return where values lie in their range, from 0 to 1 on the scale of the search."""
     scaled = np.log if distribution.log else np.asarray
     low, high = scaled(distribution.low), scaled(distribution.high)
-    found: NDArray[np.float64] = (scaled(values) - low) / (high - low)
-    return found
+    fractions: NDArray[np.float64] = (scaled(values) - low) / (high - low)
+    return fractions
 
 
 def _scale(distribution: FloatDistribution) -> str:

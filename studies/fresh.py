@@ -6,7 +6,7 @@ of the best of many noisy trials is biased upwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from studies.live import Collector
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
-from studies.trial import FRESH_SEED, OBJECTIVES, measure
+from studies.trial import FRESH_SEED, OBJECTIVES, measure, span
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -68,29 +68,30 @@ def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
     """
     if not against:
         return Rival("the paper's values", search.definition.arm(search.definition.paper))
-    other = existing_study(search.storage, search.question.store, against)
-    given, own = (
-        {name: s.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET} | {"trials": len(counted(s))}
-        for s in (other, study)
+    rival_study = existing_study(search.storage, search.question.store, against)
+    rival_budget, budget = (
+        {name: optuna_study.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET}
+        | {"trials": len(counted(optuna_study))}
+        for optuna_study in (rival_study, study)
     )
-    if unlike := differences(given, own):
+    if mismatches := differences(rival_budget, budget):
         raise InputError(
             f"study {against} was not tuned as much as {search.name}",
-            got="; ".join(unlike),
+            got="; ".join(mismatches),
             fix="run both with the same options and to the same number of trials",
         )
-    found = ranked(other, search)
-    if not found:
+    best_trials = ranked(rival_study, search)
+    if not best_trials:
         raise InputError(
             f"study {against} has no best trial", got="no complete trial", fix="see its report for the reasons"
         )
-    identity = other.user_attrs[IDENTITY]
-    arm = study_of(identity["study"], identity["arm"]).arm(found[0].params)
-    return Rival(f"trial {found[0].number} of {against}", arm)
+    identity = rival_study.user_attrs[IDENTITY]
+    arm = study_of(identity["study"], identity["arm"]).arm(best_trials[0].params)
+    return Rival(f"trial {best_trials[0].number} of {against}", arm)
 
 
 def evaluate(
-    search: Search, best: FrozenTrial, other: Rival, count: int, pool: Pool, console: Console
+    search: Search, best: FrozenTrial, rival: Rival, count: int, pool: Pool, console: Console
 ) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]], str]:
     """Build and measure the best trial and its rival on ``count`` fresh seeds.
 
@@ -98,71 +99,71 @@ def evaluate(
     stages are kept.
     """
     question = replace(search.question, seeds=tuple(range(FRESH_SEED, FRESH_SEED + count)))
-    arms = [search.definition.arm(best.params), other.arm]
-    wanted = [stage for seed in question.seeds for arm in arms for stage in question.stages(arm, seed)]
-    stages = missing_below(wanted, question.store)
+    arms = [search.definition.arm(best.params), rival.arm]
+    required = [stage for seed in question.seeds for arm in arms for stage in question.stages(arm, seed)]
+    stages = missing_below(required, question.store)
     estimator = Estimator(question.store, question.device)
     if stages:
-        say = f"checking trial {best.number} against {other.name} on {count} fresh seeds: {len(stages)} stages, "
-        console.print(say + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
+        message = f"checking trial {best.number} against {rival.name} on {count} fresh seeds: {len(stages)} stages, "
+        console.print(message + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
     graph = stage_tasks(stages, question.store, question.device, longest_first(stages, estimator))
     building = Collector(console, len(graph), "stage")
     with building:
         Scheduler(graph, pool, search.folder / "logs", building).run()
-    found: list[dict[int, dict[str, float]]] = [{}, {}]
+    outcomes: list[dict[int, dict[str, float]]] = [{}, {}]
     for seed in question.seeds:
         if all(s.done(question.store) for arm in arms for s in question.stages(arm, seed)):
-            for own, arm in zip(found, arms, strict=True):
-                own[seed] = measure(question, arm, seed)
-    return found[0], found[1], "; ".join(f"{title}: {reason}" for title, reason in building.failures.items())
+            for by_seed, arm in zip(outcomes, arms, strict=True):
+                by_seed[seed] = measure(question, arm, seed)
+    return outcomes[0], outcomes[1], "; ".join(f"{title}: {reason}" for title, reason in building.failures.items())
 
 
-def count(search: Search, study: OptunaStudy, best: FrozenTrial, other: Rival, seeds: Collection[int]) -> int:
+def count(search: Search, study: OptunaStudy, best: FrozenTrial, rival: Rival, seeds: Collection[int]) -> int:
     """Return the number of this check among the study's checks on fresh seeds, from 1, and record it in the study.
 
     A repeated check keeps its number. A check on fewer than two seeds compares nothing and is not recorded.
     """
     if len(seeds) < 2:
         return 1
-    this = {"trial": best.number, "seeds": sorted(seeds), "rival": other.name}
+    entry = {"trial": best.number, "seeds": sorted(seeds), "rival": rival.name}
     with search.lock():
-        made = study.user_attrs.get(CHECKS, [])
-        if this not in made:
-            made = [*made, this]
-            study.set_user_attr(CHECKS, made)
-    return int(made.index(this)) + 1
+        checks = study.user_attrs.get(CHECKS, [])
+        if entry not in checks:
+            checks = [*checks, entry]
+            study.set_user_attr(CHECKS, checks)
+    return int(checks.index(entry)) + 1
 
 
 def verdict(
     search: Search,
     best: FrozenTrial,
-    other: Rival,
-    won: Outcomes,
-    rivals: Outcomes,
+    rival: Rival,
+    best_values: Outcomes,
+    rival_values: Outcomes,
     missing: str = "",
     check: int = 1,
 ) -> Sheet:
-    """Return a table that tests whether the best trial, with outcomes ``won``, differs from its rival in the first objective.
+    """Return a table that tests whether the best trial differs from its rival in the first objective.
 
     The last note states the answer. The other objectives are shown without a test. ``check`` is the number of the check on
     these seeds: it is made at level `ALPHA` / ``check``.
     """
     alpha = ALPHA / check
-    seeds = sorted(won.keys() & rivals.keys())
+    seeds = sorted(best_values.keys() & rival_values.keys())
     columns = (
         Column("objective", "objective"),
         Column("best", f"trial {best.number}", "percent"),
-        Column("rival", other.name, "percent"),
+        Column("rival", rival.name, "percent"),
         Column("difference", "difference", "gain"),
     )
     rows: list[tuple[Value, ...]] = []
     for name in search.question.objectives:
-        pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (won, rivals)]
+        pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, rival_values)]
         rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
-    word = _word(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
+    relation = _relation(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
     judge = f" by the {tuning().label}" if search.question.policy else ""
-    which = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
-    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {word} {other.name}{judge}{which}."
+    suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
+    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {rival.name}{judge}{suffix}."
     level = f"alpha {ALPHA:g}"
     if check > 1:
         total = min(1.0, sum(ALPHA / k for k in range(1, check + 1)))
@@ -171,7 +172,7 @@ def verdict(
             f"significant one has a chance of a false one of up to {total:.3f})"
         )
     notes = (
-        f"Fresh development seeds {_span(seeds)}, which the search never used. The first objective is compared by the paired "
+        f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
         *([f"Seeds are missing: {missing}."] if missing else []),
@@ -180,13 +181,9 @@ def verdict(
     return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)
 
 
-def _word(direction: str, difference: Value) -> str:
+def _relation(direction: str, difference: Value) -> str:
     assert isinstance(difference, Interval)
     if difference.low > 0 or difference.high < 0:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"
     within = max(-difference.low, difference.high) <= MARGIN
     return "equivalent to" if within else "not distinguishable from"
-
-
-def _span(seeds: Sequence[int]) -> str:
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else ", ".join(map(str, seeds)) or "(none)"

@@ -50,18 +50,18 @@ class SearchRun(Collector):
     """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front, the time left; logs to MLflow."""
 
     def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
-        self._left = ""
-        super().__init__(console, search.trials, "trial", lambda: self._left)
+        self._status = ""
+        super().__init__(console, search.trials, "trial", lambda: self._status)
         self.search = search
         self.study = study
         self.bridge = bridge
         self.workers = workers
         self.done = self._finished()
         seconds, unknown = Estimator(search.question.store, search.question.device).total(own(search))
-        self._guess = None if unknown else seconds
+        self._expected_seconds = None if unknown else seconds
         self._updated = 0.0
 
-    def run(self, pool: Pool, once: Sequence[Stage]) -> None:
+    def run(self, pool: Pool, stages: Sequence[Stage]) -> None:
         """Run until the study has the requested number of trials.
 
         Raises KeyboardInterrupt when stopped; finished trials are kept.
@@ -69,19 +69,21 @@ class SearchRun(Collector):
         question = self.search.question
         with self.search.lock():
             recover(self.study, self.search.folder)
-        left = self.search.trials - len(counted(self.study))
-        ways = longest_first(once, Estimator(question.store, question.device))
-        graph = stage_tasks(once, question.store, question.device, {key: (0.0, *way) for key, way in ways.items()})
+        remaining = self.search.trials - len(counted(self.study))
+        priorities = longest_first(stages, Estimator(question.store, question.device))
+        graph = stage_tasks(
+            stages, question.store, question.device, {key: (0.0, *priority) for key, priority in priorities.items()}
+        )
         graph += [
             Task(
-                key=f"trial-{place}",
+                key=f"trial-{index}",
                 title="trial",
                 function="studies.search:one_trial",
                 arguments=(self.search,),
-                needs=frozenset(stage_key(stage) for stage in once),
-                priority=(*LAST, place),
+                needs=frozenset(stage_key(stage) for stage in stages),
+                priority=(*LAST, index),
             )
-            for place in range(left)
+            for index in range(remaining)
         ]
         self._update()
         try:
@@ -105,8 +107,8 @@ class SearchRun(Collector):
             return
         self._update()
         if result is None:
-            said = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
-            super().retried(slot, replace(task, key="elsewhere"), said)
+            claimed = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
+            super().retried(slot, replace(task, key="elsewhere"), claimed)
             return
         self.done = self._finished() - 1  # the display adds this one itself
         super().finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
@@ -120,11 +122,11 @@ class SearchRun(Collector):
         """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""
         self._updated = time.monotonic()
         self.bridge.write(self.study.get_trials(deepcopy=False))
-        took = [t.duration.total_seconds() for t in counted(self.study) if t.duration is not None and t.values]
-        each = statistics.fmean(took) if took else self._guess
-        left = max(0, self.search.trials - self._finished())
-        time_left = "unknown" if each is None else f"about {duration(left * each / self.workers)}"
-        self._left = f"{time_left} · {self._standing()}"
+        durations = [t.duration.total_seconds() for t in counted(self.study) if t.duration is not None and t.values]
+        mean = statistics.fmean(durations) if durations else self._expected_seconds
+        remaining = max(0, self.search.trials - self._finished())
+        time_left = "unknown" if mean is None else f"about {duration(remaining * mean / self.workers)}"
+        self._status = f"{time_left} · {self._best_so_far()}"
 
     def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in counted(self.study))
@@ -137,13 +139,13 @@ class SearchRun(Collector):
         values = final_values(trial)
         if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")
-        named = zip(self.search.question.objectives, values, strict=True)
-        return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in named)
+        by_objective = zip(self.search.question.objectives, values, strict=True)
+        return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in by_objective)
 
-    def _standing(self) -> str:
-        found = ranked(self.study, self.search)
-        if not found:
+    def _best_so_far(self) -> str:
+        trials = ranked(self.study, self.search)
+        if not trials:
             return "no value yet"
         if len(self.search.directions) > 1:
             return f"front of {len(front(self.study))}"
-        return f"best {found[0].values[0]:+.4f} (number {found[0].number})"
+        return f"best {trials[0].values[0]:+.4f} (number {trials[0].number})"

@@ -75,11 +75,11 @@ class Bridge:
         """Create the study's run, or reopen that of a resumed study."""
         create(self.folder, self.experiment)
         store = Store(self.folder)
-        self._client, self._number = store.client, store.experiment_id(self.experiment)
+        self._client, self._experiment_id = store.client, store.experiment_id(self.experiment)
         with self._lock():
-            found = self._runs("study")
-            if found:
-                self.parent = found[0].info.run_id
+            runs = self._runs("study")
+            if runs:
+                self.parent = runs[0].info.run_id
                 self._client.update_run(self.parent, status="RUNNING")
             else:
                 self.parent = self._create(self.search.name, "study", {})
@@ -136,39 +136,39 @@ class Bridge:
                 run = self._trial(trial, trial.number in lost)
                 self.study.set_user_attr(LINK.format(trial.number), run)
                 self._written.add(trial.number)
-        self._metrics(self.parent, self._standing(), len(self._written))
+        self._metrics(self.parent, self._best_so_far(), len(self._written))
 
     def _lock(self) -> FileLock:
         return FileLock(self.search.folder / "mlflow.lock")
 
     def _new(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        return [t for t in trials if t.state.is_finished() and t.number not in self._written]
+        return [trial for trial in trials if trial.state.is_finished() and trial.number not in self._written]
 
     def _runs(self, kind: str) -> list[Any]:
-        wanted = f"tags.{records.TAG_KIND} = '{kind}' and tags.{TAG_STUDY} = '{self.search.name}'"
-        return list(self._client.search_runs([self._number], wanted, max_results=MOST))
+        filter_string = f"tags.{records.TAG_KIND} = '{kind}' and tags.{TAG_STUDY} = '{self.search.name}'"
+        return list(self._client.search_runs([self._experiment_id], filter_string, max_results=MOST))
 
     def _complete(self) -> set[int]:
         """Return the numbers of the trials with a complete run; delete incomplete runs."""
-        whole = set()
+        complete = set()
         for run in self._runs("trial"):
             if records.TAG_COMPLETE in run.data.tags:
-                whole.add(int(run.data.tags[TAG_TRIAL]))
+                complete.add(int(run.data.tags[TAG_TRIAL]))
             else:
                 self._client.delete_run(run.info.run_id)
-        return whole
+        return complete
 
     def _create(self, name: str, kind: str, tags: Mapping[str, str], start: int | None = None) -> str:
         search = self.search
-        known = owner_tags() | {
+        study_tags = owner_tags() | {
             records.TAG_KIND: kind,
             records.TAG_PROFILE: search.question.profile.name,
             TAG_STUDY: search.name,
             TAG_STORAGE: shown(search.storage) if search.storage else str(search.folder / "journal.log"),
             "seeds": ",".join(map(str, search.question.seeds)),
         }
-        everything = known | dict(self.tags) | dict(tags)
-        return str(self._client.create_run(self._number, start, everything, name).info.run_id)
+        all_tags = study_tags | dict(self.tags) | dict(tags)
+        return str(self._client.create_run(self._experiment_id, start, all_tags, name).info.run_id)
 
     def _trial(self, trial: FrozenTrial, lost: bool) -> str:
         from mlflow.entities import Param
@@ -199,14 +199,14 @@ class Bridge:
         self._client.set_tag(run, records.TAG_COMPLETE, str(trial.number))
         return run
 
-    def _standing(self) -> dict[str, float]:
+    def _best_so_far(self) -> dict[str, float]:
         """Return the best value so far and the size of the Pareto front, for the study's own run."""
-        found = ranked(self.study, self.search)
-        if not found:
+        trials = ranked(self.study, self.search)
+        if not trials:
             return {}
         standing = {
-            f"best {self.search.question.objectives[0]}": found[0].values[0],
-            "best trial": float(found[0].number),
+            f"best {self.search.question.objectives[0]}": trials[0].values[0],
+            "best trial": float(trials[0].number),
         }
         return standing | ({"front": float(len(front(self.study)))} if len(self.search.directions) > 1 else {})
 

@@ -67,7 +67,7 @@ def identity(search: Search) -> dict[str, Any]:
     return {
         "study": search.study,
         "arm": search.arm,
-        "space": {name: described(d) for name, d in search.definition.space.items()},
+        "space": {name: described(distribution) for name, distribution in search.definition.space.items()},
         "paper": dict(search.definition.paper),
         "objectives": list(question.objectives),
         "seeds": list(question.seeds),
@@ -85,10 +85,10 @@ def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
     space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]
     if warm_start:
-        other = existing_study(search.storage, search.question.store, warm_start)
-        sign = -1 if other.directions[0].name == "MAXIMIZE" else 1
-        done = front(other) if len(other.directions) > 1 else complete(other)
-        for trial in sorted(done, key=lambda t: sign * t.values[0])[:TOP]:
-            own = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
-            points.append(paper | own)
+        source = existing_study(search.storage, search.question.store, warm_start)
+        sign = -1 if source.directions[0].name == "MAXIMIZE" else 1
+        trials = front(source) if len(source.directions) > 1 else complete(source)
+        for trial in sorted(trials, key=lambda t: sign * t.values[0])[:TOP]:
+            params = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
+            points.append(paper | params)
     return points

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablations.commands import HOW, WHAT, Device, Plugin, RunsDir, Set, WorldSeed
 from ablations.errors import InputError, choose, positive
@@ -26,9 +25,6 @@ from studies.samplers import SAMPLERS
 from studies.search import Search
 from studies.storage import existing_study, reach
 from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,63 +96,65 @@ class Command:
     """Name under which the best trial is exported as an arm; empty for no export."""
 
 
-def checked(asked: Options) -> Command:
+def checked(options: Options) -> Command:
     """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
-    bounds = tuple(_range(text) for text in asked.ranges or ())
-    definition = study_of(asked.study, asked.arm, bounds)
-    given, values = sized(asked.profile, asked.world_seed), assignments(asked.settings or ())
-    size = changed(given, values)
-    where = re.sub(r"[^\w.-]+", "-", title(size.name, asked.world_seed))
-    machine = environment.resolve_device(asked.device)
+    bounds = tuple(_range(text) for text in options.ranges or ())
+    definition = study_of(options.study, options.arm, bounds)
+    base_profile, values = sized(options.profile, options.world_seed), assignments(options.settings or ())
+    profile = changed(base_profile, values)
+    suffix = re.sub(r"[^\w.-]+", "-", title(profile.name, options.world_seed))
+    device = environment.resolve_device(options.device)
     question = Question(
-        profile=size,
-        store=asked.runs_dir.expanduser().resolve(),
-        seeds=_seeds(asked.seeds, asked.first_seed),
-        objectives=_objectives(asked.objectives, definition),
-        device=machine,
+        profile=profile,
+        store=options.runs_dir.expanduser().resolve(),
+        seeds=_seeds(options.seeds, options.first_seed),
+        objectives=_objectives(options.objectives, definition),
+        device=device,
     )
-    pruner = choose("pruner", asked.pruner, PRUNERS)
-    papers = definition.arm(definition.paper)
-    check_used(given, values, lambda other: replace(question, profile=other).stages(papers, question.seeds[0]))
+    pruner = choose("pruner", options.pruner, PRUNERS)
+    paper_arm = definition.arm(definition.paper)
+    check_used(
+        base_profile, values, lambda other: replace(question, profile=other).stages(paper_arm, question.seeds[0])
+    )
     search = Search(
-        study=asked.study,
-        name=_plain(asked.name or f"{definition.name}-{where}"),
+        study=options.study,
+        name=_valid_name(options.name or f"{definition.name}-{suffix}"),
         question=question,
-        trials=positive("--trials", asked.trials),
-        sampler=choose("sampler", asked.sampler, SAMPLERS),
+        trials=positive("--trials", options.trials),
+        sampler=choose("sampler", options.sampler, SAMPLERS),
         pruner=pruner if len(question.objectives) == 1 else "none",
-        storage=asked.storage or None,
-        arm=asked.arm,
+        storage=options.storage or None,
+        arm=options.arm,
         ranges=bounds,
     )
-    if asked.export_arm:
-        check_name(asked.export_arm)
-    verify = asked.verify
+    if options.export_arm:
+        check_name(options.export_arm)
+    verify = options.verify
     if verify is not None and not 0 <= verify <= MOST:
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
-    usual = VERIFY_SMOKE if asked.profile == "smoke" else VERIFY
-    count = worker_count(asked.workers, machine)
-    launcher = launchers.checked(asked, machine, UNMEASURED)
-    folder = check(asked.runs_dir)
-    if asked.storage:
-        reach(asked.storage)
-    for other in filter(None, (asked.warm_start, asked.against)):
-        if not asked.storage:
-            existing_study(None, question.store, other)
-    tuned = f"{tune_arm(BASE).name}-{where}" if asked.study == TUNE and asked.arm != BASE else ""
+    default_verify = VERIFY_SMOKE if options.profile == "smoke" else VERIFY
+    workers = worker_count(options.workers, device)
+    launcher = launchers.checked(options, device, UNMEASURED)
+    folder = check(options.runs_dir)
+    if options.storage:
+        reach(options.storage)
+    for study_name in filter(None, (options.warm_start, options.against)):
+        if not options.storage:
+            existing_study(None, question.store, study_name)
+    default_rival = f"{tune_arm(BASE).name}-{suffix}" if options.study == TUNE and options.arm != BASE else ""
     return Command(
         search=search,
         folder=folder,
-        workers=count,
+        workers=workers,
         launcher=launcher,
-        warm_start=asked.warm_start,
-        verify=usual if verify is None else verify,
-        against=asked.against or tuned,
-        export_arm=asked.export_arm,
+        warm_start=options.warm_start,
+        verify=default_verify if verify is None else verify,
+        against=options.against or default_rival,
+        export_arm=options.export_arm,
     )
 
 
-def _plain(name: str) -> str:
+def _valid_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
         fix = "use letters, digits, hyphens, underscores and dots; do not start with a hyphen or a dot"
         raise InputError("the name of a study is invalid", got=name, fix=fix)

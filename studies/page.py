@@ -32,19 +32,20 @@ def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command:
 
     ``command`` is shown as the way to open the study in Optuna's own interface.
     """
-    drawn = {picture.stem: picture for picture in pictures}
-    first = [f"<h2>{FIRST[stem]}</h2>{_image(drawn[stem])}" for stem in FIRST if stem in drawn]
+    by_stem = {picture.stem: picture for picture in pictures}
+    first = [f"<h2>{FIRST[stem]}</h2>{_image(by_stem[stem])}" for stem in FIRST if stem in by_stem]
     tables = [
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(s.title)}">{html(s)}</div>' for s in sheets
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(sheet.title)}">{html(sheet)}</div>'
+        for sheet in sheets
     ]
-    rest = [f"<h3>{escape(stem)}</h3>{_image(picture)}" for stem, picture in drawn.items() if stem not in FIRST]
-    more = f"<details><summary>More figures</summary>{''.join(rest)}</details>" if rest else ""
-    shown = "".join([*first, *tables])
+    further = [f"<h3>{escape(stem)}</h3>{_image(picture)}" for stem, picture in by_stem.items() if stem not in FIRST]
+    details = f"<details><summary>More figures</summary>{''.join(further)}</details>" if further else ""
+    body = "".join([*first, *tables])
     path = folder / PAGE
     path.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Study {escape(name)}</title><style>{STYLE}</style></head><body><main><h1>Study {escape(name)}</h1>"
-        f"{shown}{more}<p>In Optuna's interface: <code>{escape(command)}</code></p></main></body></html>\n",
+        f"{body}{details}<p>In Optuna's interface: <code>{escape(command)}</code></p></main></body></html>\n",
         encoding="utf-8",
     )
     return path

@@ -28,12 +28,12 @@ def make_pruner(name: str, question: Question) -> BasePruner:
     from optuna import pruners
 
     steps = question.profile.optimize.steps
-    first = max(1, round(WARM_UP * steps))
+    warm_up = max(1, round(WARM_UP * steps))
     match name:
         case "median":
-            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=first)
+            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warm_up)
         case "hyperband":
-            return pruners.HyperbandPruner(min_resource=first, max_resource=steps)
+            return pruners.HyperbandPruner(min_resource=warm_up, max_resource=steps)
     return pruners.NopPruner()
 
 
@@ -60,14 +60,14 @@ def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callabl
     look = look_of(name, question)
     if look is None or not first:
         return lambda step, measures: None
-    seen: list[float] = []
+    values: list[float] = []
 
     def watch(step: int, measures: Mapping[str, float]) -> None:
         value = look(measures)
         if math.isnan(value):
             return
-        seen.append(value)
-        recent = seen[-SMOOTH:]
+        values.append(value)
+        recent = values[-SMOOTH:]
         trial.report(sum(recent) / len(recent), step)
         if trial.should_prune():
             raise optuna.TrialPruned()

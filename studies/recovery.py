@@ -94,8 +94,8 @@ def queue_again(study: OptunaStudy, trial: FrozenTrial, cost: int = 1) -> None:
     """Queue a lost trial's point, once, unless `MOST` processes have died at it. ``cost`` is 0 if none died now."""
     cost += int(trial.user_attrs.get(COST, 0))
     if cost < MOST and trial.number not in lost_trials(study.get_trials(deepcopy=False)):
-        kept_of = {SAMPLER: trial.user_attrs[SAMPLER]} if SAMPLER in trial.user_attrs else {}
-        study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number, COST: cost} | kept_of)
+        sampler = {SAMPLER: trial.user_attrs[SAMPLER]} if SAMPLER in trial.user_attrs else {}
+        study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number, COST: cost} | sampler)
 
 
 def lost_trials(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -104,13 +104,13 @@ def lost_trials(trials: Sequence[FrozenTrial]) -> set[int]:
 
 
 def _dead(study: OptunaStudy, trial: FrozenTrial, folder: Path) -> bool:
-    stored = trial.user_attrs.get(OWNER)
-    living = is_alive(Owner(**stored)) if stored else None
-    if living is not None:
-        return not living
+    owner = trial.user_attrs.get(OWNER)
+    lives = is_alive(Owner(**owner)) if owner else None
+    if lives is not None:
+        return not lives
     if not has_heartbeat(study):
         return _claims(folder).holder(_name(trial.number)) is None
-    if stored:
+    if owner:
         return False  # another host's trial: its heartbeat decides
     return _age(trial) > SILENCE  # its process was killed between ask and claim
 

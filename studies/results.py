@@ -30,18 +30,18 @@ def complete(study: OptunaStudy) -> list[FrozenTrial]:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [t for t in trials if all(math.isfinite(value) for value in t.values)]
+    return [trial for trial in trials if all(math.isfinite(value) for value in trial.values)]
 
 
 def front(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the complete trials on the Pareto front."""
-    numbers = {t.number for t in complete(study)}
-    return [t for t in study.best_trials if t.number in numbers]
+    numbers = {trial.number for trial in complete(study)}
+    return [trial for trial in study.best_trials if trial.number in numbers]
 
 
 def evenly_drawn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials of a random or QMC design, which covers the space independently of earlier values."""
-    return [t for t in trials if t.user_attrs.get(SAMPLER) in EVEN]
+    return [trial for trial in trials if trial.user_attrs.get(SAMPLER) in EVEN]
 
 
 def final_values(trial: FrozenTrial) -> list[float]:
@@ -57,13 +57,13 @@ def final_values(trial: FrozenTrial) -> list[float]:
 def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
     """Return the complete trials, sorted by the first objective, best first."""
     sign = -1 if search.directions[0] == "maximize" else 1
-    return sorted(complete(study), key=lambda t: (sign * t.values[0], t.number))
+    return sorted(complete(study), key=lambda trial: (sign * trial.values[0], trial.number))
 
 
 def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
     """Return every table for which there are enough trials."""
-    made = (best(study, search), importance(study, search), everything(study, search))
-    return [sheet for sheet in made if sheet is not None]
+    tables = (best(study, search), importance(study, search), everything(study, search))
+    return [sheet for sheet in tables if sheet is not None]
 
 
 def best(study: OptunaStudy, search: Search) -> Sheet | None:
@@ -71,19 +71,19 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
 
     With several objectives, the best trials are those on the Pareto front.
     """
-    found = ranked(study, search)
-    if not found:
+    trials = ranked(study, search)
+    if not trials:
         return None
-    top = found[:BEST] if len(search.directions) == 1 else front(study)
+    top = trials[:BEST] if len(search.directions) == 1 else front(study)
     numbers = {0, *(trial.number for trial in top)}
-    several = " The best are the Pareto front: no other trial is at least as good in every objective and better in one."
+    pareto = " The best are the Pareto front: no other trial is at least as good in every objective and better in one."
     notes = (
         f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.question.policy else "")
         + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds. Trial 0 has the "
-        f"paper's values.{several if len(search.directions) > 1 else ''}",
+        f"paper's values.{pareto if len(search.directions) > 1 else ''}",
     )
-    rows = [_row(t, search) for t in found if t.number in numbers]
+    rows = [_row(t, search) for t in trials if t.number in numbers]
     return Sheet("best", f"Best trials of {search.name}", _columns(search) + _policy(search), tuple(rows), notes)
 
 
@@ -120,26 +120,26 @@ def everything(study: OptunaStudy, search: Search) -> Sheet | None:
     states = _states(study)
     rows: list[tuple[Value, ...]] = [
         (
-            str(t.number),
-            states[t.number],
-            str(t.user_attrs.get(SAMPLER, "")),
-            *(final_values(t) or [math.nan] * len(search.directions)),
-            *(_knob(t.params[name]) if name in t.params else "" for name in search.definition.space),
-            t.duration.total_seconds() if t.duration else math.nan,
-            str(t.user_attrs.get(REASON, "")),
+            str(trial.number),
+            states[trial.number],
+            str(trial.user_attrs.get(SAMPLER, "")),
+            *(final_values(trial) or [math.nan] * len(search.directions)),
+            *(_knob(trial.params[name]) if name in trial.params else "" for name in search.definition.space),
+            trial.duration.total_seconds() if trial.duration else math.nan,
+            str(trial.user_attrs.get(REASON, "")),
         )
-        for t in trials
+        for trial in trials
     ]
-    first, *others = _columns(search)
-    head = (first, Column("state", "state"), Column("drawn_by", "drawn by"), *others)
+    first, *rest = _columns(search)
+    head = (first, Column("state", "state"), Column("drawn_by", "drawn by"), *rest)
     head += (Column("seconds", "seconds", "count"), Column("reason", "reason"))
     return Sheet("trials", f"All trials of {search.name}", head, tuple(rows), (f"{_counts(study)}.",))
 
 
 def _states(study: OptunaStudy) -> dict[int, str]:
     trials = study.get_trials(deepcopy=False)
-    found = {t.number: t.state.name.lower() for t in trials}
-    return found | dict.fromkeys(lost_trials(trials), "lost and run again")
+    states = {trial.number: trial.state.name.lower() for trial in trials}
+    return states | dict.fromkeys(lost_trials(trials), "lost and run again")
 
 
 def _counts(study: OptunaStudy) -> str:
@@ -155,32 +155,32 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
     """
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-    even = evenly_drawn(complete(study))
-    trials = even if len(even) >= LEAST else complete(study)
+    evenly = evenly_drawn(complete(study))
+    trials = evenly if len(evenly) >= LEAST else complete(study)
     if len(trials) < LEAST or len({t.values[0] for t in trials}) < 2:
         return None
 
-    def first(trial: FrozenTrial) -> float:
+    def target(trial: FrozenTrial) -> float:
         return float(trial.values[0])
 
-    chosen = with_trials(search, trials)
-    fanova = get_param_importances(chosen, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
+    subset = with_trials(search, trials)
+    fanova = get_param_importances(subset, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=target)
     sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA explains low targets
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns that it does
-        ped = get_param_importances(chosen, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
+        ped = get_param_importances(subset, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * target(t))
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
         Column("knob", "hyperparameter"),
         Column("fanova", "fANOVA, %", "share"),
         Column("ped_anova", "PED-ANOVA, %", "share"),
     )
-    drawn = " and ".join(sorted({str(t.user_attrs.get(SAMPLER, "")) for t in trials} & set(EVEN)))
+    samplers = " and ".join(sorted({str(t.user_attrs.get(SAMPLER, "")) for t in trials} & set(EVEN)))
     notes = (
         f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space. PED-ANOVA: what "
         "separates the best tenth from the rest. Both contain the noise between seeds: do not interpret small shares.",
-        f"The trials were drawn by {drawn}, so they cover the space evenly."
-        if trials == even
+        f"The trials were drawn by {samplers}, so they cover the space evenly."
+        if trials == evenly
         else "The sampler was adaptive or points were enqueued, so the trials do not cover the space evenly: interpret these "
         f"importances with care, or run at least {LEAST} trials with --sampler qmc.",
     )

@@ -40,7 +40,7 @@ UNPRINTED = ("trials",)
 
 @app.command()
 @options_of(Options)
-def command(**given: Any) -> None:
+def command(**values: Any) -> None:
     """Run or resume an Optuna study, compare its best trial with a rival on fresh seeds, and write tables and figures.
 
     All results are also recorded in MLflow.
@@ -53,42 +53,42 @@ def command(**given: Any) -> None:
     """
     console = terminal()
     with refusing():
-        asked = checked(Options(**given))
-        study = opened(asked)
-        raise typer.Exit(run(asked, study, console))
+        checked_command = checked(Options(**values))
+        study = opened(checked_command)
+        raise typer.Exit(run(checked_command, study, console))
 
 
-def run(asked: Command, study: OptunaStudy, console: Console) -> int:
+def run(command: Command, study: OptunaStudy, console: Console) -> int:
     """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
-    search = asked.search
-    once = shared(search)
-    for line in announcement(search, study, asked.workers, once):
+    search = command.search
+    shared_stages = shared(search)
+    for line in announcement(search, study, command.workers, shared_stages):
         say(console, line)
-    if late := ignored(asked, study):
-        say(console, f"note: {late}")
+    if note := ignored(command, study):
+        say(console, f"note: {note}")
     identity = identity_of(search)
-    bridge = Bridge(search, asked.folder, study, environment.git_state())
+    bridge = Bridge(search, command.folder, study, environment.git_state())
     bridge.start(identity)
     status = "FAILED"
     numbers: dict[str, float] = {}
     out: Path | None = None
     try:
-        failures = _search(asked, study, bridge, console, once)
+        failures = _search(command, study, bridge, console, shared_stages)
         sheets = results.sheets(study, search)
-        found = results.ranked(study, search)
-        checked, lost = _check(asked, study, console) if found else (None, "")
-        sheets += [checked] if checked else []
+        trials = results.ranked(study, search)
+        comparison, missing = _check(command, study, console) if trials else (None, "")
+        sheets += [comparison] if comparison else []
         out = _write(search, study, sheets, console)
-        numbers = _numbers(checked)
+        numbers = _numbers(comparison)
         for title, reason in failures.items():
             say(console, f"failed: {title}: {reason}")
-        if not found:
+        if not trials:
             say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
-        if found and asked.export_arm:
-            path = export(search, study, found[0], asked.export_arm, identity, checked)
+        if trials and command.export_arm:
+            path = export(search, study, trials[0], command.export_arm, identity, comparison)
             say(console, f"exported: {path}")
-            say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
-        status = "FINISHED" if found and not lost else "FAILED"
+            say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{command.export_arm}")
+        status = "FINISHED" if trials and not missing else "FAILED"
     except KeyboardInterrupt:
         status = "KILLED"
         say(
@@ -96,47 +96,47 @@ def run(asked: Command, study: OptunaStudy, console: Console) -> int:
             "Stopped. Finished trials are kept and running ones are queued again; run the same command to continue.",
         )
     finally:
-        if said := bridge.end(status, numbers, out):
-            say(console, said)
-    say(console, f"Open it: {asked.folder.ui_command()}")
+        if message := bridge.end(status, numbers, out):
+            say(console, message)
+    say(console, f"Open it: {command.folder.ui_command()}")
     say(console, f"     or: {dashboard(search)}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
 def _search(
-    asked: Command, opened: OptunaStudy, bridge: Bridge, console: Console, once: Sequence[Stage]
+    command: Command, study: OptunaStudy, bridge: Bridge, console: Console, shared_stages: Sequence[Stage]
 ) -> dict[str, str]:
     """Run the missing trials; return the failures, title -> reason."""
-    search = asked.search
-    running = SearchRun(search, opened, bridge, console, asked.workers)
-    if len(counted(opened)) < search.trials:
-        pool = launchers.start(asked.launcher, asked.workers, search.folder / "launcher")
-        running.run(pool, once)
-    bridge.write(opened.get_trials(deepcopy=False))
+    search = command.search
+    running = SearchRun(search, study, bridge, console, command.workers)
+    if len(counted(study)) < search.trials:
+        pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+        running.run(pool, shared_stages)
+    bridge.write(study.get_trials(deepcopy=False))
     return running.failures
 
 
-def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet | None, str]:
+def _check(command: Command, study: OptunaStudy, console: Console) -> tuple[Sheet | None, str]:
     """Return the comparison of the best trial with its rival, and the reason if seeds are missing in it."""
-    if not asked.verify:
+    if not command.verify:
         return None, ""
-    search = asked.search
-    best = results.ranked(opened, search)[0]
+    search = command.search
+    best = results.ranked(study, search)[0]
     try:
-        rival = fresh.rival(search, opened, asked.against)
+        rival = fresh.rival(search, study, command.against)
     except InputError as error:
         say(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
         return None, ""
     if search.definition.arm(best.params) == rival.arm:
         say(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
         return None, ""
-    pool = launchers.start(asked.launcher, asked.workers, search.folder / "launcher")
-    won, rivals, lost = fresh.evaluate(search, best, rival, asked.verify, pool, console)
-    check = fresh.count(search, opened, best, rival, won.keys() & rivals.keys())
-    return fresh.verdict(search, best, rival, won, rivals, lost, check), lost
+    pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+    best_outcomes, rival_outcomes, missing = fresh.evaluate(search, best, rival, command.verify, pool, console)
+    check = fresh.count(search, study, best, rival, best_outcomes.keys() & rival_outcomes.keys())
+    return fresh.verdict(search, best, rival, best_outcomes, rival_outcomes, missing, check), missing
 
 
-def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
+def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
     """Write tables, figures and the page into the report folder, and return it."""
     from studies import figures, page
 
@@ -147,11 +147,11 @@ def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
         if sheet.name not in UNPRINTED:
             say(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
-    drawn = figures.draw(opened, search, out)
-    pictures = [path for path in drawn if path.suffix == ".png"]
+    files = figures.draw(study, search, out)
+    pictures = [path for path in files if path.suffix == ".png"]
     written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
     say(console, f"written to {out}: {', '.join(path.name for path in written)}")
-    if not drawn:
+    if not files:
         say(console, "no figure: too few trials")
     return out
 
@@ -161,13 +161,13 @@ def dashboard(search: Search) -> str:
     return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
 
 
-def _numbers(checked: Sheet | None) -> dict[str, float]:
+def _numbers(comparison: Sheet | None) -> dict[str, float]:
     """Return the metrics of the check for MLflow."""
-    if checked is None:
+    if comparison is None:
         return {}
-    row = dict(zip((column.name for column in checked.columns), checked.rows[0], strict=True))
-    means = {f"fresh {name}": v.mean for name, v in row.items() if isinstance(v, Interval)}
-    return means | {f"fresh {name}": v for name, v in row.items() if isinstance(v, float)}
+    row = dict(zip((column.name for column in comparison.columns), comparison.rows[0], strict=True))
+    means = {f"fresh {name}": value.mean for name, value in row.items() if isinstance(value, Interval)}
+    return means | {f"fresh {name}": value for name, value in row.items() if isinstance(value, float)}
 
 
 if __name__ == "__main__":

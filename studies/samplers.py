@@ -58,28 +58,30 @@ class Keyed(BaseSampler):
 
     def __init__(self, name: str, seed: int) -> None:
         self._name, self._seed = name, seed
-        self._own = make(name, seed)
+        self._sampler = make(name, seed)
 
     def before_trial(self, study: OptunaStudy, trial: FrozenTrial) -> None:
         """Reseed for the trial. QMC is not reseeded: it is one sequence, and the study stores the position in it."""
         if self._name != "qmc":
-            self._own = make(self._name, int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]))
-        self._own.before_trial(study, trial)
+            self._sampler = make(
+                self._name, int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            )
+        self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._own.infer_relative_search_space(study, trial)
+        return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._own.sample_relative(study, trial, search_space)
+        return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._own.sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self, study: OptunaStudy, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        self._own.after_trial(study, trial, state, values)
+        self._sampler.after_trial(study, trial, state, values)

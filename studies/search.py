@@ -102,10 +102,10 @@ def one_trial(search: Search, report: Report) -> int | None:
     if search.name not in _opened:
         _opened[search.name] = search.open()
     study = _opened[search.name]
-    asked = ask(search, study)
-    if asked is None:
+    claimed_trial = ask(search, study)
+    if claimed_trial is None:
         return None
-    trial, claimed = asked
+    trial, claimed = claimed_trial
     with alive(study, trial, claimed):
         run_trial(search, study, trial, report)
     return trial.number
@@ -134,7 +134,7 @@ def counted(study: OptunaStudy) -> list[FrozenTrial]:
 
     trials = study.get_trials(deepcopy=False)
     lost = lost_trials(trials)
-    return [t for t in trials if t.state != TrialState.WAITING and t.number not in lost]
+    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in lost]
 
 
 def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report = lambda done, total: None) -> None:
@@ -148,10 +148,10 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
     from optuna.trial import TrialState
 
     try:
-        values = _measured(search, trial, report)
+        values = _measure_seeds(search, trial, report)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        _forget(search, trial)
+        _remove_checkpoints(search, trial)
     except UpdateFinishedTrialError:
         print(f"trial {trial.number} was taken over by another process while this one did not respond")
     except Exception as error:
@@ -166,33 +166,35 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
         study.tell(trial, values, skip_if_finished=True)
 
 
-def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
+def _measure_seeds(search: Search, trial: Trial, report: Report) -> list[float]:
     """Return the objectives, averaged over seeds, and store all outcomes with the trial."""
     question, arm = search.question, search.definition.arm(trial.params)
     outcomes: dict[int, dict[str, float]] = {}
-    stages = {seed: [s.path(question.store).name for s in question.stages(arm, seed)] for seed in question.seeds}
+    stages = {
+        seed: [stage.path(question.store).name for stage in question.stages(arm, seed)] for seed in question.seeds
+    }
     trial.set_user_attr(STAGES, stages)
     count = len(question.seeds)
-    for place, seed in enumerate(question.seeds):
-        watch = watcher(search.pruner, question, trial, first=place == 0)
+    for index, seed in enumerate(question.seeds):
+        watch = watcher(search.pruner, question, trial, first=index == 0)
 
-        def part(done: int, total: int, place: int = place) -> None:
-            report(round(100 * (place + done / total)), 100 * count)
+        def report_part(done: int, total: int, index: int = index) -> None:
+            report(round(100 * (index + done / total)), 100 * count)
 
         try:
-            outcomes[seed] = measure(question, arm, seed, watch, part)
+            outcomes[seed] = measure(question, arm, seed, watch, report_part)
         except Exception as error:
             if kind_of(error) != "oom":
                 raise
-            outcomes[seed] = measure(question, arm, seed, watch, part, micro=SMALLER)
+            outcomes[seed] = measure(question, arm, seed, watch, report_part, micro=SMALLER)
         trial.set_user_attr(OUTCOMES, outcomes)
     return [mean(outcomes, name) for name in question.objectives]
 
 
-def _forget(search: Search, trial: Trial) -> None:
+def _remove_checkpoints(search: Search, trial: Trial) -> None:
     """Remove the checkpoints of a pruned trial's optimizations, which are never resumed."""
     question = search.question
     if question.policy:
         for seed in question.seeds:
-            own = question.stages(search.definition.arm(trial.params), seed)[0]
-            shutil.rmtree(question.store / "checkpoints" / own.path(question.store).name, ignore_errors=True)
+            optimized = question.stages(search.definition.arm(trial.params), seed)[0]
+            shutil.rmtree(question.store / "checkpoints" / optimized.path(question.store).name, ignore_errors=True)

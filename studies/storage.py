@@ -59,7 +59,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
             fix="end the process that holds the lock, then run the command again",
         ) from None
     except Exception as error:
-        raise _unopened(url, path, error) from None
+        raise _open_error(url, path, error) from None
 
 
 def reach(url: str) -> None:
@@ -70,19 +70,19 @@ def reach(url: str) -> None:
     import sqlalchemy
 
     try:
-        address = sqlalchemy.engine.make_url(_driven(url))
+        address = sqlalchemy.engine.make_url(_with_driver(url))
         if address.get_backend_name() == "sqlite":
-            where = Path(address.database or "")
-            if not where.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {where.parent}")
-            if not where.exists():
+            path = Path(address.database or "")
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {path.parent}")
+            if not path.exists():
                 return
-        engine = sqlalchemy.create_engine(address, connect_args=_patience(address.get_backend_name()))
+        engine = sqlalchemy.create_engine(address, connect_args=_timeout(address.get_backend_name()))
         with engine.connect():
             pass
         engine.dispose()
     except Exception as error:
-        raise _unopened(url, "", error) from None
+        raise _open_error(url, "", error) from None
 
 
 def shown(url: str) -> str:
@@ -99,28 +99,28 @@ def _database(url: str) -> BaseStorage:
     import sqlalchemy
     from optuna.storages import RDBStorage
 
-    backend = sqlalchemy.engine.make_url(_driven(url)).get_backend_name()
+    backend = sqlalchemy.engine.make_url(_with_driver(url)).get_backend_name()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are experimental in Optuna
         return RDBStorage(
-            _driven(url),
-            engine_kwargs={"connect_args": _patience(backend), "pool_pre_ping": True},
+            _with_driver(url),
+            engine_kwargs={"connect_args": _timeout(backend), "pool_pre_ping": True},
             heartbeat_interval=BEAT,
             grace_period=SILENCE,
             heartbeat_stale_trial_callback=queue_again,
         )
 
 
-def _driven(url: str) -> str:
+def _with_driver(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     return f"{DRIVERS.get(scheme, scheme)}{mark}{rest}"
 
 
-def _patience(backend: str) -> dict[str, int]:
+def _timeout(backend: str) -> dict[str, int]:
     return {"timeout": PATIENCE} if backend == "sqlite" else {"connect_timeout": REACH}
 
 
-def _unopened(url: str | None, path: str, error: Exception) -> InputError:
+def _open_error(url: str | None, path: str, error: Exception) -> InputError:
     first = (str(error).splitlines() or [""])[0]
     got = f"{shown(url) if url else path}: {type(error).__name__}: {first}"
     return InputError("the study's storage cannot be opened", got=got, fix=_remedy(url, path, error))
@@ -155,13 +155,13 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
             got=f"{name}: {type(error).__name__}: {error}",
             fix="use another --storage or --name",
         ) from None
-    wanted = json.loads(json.dumps(identity))
+    current = json.loads(json.dumps(identity))
     if stored is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr(IDENTITY, wanted)
-    elif stored != wanted:
+        study.set_user_attr(IDENTITY, current)
+    elif stored != current:
         raise InputError(
             "a study of that name has another search space or setting",
-            got="; ".join(differences(stored, wanted)) if stored else "no identity: it was not made by this program",
+            got="; ".join(differences(stored, current)) if stored else "no identity: it was not made by this program",
             fix="use another --name, or the options with which it was started",
         )
     return study
@@ -183,16 +183,16 @@ def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
         raise missing from None
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return ``key: was X, now Y`` for every leaf that differs."""
-    found = []
-    for key in sorted({*stored, *wanted}):
-        old, new = stored.get(key, "absent"), wanted.get(key, "absent")
+    lines = []
+    for key in sorted({*stored, *current}):
+        old, new = stored.get(key, "absent"), current.get(key, "absent")
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
+            lines += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: was {_brief(old)}, now {_brief(new)}")
-    return found
+            lines.append(f"{prefix}{key}: was {_brief(old)}, now {_brief(new)}")
+    return lines
 
 
 def _brief(value: Any) -> Any:

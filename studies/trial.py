@@ -8,7 +8,7 @@ uses the ``test`` judge.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,9 +77,9 @@ def scalar(name: str) -> Callable[[Record], float]:
 
 def cross_language(record: Record) -> float:
     """Return the mean accuracy over the test sets of other languages, whose names have two or three letters."""
-    start = "rm_accuracy_test_"
-    found = [v for k, v in record.scalars.items() if k.startswith(start) and len(k.removeprefix(start)) <= 3]
-    return sum(found) / len(found) if found else math.nan
+    prefix = "rm_accuracy_test_"
+    accuracies = [v for k, v in record.scalars.items() if k.startswith(prefix) and len(k.removeprefix(prefix)) <= 3]
+    return sum(accuracies) / len(accuracies) if accuracies else math.nan
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -155,9 +155,9 @@ def measure(
     for stage in question.stages(arm, seed):
         materialise(stage, question.store, context)
     record = recorded(question, arm, seed)
-    asked = {True: question.policy, False: question.reward_model}
-    found = {name: objective.read(record) for name, objective in OBJECTIVES.items() if asked[objective.policy]}
-    return found | ({KL: record.scalars[f"end_{KL}"]} if question.policy else {})
+    enabled = {True: question.policy, False: question.reward_model}
+    outcomes = {name: objective.read(record) for name, objective in OBJECTIVES.items() if enabled[objective.policy]}
+    return outcomes | ({KL: record.scalars[f"end_{KL}"]} if question.policy else {})
 
 
 def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
@@ -179,3 +179,8 @@ def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
 def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:
     """Return the mean of one outcome over seeds."""
     return sum(seed[name] for seed in outcomes.values()) / len(outcomes)
+
+
+def span(seeds: Sequence[int]) -> str:
+    """Return consecutive seeds as text: ``1000 to 1002``."""
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else ", ".join(map(str, seeds)) or "(none)"

@@ -63,9 +63,9 @@ def build(
     """
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
-    left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
+    time_left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
     pool = launchers.start(Launcher(), workers, folder.logs)
-    with Display(console, len(missing), 0, left, counted="stage") as display:
+    with Display(console, len(missing), 0, time_left, counted="stage") as display:
         Scheduler(tasks, pool, folder.logs, display).run()
     keys = {jobs.stage_key(stage): stage for stage in roots}
     return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}

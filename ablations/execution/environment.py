@@ -47,13 +47,13 @@ def git_state() -> dict[str, str]:
         and status is not None
         and _git("ls-files", "--error-unmatch", "ablations/execution/environment.py") is not None
     )
-    found = {
+    tags = {
         TAG_SHA: sha if known and sha else "unknown",
         TAG_DIRTY: str(bool(status)).lower() if known else "unknown",
         TAG_CODE: source_hash(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TEXT_LIMIT],
     }
-    return found | ({TAG_DIFF: content_hash(_changes())[:16]} if found[TAG_DIRTY] == "true" else {})
+    return tags | ({TAG_DIFF: content_hash(_changes())[:16]} if tags[TAG_DIRTY] == "true" else {})
 
 
 def dirty_diff() -> str:
@@ -61,8 +61,8 @@ def dirty_diff() -> str:
     if git_state()[TAG_DIRTY] != "true":
         return ""
     text = _changes()
-    cut = len(text) - DIFF_LIMIT
-    return text if cut <= 0 else f"{text[:DIFF_LIMIT]}\n[{cut} more characters]\n"
+    omitted = len(text) - DIFF_LIMIT
+    return text if omitted <= 0 else f"{text[:DIFF_LIMIT]}\n[{omitted} more characters]\n"
 
 
 @cache
@@ -76,7 +76,7 @@ def _changes() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(SOURCE), *arguments],
             capture_output=True,
             text=True,
@@ -86,7 +86,7 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
@@ -128,7 +128,7 @@ def code_warning(records: Sequence[Record]) -> str:
 
 def describe(device: str) -> dict[str, str]:
     """Return package versions, machine and provenance tags, as written to the artifact ``environment.json``."""
-    found = {
+    described = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
@@ -136,13 +136,13 @@ def describe(device: str) -> dict[str, str]:
         "cpus": str(os.cpu_count()),
     }
     if device == "cuda":
-        found["gpu"] = _gpu_name()
+        described["gpu"] = _gpu_name()
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            described[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found | git_state()
+            described[name] = "not installed"
+    return described | git_state()
 
 
 def resolve_device(name: str, *, elsewhere: bool = False) -> str:
@@ -185,13 +185,13 @@ def gpus() -> dict[str, int]:
         return {}
     driver = ctypes.CDLL(DRIVER)
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    found: dict[str, int] = {}
-    for number in range(_count(driver)):
+    memory: dict[str, int] = {}
+    for index in range(_count(driver)):
         device, size = ctypes.c_int(), ctypes.c_size_t()
-        driver.cuDeviceGet(ctypes.byref(device), number)
+        driver.cuDeviceGet(ctypes.byref(device), index)
         driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        found[names[number] if number < len(names) else str(number)] = size.value // 2**20
-    return found
+        memory[names[index] if index < len(names) else str(index)] = size.value // 2**20
+    return memory
 
 
 def _count(driver: ctypes.CDLL) -> int:

@@ -55,19 +55,19 @@ class Estimator:
         self._taken = self._expected = 0.0
         seconds: dict[Signature, list[float]] = defaultdict(list)
         sizes: dict[Signature, list[float]] = defaultdict(list)
-        for signatures, past in markers(store):
+        for signatures, content in markers(store):
             *_, size = signatures
             for signature in signatures:
-                seconds[signature].append(float(past["seconds"]))
-            sizes[size].append(float(past["bytes"]))
-            if (peak := past.get("peak_device_mib")) is not None:
+                seconds[signature].append(float(content["seconds"]))
+            sizes[size].append(float(content["bytes"]))
+            if (peak := content.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
         # The lower median, because interruptions make a stage longer, never shorter.
         self._past = {signature: statistics.median_low(values) for signature, values in seconds.items()}
         self._bytes = {signature: statistics.median(values) for signature, values in sizes.items()}
         reference = _read(REFERENCE)
-        both = [(here, reference[size][0]) for size, here in self._past.items() if size in reference]
-        pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
+        pairs = [(local, reference[size][0]) for size, local in self._past.items() if size in reference]
+        pace = sum(local for local, _ in pairs) / sum(remote for _, remote in pairs) if pairs else 1.0
         self._borrowed = reference.keys() - self._past.keys()
         self._past |= {size: reference[size][0] * pace for size in self._borrowed}
         self._bytes |= {size: reference[size][1] for size in self._borrowed}
@@ -103,10 +103,10 @@ class Estimator:
             if signature in self._past:
                 return self._past[signature] * self.load()
         size = signatures[-1]
-        alike = [other for other in self._sizes if other[::2] == size[::2]]
-        if not alike:
+        candidates = [candidate for candidate in self._sizes if candidate[::2] == size[::2]]
+        if not candidates:
             return None
-        nearest = min(alike, key=lambda other: (abs(math.log(_work(other) / _work(size))), other))
+        nearest = min(candidates, key=lambda candidate: (abs(math.log(_work(candidate) / _work(size))), candidate))
         return _work(size) / _work(nearest) * (self._estimate((nearest,)) or 0.0)
 
     def borrowed(self, stages: Iterable[Stage]) -> int:
@@ -127,7 +127,7 @@ class Estimator:
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
         """Return the total seconds of work, and the number of stages without an estimate (not in the sum)."""
         known = [self.seconds(stage) for stage in stages]
-        return sum(s for s in known if s is not None), sum(s is None for s in known)
+        return sum(seconds for seconds in known if seconds is not None), sum(seconds is None for seconds in known)
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
@@ -141,9 +141,9 @@ class Estimator:
     def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
         if stage.key not in self._signatures:
-            own, size = _signatures(stage.name, canonical(stage.config), self.device)
-            below = {role: self._signatures_of(child)[0] for role, child in stage.inputs.items()}
-            self._signatures[stage.key] = ((stage.name, content_hash([own, below]), self.device), own, size)
+            config, sizes = _signatures(stage.name, canonical(stage.config), self.device)
+            inputs = {role: self._signatures_of(child)[0] for role, child in stage.inputs.items()}
+            self._signatures[stage.key] = ((stage.name, content_hash([config, inputs]), self.device), config, sizes)
         return self._signatures[stage.key]
 
 
@@ -175,12 +175,12 @@ def markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str
     """Yield signatures and content of every readable marker of a stored stage; unreadable ones are skipped."""
     for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
         try:
-            past = json.loads(marker.read_text())
-            signatures = _signatures(past["name"], past["config"], past["device"])
-            float(past["seconds"]), float(past["bytes"])
+            content = json.loads(marker.read_text())
+            signatures = _signatures(content["name"], content["config"], content["device"])
+            float(content["seconds"]), float(content["bytes"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        yield signatures, past
+        yield signatures, content
 
 
 def _read(path: Path) -> dict[Signature, tuple[float, float]]:

@@ -73,40 +73,40 @@ def tasks(
     """
     stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
-    recorded_here = {cell.hash for cell in cells}
-    first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
+    requested = {cell.hash for cell in cells}
+    first_cell = _first_cell([*cells, *(cell for cell in amended if cell.hash not in requested)], order)
     tail = _longest_tail(stages, estimator)
-    priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
-    single = stage_tasks(stages, store, device, priorities, executor)
+    priorities = {stage.key: (first_cell[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
+    build_tasks = stage_tasks(stages, store, device, priorities, executor)
 
-    def in_parent(place: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
+    def in_parent(rank: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
         return Task(
             key=key,
             title=title,
             function=f"ablations.execution.jobs:{function}",
             arguments=(cell, store, tracker),
             needs=frozenset(needs),
-            priority=(place,),
+            priority=(rank,),
             here=True,
         )
 
-    recording = [
-        in_parent(place, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
-        for place, cell in enumerate(cells)
+    record_tasks = [
+        in_parent(rank, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+        for rank, cell in enumerate(cells)
     ]
-    adding = [
+    optional_tasks = [
         in_parent(
-            place,
+            rank,
             optional_key(cell),
             f"{cell.name}, optional results",
             "add_optional",
             cell,
             [cell_key(cell), *map(stage_key, cell.optional.values())],
         )
-        for place, cell in enumerate(amended, len(cells))
+        for rank, cell in enumerate(amended, len(cells))
     ]
     by_key = {stage_key(stage): stage for stage in stages}
-    return [*stack_tasks(single, by_key, executor.members), *recording, *adding]
+    return [*stack_tasks(build_tasks, by_key, executor.members), *record_tasks, *optional_tasks]
 
 
 def stage_tasks(
@@ -137,12 +137,12 @@ def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tu
     return {stage.key: (-tail[stage.key], position) for position, stage in enumerate(stages)}
 
 
-def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:
+def _first_cell(cells: Sequence[Cell], stage_keys: dict[str, int]) -> dict[str, int]:
     """Return, for each wanted stage key, the position of the first cell that needs the stage."""
     first: dict[str, int] = {}
     for position, cell in enumerate(cells):
         for stage in walk(*cell.stages.values(), *cell.optional.values()):
-            if stage.key in wanted:
+            if stage.key in stage_keys:
                 first.setdefault(stage.key, position)
     return first
 
@@ -169,12 +169,12 @@ def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micr
         Interrupted: This worker was asked to stop.
     """
     if executor.of(stage.name).members:
-        (built,) = _stacked([stage], store, device, executor, micro, report)
-        if isinstance(built, BaseException):
-            raise built
+        (result,) = _stacked([stage], store, device, executor, micro, report)
+        if isinstance(result, BaseException):
+            raise result
     else:
-        alone = replace(executor, members=0)
-        materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
+        unstacked = replace(executor, members=0)
+        materialise(stage, store, _with_curves(stage, store, _context(device, unstacked, micro, report)))
     return _seconds(stage, store)
 
 
@@ -186,18 +186,18 @@ def build_stack(
     Raises:
         Exception: Memory or disk space did not suffice for the whole group.
     """
-    found: list[float | Lost] = []
-    for stage, built in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
-        if isinstance(built, Path):
-            found.append(_seconds(stage, store))
+    results: list[float | Lost] = []
+    for stage, result in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
+        if isinstance(result, Path):
+            results.append(_seconds(stage, store))
             continue
-        kind = kind_of(built)
-        if kind in ("oom", "disk") or not isinstance(built, Exception):
-            raise built
+        kind = kind_of(result)
+        if kind in ("oom", "disk") or not isinstance(result, Exception):
+            raise result
         with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
-            log.writelines(traceback.format_exception(built) if kind not in QUIET else ())
-        found.append(Lost(kind, f"{type(built).__name__}: {built}"))
-    return found
+            log.writelines(traceback.format_exception(result) if kind not in QUIET else ())
+        results.append(Lost(kind, f"{type(result).__name__}: {result}"))
+    return results
 
 
 def _stacked(
@@ -206,11 +206,11 @@ def _stacked(
     from rrpo.optimizers import stacked
 
     context = _context(device, executor, micro, report)
-    return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
+    return stacked.build(stages, store, context, own=lambda stage, shared: _with_curves(stage, store, shared))
 
 
 def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
-    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    checkpoint_seconds = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
     return Context(
         device=device,
         report=report,
@@ -218,11 +218,11 @@ def _context(device: str, executor: Executor, micro: int | None, report: Report)
         micro=micro,
         executor=executor,
         wait=False,
-        checkpoint_seconds=often,
+        checkpoint_seconds=checkpoint_seconds,
     )
 
 
-def _watched(stage: Stage, store: Path, context: Context) -> Context:
+def _with_curves(stage: Stage, store: Path, context: Context) -> Context:
     """Return the context with a ``watch`` that writes live curves to a file, which the parent shows."""
     return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
 
@@ -237,9 +237,9 @@ def _seconds(stage: Stage, store: Path) -> float:
 def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
     """Record a cell whose stages are all stored."""
     scalars, files = collect(cell.stages, store)
-    below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
-    scalars["seconds"] = sum(below.values())
-    scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
+    seconds = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
+    scalars["seconds"] = sum(seconds.values())
+    scalars |= {f"seconds_{role}": seconds[stage.key] for role, stage in cell.stages.items()}
     return tracker.record_cell(cell, scalars, files, log_of(cell, store), primary_outcome(cell, scalars, files))
 
 

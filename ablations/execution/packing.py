@@ -31,14 +31,14 @@ def members_a_stack(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int 
     return _fitting(stages, estimator, None if gpu_mib is None else gpu_mib * (1 - MARGIN) / tasks - CONTEXT_MIB, 0)
 
 
-def _fitting(stages: Iterable[Stage], estimator: Estimator, room: float | None, each: int) -> int:
-    """Return how many of the largest stage fit into ``room`` MiB if each needs ``each`` MiB more than was measured; at least one.
+def _fitting(stages: Iterable[Stage], estimator: Estimator, budget: float | None, overhead: int) -> int:
+    """Return how many of the largest stage fit into ``budget`` MiB if each needs ``overhead`` MiB more than was measured.
 
-    The result is at most `UNMEASURED` if some kinds of stages were never measured.
+    The result is at least one, and at most `UNMEASURED` if some kinds of stages were never measured.
     """
     peaks = [estimator.device_mib(stage) for stage in stages]
     known = [peak for peak in peaks if peak is not None]
-    if not known or room is None:
+    if not known or budget is None:
         return UNMEASURED
-    fit = max(1, int(room // max(1, each + max(known))))
-    return fit if len(known) == len(peaks) else min(fit, UNMEASURED)
+    count = max(1, int(budget // max(1, overhead + max(known))))
+    return count if len(known) == len(peaks) else min(count, UNMEASURED)

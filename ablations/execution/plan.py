@@ -49,21 +49,21 @@ class Plan:
         """Cells that diverged or hit a bug before and are only run again with ``--retry failed``."""
         if self.request.retry_failed:
             return []
-        return [c for c in self.request.own if c.hash in self.lost and not self.lost[c.hash].again]
+        return [cell for cell in self.request.own if cell.hash in self.lost and not self.lost[cell.hash].again]
 
     @property
     def todo(self) -> list[Cell]:
         """Cells to run, in execution order."""
-        not_now = {cell.hash for cell in self.kept_back} | self.done.keys()
-        return [cell for cell in self.request.own if cell.hash not in not_now]
+        excluded = {cell.hash for cell in self.kept_back} | self.done.keys()
+        return [cell for cell in self.request.own if cell.hash not in excluded]
 
     @property
     def amended(self) -> list[Cell]:
         """Cells that lack results of installed optional packages, including cells that are still to run."""
-        there = {key: record.optional for key, record in self.done.items()}
+        recorded = {key: record.optional for key, record in self.done.items()}
         kept_back = {cell.hash for cell in self.kept_back}
-        mine = (cell for cell in self.request.own if cell.hash not in kept_back)
-        return [cell for cell in mine if cell.optional.keys() - there.get(cell.hash, frozenset())]
+        cells = (cell for cell in self.request.own if cell.hash not in kept_back)
+        return [cell for cell in cells if cell.optional.keys() - recorded.get(cell.hash, frozenset())]
 
     @property
     def records(self) -> list[Record]:
@@ -73,24 +73,24 @@ class Plan:
     def states(self) -> dict[str, str]:
         """Return cell hash -> state: done, missing, failed (why), stale (what changed) or at work (the building process)."""
         request = self.request
-        older = {(r.label, r.seed, r.profile, _world(r)): r for r in self.done.values()}
+        by_name = {(record.label, record.seed, record.profile, _world(record)): record for record in self.done.values()}
         owners = _owners(request.folder, request.cells)
-        found: dict[str, str] = {}
+        states: dict[str, str] = {}
         for cell in request.cells:
-            lost = self.lost.get(cell.hash)
-            before = older.get((cell.label, cell.seed, cell.profile.name, str(cell.profile.world.seed)))
+            failure = self.lost.get(cell.hash)
+            previous = by_name.get((cell.label, cell.seed, cell.profile.name, str(cell.profile.world.seed)))
             if cell.hash in self.done:
-                found[cell.hash] = "done"
+                states[cell.hash] = "done"
             elif owner := owners.get(cell.hash):
-                found[cell.hash] = f"at work: {owner}"
-            elif lost:
-                again = "run again" if lost.again or request.retry_failed else "not run again without --retry failed"
-                found[cell.hash] = f"failed, {lost} ({again})"
-            elif before:
-                found[cell.hash] = f"stale: {_change(before, cell)}"
+                states[cell.hash] = f"at work: {owner}"
+            elif failure:
+                again = "run again" if failure.again or request.retry_failed else "not run again without --retry failed"
+                states[cell.hash] = f"failed, {failure} ({again})"
+            elif previous:
+                states[cell.hash] = f"stale: {_change(previous, cell)}"
             else:
-                found[cell.hash] = "missing"
-        return found
+                states[cell.hash] = "missing"
+        return states
 
     def rows(self) -> list[str]:
         """Return one readable line per cell with its state."""
@@ -100,8 +100,8 @@ class Plan:
     def arms(self) -> list[str]:
         """Return one readable line per arm with the settings in which it differs from most other arms."""
         first = {cell.label: cell for cell in reversed(self.request.cells)}
-        found = distinguishing({label: cell_params(first[label]) for label in self.request.arms})
-        rows = [f"  {label:<24} {row}" for label, row in found.items()]
+        differences = distinguishing({label: cell_params(first[label]) for label in self.request.arms})
+        rows = [f"  {label:<24} {row}" for label, row in differences.items()]
         return ["the arms differ in (values that most of them share are left out):", *rows] if rows else []
 
     def prospects(self) -> list[str]:
@@ -117,14 +117,14 @@ class Plan:
         request, todo = self.request, self.todo
         kinds = Counter(stage.name for stage in self.stages)
         stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
-        back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
-        back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
+        held_back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        held_back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
-        late = sum(cell.hash in self.done for cell in self.amended)
-        more = f"; optional results to add to {late} that are done" if late else ""
+        amended = sum(cell.hash in self.done for cell in self.amended)
+        optional = f"; optional results to add to {amended} that are done" if amended else ""
         return [
             f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
-            f"{done} done, {len(todo)} to run{back}{more}",
+            f"{done} done, {len(todo)} to run{held_back}{optional}",
             *(f"set {setting}" for setting in request.settings),
             *([*self.rows(), *self.arms()] if cells else ()),
             f"stages to build: {stages}",
@@ -140,13 +140,13 @@ def _world(record: Record) -> str | None:
     return next((record.params[name] for name in WORLDS if name in record.params), None)
 
 
-def _change(before: Record, cell: Cell) -> str:
+def _change(record: Record, cell: Cell) -> str:
     """Describe how a requested cell differs from a complete record with the same name."""
-    then, now = before.config, cell.params()
-    names = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
+    recorded, requested = record.config, cell.params()
+    names = sorted(key for key in recorded.keys() | requested.keys() if recorded.get(key) != requested.get(key))
     if not names:
         return "the code of a stage changed (its version in rrpo/pipeline/versions.py)"
-    shown = ", ".join(f"{key} {then.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in names[:3])
+    shown = ", ".join(f"{key} {recorded.get(key, 'absent')} -> {requested.get(key, 'absent')}" for key in names[:3])
     return f"the config changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -155,18 +155,18 @@ def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
     owners = Claims(folder.claims).holders()
     if not owners:
         return {}
-    own = {cell.hash: [stage.folder for stage in cell.stages.values()] for cell in cells}
-    return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
+    stages = {cell.hash: [stage.folder for stage in cell.stages.values()] for cell in cells}
+    return {key: str(owners[name]) for key, names in stages.items() for name in names if name in owners}
 
 
 def _invocations(store: Store, request: Request) -> list[Invocation]:
-    first = request.cells[0]
-    mine = [
-        one
-        for one in store.plans(request.grid)
-        if (one.profile, one.world_hash) == (first.profile.name, first.world_hash)
+    cell = request.cells[0]
+    invocations = [
+        invocation
+        for invocation in store.plans(request.grid)
+        if (invocation.profile, invocation.world_hash) == (cell.profile.name, cell.world_hash)
     ]
-    return on(mine, development=min(request.seeds) >= DEVELOPMENT)
+    return on(invocations, development=min(request.seeds) >= DEVELOPMENT)
 
 
 def make(request: Request) -> Plan:

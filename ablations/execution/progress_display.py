@@ -151,8 +151,8 @@ class Display:
 
     def _emit(self, event: str, **fields: object) -> None:
         if self.mode == JSON:
-            passed = round(time.monotonic() - self._started, 3)
-            print(json.dumps({"event": event, "time": passed, **fields}, ensure_ascii=False), flush=True)
+            elapsed = round(time.monotonic() - self._started, 3)
+            print(json.dumps({"event": event, "time": elapsed, **fields}, ensure_ascii=False), flush=True)
 
     def _counts(self, task: Task) -> bool:
         return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
@@ -167,9 +167,9 @@ class Display:
         from rich.text import Text
 
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
-        passed = duration(time.monotonic() - self._started)
+        elapsed = duration(time.monotonic() - self._started)
         head = (
-            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {passed} · left: {self.remaining()}"
+            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {elapsed} · left: {self.remaining()}"
         )
         parts: list[RenderableType] = [Text(head, style="bold"), self._bars]
         if rows := self.arms():

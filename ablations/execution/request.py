@@ -65,8 +65,8 @@ class Request:
     @property
     def own(self) -> tuple[Cell, ...]:
         """Cells of the shard."""
-        place, count = self.shard
-        return self.cells[place - 1 :: count]
+        index, count = self.shard
+        return self.cells[index - 1 :: count]
 
     @property
     def arms(self) -> list[str]:
@@ -86,59 +86,63 @@ def request(options: Options) -> Request:
         InputError: An option is invalid.
     """
     grid = GRIDS[choose("grid", options.grid, GRIDS)]
-    size = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
-    size = scale_batches(size, positive("--batch-scale", options.batch_scale))
-    if size.cosyvoice is not None:
+    profile = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
+    profile = scale_batches(profile, positive("--batch-scale", options.batch_scale))
+    if profile.cosyvoice is not None:
         files = (None if path is None else Source.of(Path(path)) for path in (options.model, options.train))
-        size = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files)))
+        profile = replace(profile, cosyvoice=replace(profile.cosyvoice, model=next(files), corpus=next(files)))
         options = replace(options, train=None)
     values = assignments(options.settings or ())
-    before, size = size, changed(size, values)
+    original, profile = profile, changed(profile, values)
     if options.encoder is not None:
-        size = with_encoder(size, options.encoder, tuned=options.tune_encoder)
+        profile = with_encoder(profile, options.encoder, tuned=options.tune_encoder)
     default = grid.seeds if options.folds is None else options.folds
-    planned = positive("--seeds", default if options.seeds is None else options.seeds)
-    first = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
-    own = _with_data(size, range(first, first + planned), options)
-    cells = [cell for one, of in own for cell in grid.cells(one, of)]
-    check_used(before, values, lambda other: (s for cell in grid.cells(other, [first]) for s in cell.all_stages))
+    seed_count = positive("--seeds", default if options.seeds is None else options.seeds)
+    first_seed = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
+    folds = _with_data(profile, range(first_seed, first_seed + seed_count), options)
+    cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds)]
+    check_used(
+        original,
+        values,
+        lambda candidate: (stage for cell in grid.cells(candidate, [first_seed]) for stage in cell.all_stages),
+    )
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if options.arms is not None:
-        others = named_arms() | read_arms(options.runs_dir)
-        added = {name: arm for name, arm in others.items() if name not in declared}
-        cells += [cell for one, of in own for cell in product(added, one, of)]
+        other_arms = named_arms() | read_arms(options.runs_dir)
+        added = {name: arm for name, arm in other_arms.items() if name not in declared}
+        cells += [cell for fold, fold_seeds in folds for cell in product(added, fold, fold_seeds)]
         known = list(dict.fromkeys(cell.label for cell in cells))
-        wanted = [choose(f"arm in grid {options.grid}", name.strip(), known) for name in options.arms.split(",")]
-        cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
+        labels = [choose(f"arm in grid {options.grid}", name.strip(), known) for name in options.arms.split(",")]
+        cells = sorted((cell for cell in cells if cell.label in labels), key=lambda cell: cell.seed)
     if options.encoder is not None and any(cell.policy for cell in cells):
         raise InputError(
             "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
             got=f"--encoder {options.encoder} with the grid {options.grid}",
             fix="use --grid rm, which trains and compares reward models alone",
         )
-    for one, _ in own:
-        _check_emotions([cell for cell in cells if cell.profile is one], one)
-    machine = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
+    for fold, _ in folds:
+        _check_emotions([cell for cell in cells if cell.profile is fold], fold)
+    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     folder = check(options.runs_dir)
-    packed = _packed(cells, folder, options) if machine == "cuda" else packing.UNMEASURED
-    where = launchers.checked(options, machine, packed)
-    count = worker_count(options.workers, machine, packed)
-    members = stacking.size(options.stack, machine, cells, folder.root, *_shared(count))
+    tasks_per_gpu = _tasks_per_gpu(cells, folder, options) if device == "cuda" else packing.UNMEASURED
+    launcher = launchers.checked(options, device, tasks_per_gpu)
+    workers = worker_count(options.workers, device, tasks_per_gpu)
+    members = stacking.size(options.stack, device, cells, folder.root, *_gpu_share(workers))
     if options.retry is not None:
         choose("set of cells to --retry", options.retry, ("failed",))
-    changes = differences(before, own[0][0])
+    changes = differences(original, folds[0][0])
     return Request(
         grid=options.grid,
         cells=tuple(cells),
-        device=machine,
-        workers=count,
+        device=device,
+        workers=workers,
         folder=folder,
         retry_failed=options.retry is not None,
         fail_fast=options.fail_fast,
-        launcher=where,
+        launcher=launcher,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items()),
-        executor=Executor(members, _precision(options.precision, machine), options.deterministic),
+        executor=Executor(members, _precision(options.precision, device), options.deterministic),
         shard=_shard(options.shard, len(cells)),
     )
 
@@ -155,12 +159,12 @@ def _not_negative(flag: str, value: int) -> int:
 
 
 def _shard(text: str, cells: int) -> tuple[int, int]:
-    place, slash, count = text.partition("/")
-    if not (slash and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise InputError("--shard takes I/N with I from 1 to N", got=text, fix="for example --shard 1/4 to --shard 4/4")
-    if int(place) > cells:
+    if int(index) > cells:
         raise InputError("the shard holds no cell", got=f"{text} of {cells} cells", fix=f"give N at most {cells}")
-    return int(place), int(count)
+    return int(index), int(count)
 
 
 def _with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Profile, Sequence[int]]]:
@@ -170,8 +174,8 @@ def _with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[P
     """
     train, tests, folds = options.train, options.tests or (), options.folds
     if folds is None:
-        given = [*(training_entries(train) if train else ()), *(options.manifests or ())]
-        with_data = replace(profile, manifests=_manifests(given, profile))
+        entries = [*(training_entries(train) if train else ()), *(options.manifests or ())]
+        with_data = replace(profile, manifests=_manifests(entries, profile))
         return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
     if train is None or len(seeds) > positive("--folds", folds):
         raise InputError(
@@ -179,13 +183,15 @@ def _with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[P
             got=f"--folds {folds}, {len(seeds)} seeds, " + (f"--train {train}" if train else "no --train"),
             fix="give --train CORPUS and at most as many seeds as folds",
         )
-    found = []
+    profiles = []
     for k, seed in enumerate(seeds, 1):
-        fold = f"{train.removesuffix('.jsonl')}.fold{k}"
-        own = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
-        found += _with_data(profile, range(seed, seed + 1), replace(options, train=fold, folds=None, tests=own))
-    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=one).world_hash for one, _ in found])[:16]
-    return [(replace(one, pooled=pooled), of) for one, of in found]
+        corpus = f"{train.removesuffix('.jsonl')}.fold{k}"
+        fold_tests = [f"{Path(train).name}={part_of(corpus, 'test')}" if test == train else test for test in tests]
+        profiles += _with_data(
+            profile, range(seed, seed + 1), replace(options, train=corpus, folds=None, tests=fold_tests)
+        )
+    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=fold).world_hash for fold, _ in profiles])[:16]
+    return [(replace(fold, pooled=pooled), fold_seeds) for fold, fold_seeds in profiles]
 
 
 def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
@@ -201,8 +207,8 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
 
     paths: dict[str, Path] = {}
     for name, _, path in (entry.partition("=") for entry in entries):
-        own = [f"judge_{judge}" for judge in JUDGES]
-        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *own, "annotated", *PROMPTS])
+        judge_splits = [f"judge_{judge}" for judge in JUDGES]
+        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *judge_splits, "annotated", *PROMPTS])
         if name in paths:
             raise InputError(
                 "a split takes one manifest",
@@ -212,44 +218,46 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         paths[name] = Path(path)
     audio = profile.world.audio
     try:
-        lines = {
+        manifests = {
             name: Manifest(path=path, emotions=None, split=name, audio=name not in PROMPTS)
             for name, path in paths.items()
         }
-        brought = classes(lines, profile.world.emotions, world.LEARNT)
+        emotions = classes(manifests, profile.world.emotions, world.LEARNT)
         configs = {
-            name: check_manifest(path, lines[name], None if name in PROMPTS else audio, tell=speed_reporter(path))
+            name: check_manifest(path, manifests[name], None if name in PROMPTS else audio, tell=speed_reporter(path))
             for name, path in paths.items()
         }
-        check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)
-        asked = [name for name in ("sft", *PROMPTS) if name in lines]
-        bases = ("base", "sft_heldout") if asked else ()
-        learnt = [
-            u for name in bases for u in lines.get(name) or draw_split(profile.world, world.splits(profile)[name])
+        check_apart({name: manifests[name] for name in manifests if name not in PROMPTS}, world.heard_by)
+        prompt_splits = [name for name in ("sft", *PROMPTS) if name in manifests]
+        bases = ("base", "sft_heldout") if prompt_splits else ()
+        base_utterances = [
+            utterance
+            for name in bases
+            for utterance in manifests.get(name) or draw_split(profile.world, world.splits(profile)[name])
         ]
-        for name in asked:
-            check_speakable(name, lines[name], learnt)
+        for name in prompt_splits:
+            check_speakable(name, manifests[name], base_utterances)
     except ManifestError as error:
         raise InputError(
             str(error), got=" ".join(entries), fix="correct the manifest or the file it names; nothing was written"
         ) from None
-    return {name: replace(config, emotions=brought) for name, config in configs.items()}
+    return {name: replace(config, emotions=emotions) for name, config in configs.items()}
 
 
 def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
     """Raise InputError if a cell needs rendered speech of an emotion that occurs only in the user's manifests."""
-    lacking = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
-    if lacking:
-        other = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
+    unrenderable = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
+    if unrenderable:
+        emotions = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
         raise InputError(
-            f"these splits would have to be rendered, but the renderer has no emotion {other}: {', '.join(lacking)}",
+            f"these splits would have to be rendered, but the renderer has no emotion {emotions}: {', '.join(unrenderable)}",
             got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
             fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
             "trains no policy, and without its arm oracle (--arms) it needs only rm_pretrain, annotated and rm_valid",
         )
 
 
-def _packed(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
+def _tasks_per_gpu(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
     """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
     if (options.workers if options.launcher == "local" else options.gpus_per_task) is not None:
         return packing.UNMEASURED
@@ -258,22 +266,22 @@ def _packed(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
     return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
 
 
-def _precision(name: str, machine: str) -> str:
-    if choose("--precision", name, PRECISIONS) == "tf32" and machine != "cuda":
-        raise InputError("TF32 needs a GPU", got=f"--precision tf32 on {machine}", fix="omit it, or use --device cuda")
+def _precision(name: str, device: str) -> str:
+    if choose("--precision", name, PRECISIONS) == "tf32" and device != "cuda":
+        raise InputError("TF32 needs a GPU", got=f"--precision tf32 on {device}", fix="omit it, or use --device cuda")
     return name
 
 
-def _shared(workers: int) -> tuple[int | None, int]:
+def _gpu_share(workers: int) -> tuple[int | None, int]:
     """Return the memory of the smallest GPU in MiB (None without a GPU), and the number of workers that share it."""
     gpus = environment.gpus()
     return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
-def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
-    """Return the number of ``--workers``; by default one per CPU available to this process, on ``cuda`` at most ``packed`` per
+def worker_count(requested: int | None, device: str, per_gpu: int = packing.UNMEASURED) -> int:
+    """Return the number of ``--workers``; by default one per CPU available to this process, on ``cuda`` at most ``per_gpu`` per
     GPU. Raise InputError if it is not positive."""
-    if asked is not None:
-        return positive("--workers", asked)
+    if requested is not None:
+        return positive("--workers", requested)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus
+    return min(cpus, per_gpu * max(1, len(environment.gpus()))) if device == "cuda" else cpus

@@ -74,7 +74,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
     if plan.todo or plan.amended:
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         recorder.create(request.folder, request.grid, request.declared or request.arms)
-        tracker = _start(plan)
+        tracker = _start_tracker(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
             write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, mode)
@@ -88,12 +88,12 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
         try:
             plan = replan(request)
         except UnavailableError:  # fall back on what this invocation recorded itself
-            plan = replace(plan, done=plan.done | {r.cell_hash: r for r in grid_run.records})
-    found = plan.records
+            plan = replace(plan, done=plan.done | {record.cell_hash: record for record in grid_run.records})
+    records = plan.records
     done = len({cell.hash for cell in request.own} & plan.done.keys())
-    shown = table(found, _planned(request.cells)) if found else None
+    summary = table(records, _planned(request.cells)) if records else None
     failures = kept_back | failures
-    return Outcome(len(request.own), done, failures, stopped, shown, _how_to_open(request), waiting)
+    return Outcome(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
 
 
 def _how_to_open(request: Request) -> str:
@@ -105,13 +105,13 @@ def _how_to_open(request: Request) -> str:
     return page.how_to_open(request.folder, experiment)
 
 
-def _start(plan: Plan) -> Tracker:
+def _start_tracker(plan: Plan) -> Tracker:
     request = plan.request
-    first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
+    tracker = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
     params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
-    return first.start_invocation(request.cells, params)
+    return tracker.start_invocation(request.cells, params)
 
 
 def _planned(cells: Sequence[Cell]) -> Counter[str]:
@@ -186,7 +186,7 @@ class GridRun(Display):
         super().finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
-            self._arms = self._so_far()
+            self._arms = self._interim_rows()
             self._close_cell(cell)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -202,17 +202,18 @@ class GridRun(Display):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
-    def _so_far(self) -> list[tuple[str, str, str]]:
+    def _interim_rows(self) -> list[tuple[str, str, str]]:
         """Return (arm, n, primary outcome) rows over the recorded seeds, as interim estimates for the live display."""
         if not self.live:
             return []
         outcome = primary()
         values = outcome.values(self.records)
-        found = {
-            arm: t_interval([v for (label, _), v in values.items() if label == arm]) for arm in self.plan.request.arms
+        means = {
+            arm: t_interval([value for (label, _), value in values.items() if label == arm])
+            for arm in self.plan.request.arms
         }
         return [
-            (arm, str(mean.n), f"{outcome.label} {show(mean, outcome.unit)}") for arm, mean in found.items() if mean.n
+            (arm, str(mean.n), f"{outcome.label} {show(mean, outcome.unit)}") for arm, mean in means.items() if mean.n
         ]
 
     def _close_cell(self, cell: Cell) -> None:
@@ -223,13 +224,13 @@ class GridRun(Display):
         self._open[cell.seed].discard(cell.hash)
         if self._open[cell.seed]:
             return
-        complete = {seed for seed, still in self._open.items() if not still}
-        found = [record for record in self.records if record.seed in complete]
+        complete = {seed for seed, open_cells in self._open.items() if not open_cells}
+        records = [record for record in self.records if record.seed in complete]
         (contrast,) = overall().values()
-        pairs = apply(contrast, primary().values(found), sorted(complete))
-        pairs = pairs[np.isfinite(pairs)]
-        if len(pairs) > 2:
-            self.tracker.note_spread(float(pairs.std(ddof=1)), len(pairs))
+        differences = apply(contrast, primary().values(records), sorted(complete))
+        differences = differences[np.isfinite(differences)]
+        if len(differences) > 2:
+            self.tracker.note_spread(float(differences.std(ddof=1)), len(differences))
         if any(self._open.values()) and self.mode == LINES:
-            interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
+            interim = table(records, _planned([c for c in self.plan.request.cells if c.seed in complete]))
             show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")

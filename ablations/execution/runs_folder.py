@@ -76,12 +76,12 @@ class RunsFolder:
     @property
     def address(self) -> str:
         """Readable address of the store: the server's without its password, or the database path."""
-        return _shown(self.server) if self.server else str(self.database)
+        return _without_password(self.server) if self.server else str(self.database)
 
     @property
     def ui_address(self) -> str:
         """Address of the MLflow UI while `ui_command` runs."""
-        return _shown(self.server) if self.server else UI_ADDRESS
+        return _without_password(self.server) if self.server else UI_ADDRESS
 
     @property
     def artifacts(self) -> Path:
@@ -127,7 +127,7 @@ class RunsFolder:
 
     def write_marker(self) -> None:
         """Atomically write the marker: format, folder path, and the server that the folder was created for."""
-        server = self._marker().get("server", "") if self.exists else _shown(self.server)
+        server = self._marker().get("server", "") if self.exists else _without_password(self.server)
         partial = self.root / f".{MARKER}.{os.getpid()}"
         marker = {"format": FORMAT, "root": str(self.root)} | ({"server": server} if server else {})
         partial.write_text(json.dumps(marker) + "\n")
@@ -138,11 +138,11 @@ class RunsFolder:
         if not self.exists or self._marker()["root"] == str(self.root):
             return False
         with self.lock():
-            before = self._marker()["root"]
-            if before == str(self.root):
+            old_root = self._marker()["root"]
+            if old_root == str(self.root):
                 return False
             if self.database.is_file():
-                self._rewrite(before)
+                self._rewrite(old_root)
             self.write_marker()
         return True
 
@@ -151,16 +151,16 @@ class RunsFolder:
 
         A server's URI is returned unchanged, and so is one that does not end in ``artifacts/EXPERIMENT/RUN/artifacts``.
         """
-        tail = Path(uri).parts[-4:]
-        ours = len(tail) == 4 and tail[0] == tail[3] == "artifacts" and not self.server
-        return str(self.root.joinpath(*tail)) if ours else uri
+        parts = Path(uri).parts[-4:]
+        local = len(parts) == 4 and parts[0] == parts[3] == "artifacts" and not self.server
+        return str(self.root.joinpath(*parts)) if local else uri
 
-    def _rewrite(self, before: str) -> None:
+    def _rewrite(self, old_root: str) -> None:
         with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (f"{self.root}/", len(before) + 2, len(before) + 1, f"{before}/"),
+                    (f"{self.root}/", len(old_root) + 2, len(old_root) + 1, f"{old_root}/"),
                 )
 
     def _marker(self) -> dict[str, str]:
@@ -178,8 +178,8 @@ def check(path: Path) -> RunsFolder:
     """
     folder = RunsFolder(path.expanduser().resolve())
     _check_server(folder.server)
-    if bad := RESERVED & set(str(folder.root)):
-        what = f"a runs folder's path must not contain {' or '.join(sorted(bad))}: the store's URI cannot represent it"
+    if reserved := RESERVED & set(str(folder.root)):
+        what = f"a runs folder's path must not contain {' or '.join(sorted(reserved))}: the store's URI cannot represent it"
         fix = "give --runs-dir another path, or move the folder; a runs folder can be opened anywhere"
         raise InputError(what, got=folder.root, fix=fix)
     fix = "give --runs-dir a new or empty folder, or one that an earlier run created"
@@ -237,15 +237,15 @@ def _check_marker(folder: RunsFolder) -> None:
 def _check_server(address: str) -> None:
     try:
         parts = urlsplit(address)
-        good = not address or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+        valid = not address or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         fix = f"set it to the http(s) address of an MLflow server, or unset {SERVER} to record in the runs folder"
-        raise InputError(f"{SERVER} is not the address of an MLflow server", got=_shown(address), fix=fix)
+        raise InputError(f"{SERVER} is not the address of an MLflow server", got=_without_password(address), fix=fix)
 
 
-def _shown(address: str) -> str:
+def _without_password(address: str) -> str:
     """Return an address without user and password."""
     scheme, mark, rest = address.partition("://")
     host, slash, path = rest.partition("/")

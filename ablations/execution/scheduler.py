@@ -108,7 +108,7 @@ class Scheduler:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._waiting = {task.key: task for task in self.tasks}
         assert len(self._waiting) == len(self.tasks), "task keys are unique"
-        known = {one.key for task in self.tasks for one in (task, *task.parts)}
+        known = {part.key for task in self.tasks for part in (task, *task.parts)}
         self._missing = {task.key: set(task.needs) & known for task in self.tasks}
         try:
             with self._counting_signals():
@@ -130,16 +130,16 @@ class Scheduler:
             self._running.clear()  # `_stop` emptied `_waiting`, so `run` now leaves its loop and stops the pool
             return
         now = time.monotonic()
-        ready = [t for t in self._waiting.values() if not self._missing[t.key]]
-        ready.sort(key=lambda t: t.priority)
-        startable = [t for t in ready if self._not_before.get(t.key, 0.0) <= now] if self._has_room() else []
-        self._submit([t for t in startable if not t.here])
-        mine = next((t for t in startable if t.here), None)
-        if mine is not None:
-            self._run_here(mine)
+        ready = [task for task in self._waiting.values() if not self._missing[task.key]]
+        ready.sort(key=lambda task: task.priority)
+        startable = [task for task in ready if self._not_before.get(task.key, 0.0) <= now] if self._has_room() else []
+        self._submit([task for task in startable if not task.here])
+        parent_task = next((task for task in startable if task.here), None)
+        if parent_task is not None:
+            self._run_here(parent_task)
         elif not self._running and not ready and self._waiting:
             raise ValueError(f"tasks wait for each other: {', '.join(sorted(self._waiting))}")
-        self._process_events(0 if mine is not None else POLL)
+        self._process_events(0 if parent_task is not None else POLL)
 
     def _submit(self, ready: Sequence[Task]) -> None:
         for task in ready[: self.pool.capacity - len(self._running)]:
@@ -203,10 +203,10 @@ class Scheduler:
         """Retry the task if the kind of failure allows it; otherwise fail it and its dependents."""
         failure = Failure(message, self.log_path(task), task.title, kind)
         self._tries[task.key, kind] += 1
-        again = self._tries[task.key, kind] <= KINDS[kind].retries and not (kind == "oom" and task.after_oom is None)
+        retry = self._tries[task.key, kind] <= KINDS[kind].retries and not (kind == "oom" and task.after_oom is None)
         if not math.isinf(self._stop_deadline) and KINDS[kind].again:
             self.observer.retried(slot, task, failure)  # the run is stopping; the next run of the command retries it
-        elif again:
+        elif retry:
             if kind == "oom":
                 assert task.after_oom is not None
                 task = replace(task, arguments=task.after_oom)
@@ -225,12 +225,12 @@ class Scheduler:
         self.observer.failed(slot, task, failure)
         for part in task.parts:
             self.observer.failed(None, part, failure)
-        lost = {one.key for one in (task, *task.parts)}
-        while doomed := [t for t in self._waiting.values() if t.needs & lost]:
-            for other in doomed:
-                lost.add(other.key)
-                del self._waiting[other.key]
-                self.observer.failed(None, other, failure)
+        failed = {member.key for member in (task, *task.parts)}
+        while dependents := [waiting for waiting in self._waiting.values() if waiting.needs & failed]:
+            for dependent in dependents:
+                failed.add(dependent.key)
+                del self._waiting[dependent.key]
+                self.observer.failed(None, dependent, failure)
 
     def _pause(self) -> None:
         free = shutil.disk_usage(self.logs).free
@@ -247,12 +247,12 @@ class Scheduler:
             self.observer.said("there is room again: resuming")
         return self._full < 0
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, message: str) -> None:
         """Start no more tasks, and ask running tasks to stop."""
         self._stop_deadline = time.monotonic() + PATIENCE
         self._waiting.clear()
         self.pool.halt()
-        self.observer.said(why)
+        self.observer.said(message)
 
     @contextlib.contextmanager
     def _counting_signals(self) -> Iterator[None]:
@@ -264,9 +264,9 @@ class Scheduler:
         def count(number: int, frame: object) -> None:
             self._signals += 1
 
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)

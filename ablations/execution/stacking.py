@@ -47,14 +47,14 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
     if text != "auto":
         if not text.isdecimal():
             raise InputError("--stack takes a number of cells, or auto", got=text, fix="for example --stack 8")
-        return _several(positive("--stack", int(text)))
+        return _stack_size(positive("--stack", int(text)))
     if device != "cuda":
         return 0
     stages = [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == STACKED]
-    return _several(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
+    return _stack_size(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
 
 
-def _several(members: int) -> int:
+def _stack_size(members: int) -> int:
     return members if members > 1 else 0
 
 
@@ -68,28 +68,28 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     """
     if not size:
         return list(tasks)
-    alike: dict[tuple[str, ...], list[Task]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in sorted(tasks, key=lambda task: task.priority):
         if (stage := stages[task.key]).name == STACKED:
-            alike[tuple(stage.inputs[role].key for role in COMMON)].append(task)
-    found = [task for task in tasks if stages[task.key].name != STACKED]
-    for group in alike.values():
-        most = ceil(len(group) / ceil(len(group) / size))
-        found += [_stack(group[first : first + most]) for first in range(0, len(group), most)]
-    return found
+            groups[tuple(stage.inputs[role].key for role in COMMON)].append(task)
+    stacked = [task for task in tasks if stages[task.key].name != STACKED]
+    for group in groups.values():
+        group_size = ceil(len(group) / ceil(len(group) / size))
+        stacked += [_stack(group[start : start + group_size]) for start in range(0, len(group), group_size)]
+    return stacked
 
 
 def _stack(members: Sequence[Task]) -> Task:
     """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_stage`)."""
     first = members[0]
     assert first.after_oom is not None
-    chosen = tuple(task.arguments[0] for task in members)
+    stages = tuple(task.arguments[0] for task in members)
     return Task(
         key=f"stack-{content_hash([task.key for task in members])[:20]}",
         title=f"{len(members)} policy optimizations at once, the first of them {first.title}",
         function="ablations.execution.jobs:build_stack",
-        arguments=(chosen, *first.arguments[1:]),
-        after_oom=(chosen, *first.after_oom[1:]),
+        arguments=(stages, *first.arguments[1:]),
+        after_oom=(stages, *first.after_oom[1:]),
         needs=frozenset().union(*(task.needs for task in members)),
         priority=first.priority,
         parts=tuple(members),
@@ -104,31 +104,31 @@ def executor(stage: Stage, store: Path) -> str | None:
     return NO_NUMBER.sub("", json.loads(path.read_text()).get(MARK, ""))
 
 
-def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, chosen: Executor) -> None:
+def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, requested: Executor) -> None:
     """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones."""
-    wanted = NO_NUMBER.sub("", str(chosen))
-    lacking = {stage.key for stage in missing if stage.name == STACKED}
+    expected = NO_NUMBER.sub("", str(requested))
+    missing_keys = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
         by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
-    begun = {seed for seed, keys in by_seed.items() if keys & lacking}
+    unfinished = {seed for seed, keys in by_seed.items() if keys & missing_keys}
     for cell in cells:
-        if cell.seed not in begun:
+        if cell.seed not in unfinished:
             continue
         for stage in _optimizations(cell):
-            if (found := executor(stage, store)) not in (None, wanted):
+            if (actual := executor(stage, store)) not in (None, expected):
                 raise InputError(
                     f"seed {cell.seed} was begun with another executor, and all arms of a seed must use the same one",
-                    got=f"{cell.name} optimized with {_options(found)}, and {_options(wanted)} for the rest",
-                    fix=f"continue with {_options(found)}, or use other seeds or another --runs-dir",
+                    got=f"{cell.name} optimized with {_options(actual)}, and {_options(expected)} for the rest",
+                    fix=f"continue with {_options(actual)}, or use other seeds or another --runs-dir",
                 )
 
 
-def _options(words: str) -> str:
+def _options(text: str) -> str:
     """Return the options that select an executor, from its text."""
-    precision = next((name for name in PRECISIONS if name in words), PRECISIONS[0])
-    stack = "--stack 2 or more" if "stacked" in words else "--stack 1"
-    return f"{stack} --precision {precision}" + " --deterministic" * ("deterministic" in words)
+    precision = next((name for name in PRECISIONS if name in text), PRECISIONS[0])
+    stack = "--stack 2 or more" if "stacked" in text else "--stack 1"
+    return f"{stack} --precision {precision}" + " --deterministic" * ("deterministic" in text)
 
 
 def _optimizations(cell: Cell) -> Iterator[Stage]:

@@ -34,7 +34,7 @@ def training_entries(corpus: str) -> list[str]:
 
 def test_entry(text: str) -> str:
     """Return ``NAME=PATH`` for a value of ``--test``; a corpus alone means its part ``test``, or all of it without one."""
-    return text if "=" in text else f"{_whole(text).stem}={part_of(text, 'test', '')}"
+    return text if "=" in text else f"{_manifest_path(text).stem}={part_of(text, 'test', '')}"
 
 
 def part_of(corpus: str, *parts: str) -> Path:
@@ -43,16 +43,16 @@ def part_of(corpus: str, *parts: str) -> Path:
     Raises:
         InputError: None of them exists.
     """
-    whole = _whole(corpus)
-    paths = [whole.with_name(f"{whole.stem}.{part}.jsonl") if part else whole for part in parts]
+    manifest = _manifest_path(corpus)
+    paths = [manifest.with_name(f"{manifest.stem}.{part}.jsonl") if part else manifest for part in parts]
     for path in paths:
         if path.is_file():
             return path
     raise InputError(
         f"the corpus {corpus} has no manifest {' or '.join(path.name for path in paths)}",
-        got=", ".join(sorted(path.name for path in whole.parent.glob(f"{whole.stem}*.jsonl")))
+        got=", ".join(sorted(path.name for path in manifest.parent.glob(f"{manifest.stem}*.jsonl")))
         or "none of its manifests",
-        fix=f"python -m rrpo.corpus import READER PATH --out {whole} --split train=.8 --split valid=.1 --split test=.1",
+        fix=f"python -m rrpo.corpus import READER PATH --out {manifest} --split train=.8 --split valid=.1 --split test=.1",
     )
 
 
@@ -73,17 +73,17 @@ def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
         InputError: The folder contains no encoder of waveforms.
     """
     try:
-        about = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} contains no speech encoder",
             got=f"no readable config.json ({error})",
             fix="give a folder written by `save_pretrained`, or a downloaded repository",
         ) from None
-    if "feat_extract_norm" not in about:
+    if "feat_extract_norm" not in config:
         raise InputError(
             f"the model in {folder} does not encode waveforms",
-            got=f"a {about.get('model_type', 'model without a type')}",
+            got=f"a {config.get('model_type', 'model without a type')}",
             fix="use wav2vec 2.0, WavLM, HuBERT, or another model with their convolutional front end",
         )
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
@@ -92,7 +92,7 @@ def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
     return replace(profile, pretrain=replace(profile.pretrain, model=model))
 
 
-def _whole(corpus: str) -> Path:
+def _manifest_path(corpus: str) -> Path:
     return Path(corpus.removesuffix(".jsonl") + ".jsonl")
 
 
@@ -108,33 +108,34 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     from rrpo.corpus.intake import check_apart, check_manifest
     from rrpo.corpus.manifest import Manifest, ManifestError
 
-    found: dict[str, ManifestConfig] = {}
+    test_sets: dict[str, ManifestConfig] = {}
     try:
-        learnt = {
+        training = {
             name: Manifest(path=Path(manifest.path), emotions=None, split=name)
             for name, manifest in profile.manifests.items()
             if name in world.splits(profile) or name == "annotated"
         }
         for name, _, path in (test_entry(entry).partition("=") for entry in entries):
-            if not NAME.fullmatch(name) or name in found or not path:
+            if not NAME.fullmatch(name) or name in test_sets or not path:
                 raise InputError(
                     "--test takes NAME=PATH or a corpus; names must be unique and consist of letters, digits and hyphens",
                     got=f"{name}={path}",
                     fix="for example --test IEMOCAP=iemocap.jsonl, or --test IEMOCAP for the same",
                 )
-            lines = Manifest(path=Path(path), emotions=None, split=name)
-            there = {utterance.emotion for utterance in lines}
-            if not there & set(profile.emotions):
+            utterances = Manifest(path=Path(path), emotions=None, split=name)
+            emotions = {utterance.emotion for utterance in utterances}
+            if not emotions & set(profile.emotions):
                 raise ManifestError(
                     f"{path}: no utterance has an emotion of the reward model ({', '.join(profile.emotions)}); "
-                    f"it has {', '.join(sorted(there))}"
+                    f"it has {', '.join(sorted(emotions))}"
                 )
-            check_apart({**learnt, f"rm_test_{name}": lines}, world.heard_by)
-            own = () if there <= set(profile.world.emotions) else tuple(sorted(there))
-            found[name] = replace(
-                check_manifest(Path(path), lines, profile.world.audio, tell=speed_reporter(Path(path))), emotions=own
+            check_apart({**training, f"rm_test_{name}": utterances}, world.heard_by)
+            own_emotions = () if emotions <= set(profile.world.emotions) else tuple(sorted(emotions))
+            test_sets[name] = replace(
+                check_manifest(Path(path), utterances, profile.world.audio, tell=speed_reporter(Path(path))),
+                emotions=own_emotions,
             )
     except ManifestError as error:
         fix = "correct the manifest or the file it names; nothing was written"
         raise InputError(str(error), got=" ".join(entries), fix=fix) from None
-    return found
+    return test_sets

@@ -41,7 +41,7 @@ class TimeLeft:
         A task with parts takes the sum of their times.
         """
         self._open = {task.key: task for task in sorted(tasks, key=lambda task: task.priority)}
-        self._rank = {key: place for place, key in enumerate(self._open)}
+        self._rank = {key: rank for rank, key in enumerate(self._open)}
         self._owner = {part.key: task.key for task in self._open.values() for part in task.parts}
         self._readers: dict[str, list[str]] = {}
         for task in self._open.values():
@@ -92,7 +92,9 @@ class TimeLeft:
             for reader in self._readers.get(need, ()):
                 if reader in waiting:
                     waiting[reader] += 1
-        busy = [(self._rest(self._open[key], running), key) for key, running in self.running.items() if key in waiting]
+        busy = [
+            (self._remaining(self._open[key], running), key) for key, running in self.running.items() if key in waiting
+        ]
         ready = [self._rank[key] for key, count in waiting.items() if not count and key not in self.running]
         keys = list(self._rank)
         heapq.heapify(busy)
@@ -101,7 +103,7 @@ class TimeLeft:
         while busy or ready:
             while ready and len(busy) < self._workers:
                 key = keys[heapq.heappop(ready)]
-                heapq.heappush(busy, (now + self._takes(self._open[key]), key))
+                heapq.heappush(busy, (now + self._expected(self._open[key]), key))
             now, key = heapq.heappop(busy)
             for reader in self._readers.get(key, ()):
                 if reader in waiting:
@@ -110,17 +112,17 @@ class TimeLeft:
                         heapq.heappush(ready, self._rank[reader])
         return now
 
-    def _takes(self, task: Task) -> float:
+    def _expected(self, task: Task) -> float:
         keys = [part.key for part in task.parts] or [task.key]
         return sum(self._estimator.seconds(self._stages[key]) or 1.0 for key in keys if key in self._stages)
 
-    def _rest(self, task: Task, running: _Running) -> float:
+    def _remaining(self, task: Task, running: _Running) -> float:
         """Return the remaining seconds of a running task.
 
         The estimate moves from the estimator's time to the task's own speed as more of its progress is observed.
         """
-        takes, passed = self._takes(task), self._clock() - running.since
-        seen = running.done - (running.first or 0.0)
+        expected, elapsed = self._expected(task), self._clock() - running.since
+        observed = running.done - (running.first or 0.0)
         if running.first is None:
-            return max(takes - passed, 0.0)
-        return (1 - running.done) * ((1 - seen) * takes + passed)
+            return max(expected - elapsed, 0.0)
+        return (1 - running.done) * ((1 - observed) * expected + elapsed)

@@ -31,7 +31,7 @@ REPORT_EVERY = 0.1
 """Minimum seconds between progress messages."""
 QUIET = ("claimed", "stopped")
 """Kinds that are not real failures. Their tracebacks are not logged, because another runner may be writing to the log."""
-ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }

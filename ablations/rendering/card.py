@@ -43,8 +43,8 @@ def number(value: float) -> str:
 
 def conclusion(lines: Sequence[Line]) -> str:
     """Return ``world card: N of M pass``, where M counts the measured lines that have a threshold."""
-    asked = [line for line in lines if line.passed is not None]
-    return f"world card: {sum(line.passed is True for line in asked)} of {len(asked)} pass"
+    judged = [line for line in lines if line.passed is not None]
+    return f"world card: {sum(line.passed is True for line in judged)} of {len(judged)} pass"
 
 
 def passes(lines: Sequence[Line]) -> bool:
@@ -54,24 +54,24 @@ def passes(lines: Sequence[Line]) -> bool:
 
 def terminal(lines: Sequence[Line], title: str) -> RichTable:
     """Return the terminal table; only the first line of each section shows the section's name."""
-    shown = RichTable(title=title, title_justify="left")
+    table = RichTable(title=title, title_justify="left")
     for heading in HEAD:
-        shown.add_column(heading, justify="right" if heading in ("value", "95 % interval") else "left")
-    before = ""
+        table.add_column(heading, justify="right" if heading in ("value", "95 % interval") else "left")
+    previous = ""
     for line in lines:
         cells = row(line)
         color = {"FAIL": "red", "pass": "green"}.get(cells[5], "")
         cells[5] = f"[{color}]{cells[5]}[/{color}]" if color else cells[5]
-        shown.add_row("" if line.section == before else line.section, *cells[1:])
-        before = line.section
-    return shown
+        table.add_row("" if line.section == previous else line.section, *cells[1:])
+        previous = line.section
+    return table
 
 
 def metrics(lines: Sequence[Line]) -> dict[str, float]:
     """Return the value of each line under a name valid in MLflow, and the number of lines that pass."""
     values = {f"{_slug(line.section)}/{_slug(line.name)}": line.value for line in lines}
-    asked = [line for line in lines if line.passed is not None]
-    return values | {"passed": float(sum(line.passed is True for line in asked)), "asked": float(len(asked))}
+    judged = [line for line in lines if line.passed is not None]
+    return values | {"passed": float(sum(line.passed is True for line in judged)), "asked": float(len(judged))}
 
 
 def _slug(text: str) -> str:
@@ -90,7 +90,7 @@ def write(lines: Sequence[Line], title: str, out: Path) -> None:
     names = ("section", "line", "value", "low", "high", "threshold", "verdict", "note")
     raw = tuple((x.section, x.name, x.value, x.low, x.high, x.threshold, verdict(x), x.note) for x in lines)
     (out / "card.csv").write_text(
-        as_csv(Sheet("card", title, tuple(Column(n, n) for n in names), raw)), encoding="utf-8"
+        as_csv(Sheet("card", title, tuple(Column(name, name) for name in names), raw)), encoding="utf-8"
     )
     save(lines, out / "card.json")
 
@@ -108,12 +108,12 @@ def plot(table: Path, out: Path) -> None:
     languages, emotions = sorted(data["language"].unique()), list(dict.fromkeys(data["emotion"]))
     figure, axes = plt.subplots(1, len(cues), figsize=(2.2 * len(cues), 2.8), sharey=True)
     for axis, cue in zip(axes, cues, strict=True):
-        for place, language in enumerate(languages):
+        for index, language in enumerate(languages):
             groups = [data.loc[(data["language"] == language) & (data["emotion"] == e), cue] for e in emotions]
-            y = [i + 0.22 * (place - (len(languages) - 1) / 2) for i in range(len(emotions))]
+            y = [i + 0.22 * (index - (len(languages) - 1) / 2) for i in range(len(emotions))]
             spread = [group.std(ddof=0) for group in groups]
             axis.errorbar(
-                [g.mean() for g in groups], y, xerr=spread, fmt="os^Dv"[place % 5], ms=3, lw=0.8, label=language
+                [g.mean() for g in groups], y, xerr=spread, fmt="os^Dv"[index % 5], ms=3, lw=0.8, label=language
             )
         axis.axvline(0, color="0.6", lw=0.6)
         axis.set_title(cue, fontsize=8)

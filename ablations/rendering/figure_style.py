@@ -37,8 +37,8 @@ OTHER = (GREY, "-", "o")
 
 def look(arm: str) -> tuple[str, Any, str]:
     """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
-    own = {name_of([component.name]): component.look for component in COMPONENTS}
-    return (FRAMES | own).get(split_label(arm)[0], OTHER)
+    component_looks = {name_of([component.name]): component.look for component in COMPONENTS}
+    return (FRAMES | component_looks).get(split_label(arm)[0], OTHER)
 
 
 def preferred() -> list[str]:
@@ -46,9 +46,9 @@ def preferred() -> list[str]:
     return ["sft", *singles(), "oracle"]
 
 
-def pick(arms: Sequence[str], wanted: Sequence[str], most: int = 7) -> list[str]:
-    """Return the ``wanted`` arms that are available, or the first ``most`` arms if none are."""
-    return [arm for arm in wanted if arm in arms] or list(arms)[:most]
+def pick(arms: Sequence[str], selection: Sequence[str], limit: int = 7) -> list[str]:
+    """Return the ``selection`` arms that are available, or the first ``limit`` arms if none are."""
+    return [arm for arm in selection if arm in arms] or list(arms)[:limit]
 
 
 STYLE: dict[str, Any] = {

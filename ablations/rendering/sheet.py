@@ -68,8 +68,8 @@ class Sheet:
 
     def row(self, name: str) -> dict[str, Value]:
         """Return the row with that name as column -> value."""
-        found = next(row for row in self.rows if row[0] == name)
-        return {column.name: value for column, value in zip(self.columns, found, strict=True)}
+        values = next(row for row in self.rows if row[0] == name)
+        return {column.name: value for column, value in zip(self.columns, values, strict=True)}
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells as text."""
@@ -78,17 +78,17 @@ class Sheet:
 
     def marks(self) -> dict[tuple[int, int], str]:
         """Return ``(row, column) -> best | second``, for columns with at least three ranked rows. Equal texts share a mark."""
-        found: dict[tuple[int, int], str] = {}
+        marks: dict[tuple[int, int], str] = {}
         _, body = self.texts()
-        for place, column in enumerate(self.columns):
-            means = {at: _mean(row[place]) for at, row in enumerate(self.rows) if row[0] not in self.unranked}
-            ranked = {at: column.better * mean for at, mean in means.items() if math.isfinite(mean)}
+        for j, column in enumerate(self.columns):
+            means = {i: _mean(row[j]) for i, row in enumerate(self.rows) if row[0] not in self.unranked}
+            ranked = {i: column.better * mean for i, mean in means.items() if math.isfinite(mean)}
             if not column.better or len(ranked) < 3:
                 continue
-            shown = list(dict.fromkeys(_head(body[at][place]) for at in sorted(ranked, key=lambda at: -ranked[at])))
-            for mark, text in zip(("best", "second"), shown, strict=False):
-                found |= {(at, place): mark for at in ranked if _head(body[at][place]) == text}
-        return found
+            texts = list(dict.fromkeys(_head(body[i][j]) for i in sorted(ranked, key=lambda i: -ranked[i])))
+            for mark, text in zip(("best", "second"), texts, strict=False):
+                marks |= {(i, j): mark for i in ranked if _head(body[i][j]) == text}
+        return marks
 
     def noted(self, *notes: str) -> Sheet:
         """Return the table with additional notes at the end."""
@@ -114,9 +114,9 @@ def show(value: Value, unit: str) -> str:
 def markdown(sheet: Sheet) -> str:
     """Return a Markdown table with the notes below; best values are bold, second-best italic."""
     head, body = sheet.texts()
-    for (row, place), mark in sheet.marks().items():
+    for (row, j), mark in sheet.marks().items():
         stars = "**" if mark == "best" else "*"
-        body[row][place] = f"{stars}{body[row][place]}{stars}"
+        body[row][j] = f"{stars}{body[row][j]}{stars}"
     rule = ["---" if column.unit == "text" else "---:" for column in sheet.columns]
     lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
     return "\n".join([*lines, "", *sheet.notes]) + "\n"
@@ -124,8 +124,8 @@ def markdown(sheet: Sheet) -> str:
 
 def as_csv(sheet: Sheet) -> str:
     """Return CSV with unrounded values; an interval has four fields, and a missing value is an empty field."""
-    wide = [any(isinstance(row[place], Interval) for row in sheet.rows) for place in range(len(sheet.columns))]
-    parts = [[f"_{part}" for part in Interval._fields] if own else [""] for own in wide]
+    intervals = [any(isinstance(row[index], Interval) for row in sheet.rows) for index in range(len(sheet.columns))]
+    parts = [[f"_{part}" for part in Interval._fields] if interval else [""] for interval in intervals]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(f"{c.name}{part}" for c, names in zip(sheet.columns, parts, strict=True) for part in names)
@@ -153,21 +153,21 @@ def html(sheet: Sheet, *, notes: bool = True) -> str:
     marks = sheet.marks()
     kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
 
-    def cell(at: int, place: int, text: str) -> str:
-        tag = {"best": "b", "second": "u"}.get(marks.get((at, place), ""))
+    def cell(i: int, j: int, text: str) -> str:
+        tag = {"best": "b", "second": "u"}.get(marks.get((i, j), ""))
         inside = escaping.escape(text)
         inside = f"<{tag}>{inside}</{tag}>" if tag else inside
-        if place == 0:
+        if j == 0:
             return f'<th scope="row">{inside}</th>'
-        return f'<td class="{kinds[place]}">{inside}</td>'
+        return f'<td class="{kinds[j]}">{inside}</td>'
 
-    rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
+    rows = ["<tr>" + "".join(cell(i, k, text) for k, text in enumerate(row)) + "</tr>" for i, row in enumerate(body)]
     headings = "".join(
         f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
         for kind, text in zip(kinds, head, strict=True)
     )
-    below = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
+    footer = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
     return (
         f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
-        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{below}"
+        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{footer}"
     )

@@ -49,16 +49,16 @@ def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -
     arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
     policies = any(not record.points.empty for record in records)
     outcomes = shown(records) if policies else []
-    columns = [o.as_column() for o in outcomes] or rm_columns(records)
-    values = [o.values(records) for o in outcomes] or [scalar(c.name, records) for c in columns]
-    own = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
+    columns = [outcome.as_column() for outcome in outcomes] or rm_columns(records)
+    values = [outcome.values(records) for outcome in outcomes] or [scalar(column.name, records) for column in columns]
+    seeds = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
     rows: list[tuple[Value, ...]] = [
-        (arm, float(len(own[arm])), *(over_seeds(arm, own[arm], found) for found in values)) for arm in arms
+        (arm, float(len(seeds[arm])), *(over_seeds(arm, seeds[arm], by_cell) for by_cell in values)) for arm in arms
     ]
-    missing = {arm: planned[arm] - len(own[arm]) for arm in arms if planned and planned.get(arm, 0) > len(own[arm])}
+    missing = {arm: planned[arm] - len(seeds[arm]) for arm in arms if planned and planned.get(arm, 0) > len(seeds[arm])}
     head = (Column("arm", "arm"), Column("n", "n", "count"))
-    said = tuple(_notes(records, outcomes, missing))
-    return Sheet("table", "Results", (*head, *columns), tuple(rows), said, FRAMES)
+    notes = tuple(_notes(records, outcomes, missing))
+    return Sheet("table", "Results", (*head, *columns), tuple(rows), notes, FRAMES)
 
 
 def over_seeds(arm: str, seeds: Sequence[int], values: Values) -> Interval:
@@ -78,8 +78,12 @@ def provenance(records: Sequence[Record]) -> str:
     if any("profile.cosyvoice.model.digest" in config for config in configs.values()):
         return "The policy is CosyVoice2's language model; reward model and judge use the user's labelled tokens."
     manifests = (name for config in configs.values() for name in config if name.startswith("profile.manifests."))
-    own = sorted({name.split(".")[2] for name in manifests})
-    speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
+    user_splits = sorted({name.split(".")[2] for name in manifests})
+    speech = (
+        f"the user's own speech in {', '.join(user_splits)}, procedural speech elsewhere"
+        if user_splits
+        else "procedural speech"
+    )
     return f"The world is simulated: {speech}, planted shortcut, trained judges."
 
 

@@ -49,8 +49,8 @@ def corner_effect(part: str) -> Weights:
 
     For a component of the paper: RRPO minus RRPO without it. For another component: RRPO with it minus RRPO.
     """
-    whole = set(papers())
-    return {name_of(whole | {part}): 1.0, name_of(whole - {part}): -1.0}
+    rrpo = set(papers())
+    return {name_of(rrpo | {part}): 1.0, name_of(rrpo - {part}): -1.0}
 
 
 def difference(treated: str, control: str) -> Weights:
@@ -60,23 +60,25 @@ def difference(treated: str, control: str) -> Weights:
 
 def main_effects() -> dict[str, Weights]:
     """Return the main effect of each component, by name."""
-    return {f"{c.label}, main effect": factorial_effect([c.name]) for c in COMPONENTS}
+    return {f"{component.label}, main effect": factorial_effect([component.name]) for component in COMPONENTS}
 
 
 def corner_effects() -> dict[str, Weights]:
     """Return the effect of each component within RRPO, by name."""
-    return {f"{c.label}, in RRPO": corner_effect(c.name) for c in COMPONENTS}
+    return {f"{component.label}, in RRPO": corner_effect(component.name) for component in COMPONENTS}
 
 
 def effects_alone() -> dict[str, Weights]:
     """Return the effect of each component added to DiffRO, without the other components, by name."""
-    return {f"{c.label}, added to DiffRO": difference(name_of([c.name]), BASE) for c in COMPONENTS}
+    return {
+        f"{component.label}, added to DiffRO": difference(name_of([component.name]), BASE) for component in COMPONENTS
+    }
 
 
 def interactions() -> dict[str, Weights]:
     """Return the interactions of all orders, by name."""
     label = {component.name: component.label for component in COMPONENTS}
-    return {" x ".join(label[p] for p in parts): factorial_effect(parts) for parts in subsets() if len(parts) > 1}
+    return {" x ".join(label[part] for part in parts): factorial_effect(parts) for parts in subsets() if len(parts) > 1}
 
 
 def overall() -> dict[str, Weights]:
@@ -86,13 +88,13 @@ def overall() -> dict[str, Weights]:
 
 def component_of(contrast: str) -> Component | None:
     """Return the component whose effect the named contrast measures; None for interactions and other contrasts."""
-    return next((c for c in COMPONENTS if contrast.startswith(f"{c.label},")), None)
+    return next((component for component in COMPONENTS if contrast.startswith(f"{component.label},")), None)
 
 
 def apply(weights: Mapping[str, float], outcomes: Values, seeds: Sequence[int]) -> NDArray[np.float64]:
     """Return the contrast of each seed ``[len(seeds)]``; NaN for a seed that lacks an arm of the contrast."""
     rows = [[outcomes.get((arm, seed), math.nan) for arm in weights] for seed in seeds]
-    found: NDArray[np.float64] = np.array(rows, float).reshape(len(seeds), len(weights)) @ np.array(
+    effects: NDArray[np.float64] = np.array(rows, float).reshape(len(seeds), len(weights)) @ np.array(
         list(weights.values())
     )
-    return found
+    return effects

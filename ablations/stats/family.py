@@ -55,11 +55,11 @@ class Pilot:
     @property
     def parts(self) -> str:
         """A sentence on each component's share of the variance; empty if they were not measured."""
-        whole = sum(sd**2 for sd in self.components.values())
-        if not whole:
+        total = sum(sd**2 for sd in self.components.values())
+        if not total:
             return ""
         shares = ", ".join(
-            f"{name} {100 * sd**2 / whole:.0f} % ({100 * sd:.1f} points)" for name, sd in self.components.items()
+            f"{name} {100 * sd**2 / total:.0f} % ({100 * sd:.1f} points)" for name, sd in self.components.items()
         )
         return f"of the variance over seeds, roughly (a nested pilot): {shares}"
 
@@ -83,11 +83,11 @@ def allowed(arms: Iterable[str]) -> dict[str, Weights]:
 
     If none of them concerns a single component, the effects of components added to DiffRO are included instead.
     """
-    there = set(arms)
-    found = {name: weights for name, weights in family().items() if set(weights) <= there}
-    if any(component_of(name) for name in found):
-        return found
-    return {name: weights for name, weights in effects_alone().items() if set(weights) <= there} | found
+    available = set(arms)
+    contrasts = {name: weights for name, weights in family().items() if set(weights) <= available}
+    if any(component_of(name) for name in contrasts):
+        return contrasts
+    return {name: weights for name, weights in effects_alone().items() if set(weights) <= available} | contrasts
 
 
 def declared(labels: Iterable[str]) -> dict[str, dict[str, Weights]]:
@@ -97,11 +97,11 @@ def declared(labels: Iterable[str]) -> dict[str, dict[str, Weights]]:
     """
     arms: dict[str, set[str]] = {}
     for label in labels:
-        arm, place = split_label(label)
-        arms.setdefault(place, set()).add(arm)
-    placed = [there for place, there in arms.items() if place]
-    shared = allowed(set.intersection(*placed)) if placed else {}
-    return {place: shared if place else allowed(there) for place, there in arms.items()}
+        arm, setting = split_label(label)
+        arms.setdefault(setting, set()).add(arm)
+    named_settings = [available for setting, available in arms.items() if setting]
+    shared = allowed(set.intersection(*named_settings)) if named_settings else {}
+    return {setting: shared if setting else allowed(available) for setting, available in arms.items()}
 
 
 def margin_text() -> str:

@@ -21,8 +21,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         return Interval(math.nan, math.nan, math.nan, 0)
     from scipy.stats import binomtest
 
-    found = binomtest(successes, n).proportion_ci(level, "wilson")
-    return Interval(successes / n, float(found.low), float(found.high), n)
+    interval = binomtest(successes, n).proportion_ci(level, "wilson")
+    return Interval(successes / n, float(interval.low), float(interval.high), n)
 
 
 def nested_components(y: ArrayLike) -> list[float]:
@@ -31,15 +31,15 @@ def nested_components(y: ArrayLike) -> list[float]:
     The expected mean square of a level equals that of the next inner level plus (number of values below it) x (its component).
     Negative estimates are set to 0.
     """
-    means, within, found = np.asarray(y, float), 0.0, []
+    means, within, components = np.asarray(y, float), 0.0, []
     below = 1
     while means.ndim:
         outer = means.mean(axis=-1)
         freedom = outer.size * (means.shape[-1] - 1)
         square = below * float(((means - outer[..., None]) ** 2).sum()) / freedom
-        found.append(max(0.0, (square - within) / below))
+        components.append(max(0.0, (square - within) / below))
         means, within, below = outer, square, below * means.shape[-1]
-    return found[::-1]
+    return components[::-1]
 
 
 def improvement(x: ArrayLike) -> float:

@@ -23,32 +23,32 @@ def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     critical = float(stdtrit(df, 1 - alpha / 2))
 
     def rejected(u: float) -> float:
-        bar = critical * math.sqrt(chdtri(df, 1 - u) / df)
-        return float(ndtr(shift - bar) + ndtr(-shift - bar))
+        threshold = critical * math.sqrt(chdtri(df, 1 - u) / df)
+        return float(ndtr(shift - threshold) + ndtr(-shift - threshold))
 
     return float(quad(rejected, 0, 1, limit=200)[0])
 
 
-def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """Return the smallest mean difference that n seeds detect with power ``wanted``; NaN below two seeds or for ``sd`` <= 0."""
+def detectable(sd: float, n: int, alpha: float = 0.05, target: float = 0.8) -> float:
+    """Return the smallest mean difference that n seeds detect with power ``target``; NaN below two seeds or for ``sd`` <= 0."""
     if n < 2 or sd <= 0:
         return math.nan
     from scipy.optimize import brentq
 
     top = sd
-    while power(top, sd, n, alpha) < wanted:
+    while power(top, sd, n, alpha) < target:
         top *= 2
-    return float(brentq(lambda effect: power(effect, sd, n, alpha) - wanted, 0.0, top))
+    return float(brentq(lambda effect: power(effect, sd, n, alpha) - target, 0.0, top))
 
 
-def seeds_needed(effect: float, sd: float, alpha: float = 0.05, wanted: float = 0.8) -> int | None:
-    """Return the fewest seeds that detect a mean difference ``effect`` with power ``wanted``; None if above `MOST`."""
+def seeds_needed(effect: float, sd: float, alpha: float = 0.05, target: float = 0.8) -> int | None:
+    """Return the fewest seeds that detect a mean difference ``effect`` with power ``target``; None if above `MOST`."""
     low, high = 1, MOST
-    if not power(effect, sd, high, alpha) >= wanted:
+    if not power(effect, sd, high, alpha) >= target:
         return None
     while high - low > 1:  # bisection: power increases with the number of seeds
         middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, sd, middle, alpha) >= wanted else (middle, high)
+        low, high = (low, middle) if power(effect, sd, middle, alpha) >= target else (middle, high)
     return high
 
 

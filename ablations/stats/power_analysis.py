@@ -20,7 +20,7 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
         n: Total number of planned seeds.
         pilot: The measured spread over seeds; None if there is no pilot.
     """
-    contrasts = next((found for found in declared(labels).values() if found), {})
+    contrasts = next(filter(None, declared(labels).values()), {})
     if not contrasts:
         return []
     m = len(contrasts)
@@ -32,22 +32,22 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
     if n < 2:
         return [*lines, "WARNING: one seed allows no test; plan at least 8 seeds"]
     if pilot is None:
-        least = ", ".join(f"{100 * detectable(sd, n, ALPHA / m):.1f} at {100 * sd:g}" for sd in SPREADS)
+        smallest = ", ".join(f"{100 * detectable(sd, n, ALPHA / m):.1f} at {100 * sd:g}" for sd in SPREADS)
         return [
             *lines,
             f"no pilot is committed: with {n} seeds, the smallest difference detected with {100 * POWER:g} % power, by its "
-            f"standard deviation over seeds (both in points): {least}",
+            f"standard deviation over seeds (both in points): {smallest}",
         ]
     bound = spread_bound(pilot.spread, pilot.seeds)
-    found = []
+    estimates = []
     for name, sd in (("point estimate", pilot.spread), ("80 % upper bound", bound)):
         needed = seeds_needed(MARGIN, sd, ALPHA / m, POWER)
         enough = f"{needed} seeds" if needed else "no number of seeds"
-        least = f"{100 * detectable(sd, n, ALPHA / m, POWER):.1f} points ({enough} for {margin_text()})"
-        found.append(f"{name} {100 * sd:.1f}: {least}")
+        smallest = f"{100 * detectable(sd, n, ALPHA / m, POWER):.1f} points ({enough} for {margin_text()})"
+        estimates.append(f"{name} {100 * sd:.1f}: {smallest}")
     return [
         *lines,
         f"with {n} seeds, the smallest difference detected with {100 * POWER:g} % power, by its standard deviation over the "
-        f"pilot's {pilot.seeds} development seeds in world {pilot.world}: {'; '.join(found)}",
+        f"pilot's {pilot.seeds} development seeds in world {pilot.world}: {'; '.join(estimates)}",
         *([pilot.parts] if pilot.parts else []),
     ]

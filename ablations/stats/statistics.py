@@ -48,16 +48,16 @@ def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:
     """
     path, values = np.asarray(x, float), np.asarray(y, float)
     path, values = path[np.isfinite(values)], values[np.isfinite(values)]
-    passed = np.flatnonzero(path >= level)
-    if not len(passed):
+    reached = np.flatnonzero(path >= level)
+    if not len(reached):
         return float("nan")
-    across = slice(max(passed[0] - 1, 0), passed[0] + 1)
-    return float(np.interp(level, path[across], values[across]))
+    bracket = slice(max(reached[0] - 1, 0), reached[0] + 1)
+    return float(np.interp(level, path[bracket], values[bracket]))
 
 
 def mean_path(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean over seeds of paths ``(x [S], y [S])`` at each checkpoint that all seeds have."""
-    shortest = min(len(np.asarray(d)) for d, _ in paths)
-    stacked = np.array([[np.asarray(d, float)[:shortest], np.asarray(y, float)[:shortest]] for d, y in paths])
+    shortest = min(len(np.asarray(x)) for x, _ in paths)
+    stacked = np.array([[np.asarray(x, float)[:shortest], np.asarray(y, float)[:shortest]] for x, y in paths])
     mean = stacked.mean(axis=0)
     return mean[0], mean[1]

@@ -104,12 +104,12 @@ def _server_trouble(folder: RunsFolder, wait: float) -> str:
     try:
         credentials = get_default_host_creds(folder.server)
         limits = {"max_retries": 0, "timeout": wait, "raise_on_status": False}
-        answer = http_request(credentials, CHECK_PATH, "GET", params={"max_results": 1}, **limits)
+        response = http_request(credentials, CHECK_PATH, "GET", params={"max_results": 1}, **limits)
     except Exception as error:
         return describe_error(folder, error)
-    if answer.status_code >= 400:
-        return f"answers {answer.status_code}"
-    return "" if "json" in answer.headers.get("Content-Type", "") else "answers, but not as MLflow does"
+    if response.status_code >= 400:
+        return f"answers {response.status_code}"
+    return "" if "json" in response.headers.get("Content-Type", "") else "answers, but not as MLflow does"
 
 
 def _file_trouble(folder: RunsFolder, wait: float) -> str:
@@ -132,8 +132,8 @@ def answering(folder: RunsFolder) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        if why := trouble(folder):
-            raise UnavailableError(folder, why) from error
+        if reason := trouble(folder):
+            raise UnavailableError(folder, reason) from error
         raise
 
 
@@ -145,16 +145,16 @@ def ensure_experiment(client: MlflowClient, folder: RunsFolder, name: str) -> st
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        place = None if folder.server else str(folder.artifacts / name)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = None if folder.server else str(folder.artifacts / name)
         try:
-            return str(client.create_experiment(name, artifact_location=place, tags=TRAINING))
+            return str(client.create_experiment(name, artifact_location=location, tags=TRAINING))
         except MlflowException:  # another host may have created it in the meantime
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        fix = f"run mlflow experiments restore --experiment-id {found.experiment_id}, or delete it permanently (mlflow gc)"
+    if experiment.lifecycle_stage == "deleted":
+        fix = f"run mlflow experiments restore --experiment-id {experiment.experiment_id}, or delete it permanently (mlflow gc)"
         raise InputError("the experiment was deleted in MLflow", got=name, fix=fix)
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)

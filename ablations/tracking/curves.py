@@ -45,8 +45,8 @@ def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
         if prefix == TRAIN and not math.isfinite(kl):
             continue
         values[KL_AXIS] = round(KL_STEP * round(kl / KL_STEP), 6) if prefix == TRAIN else math.nan
-        kept = {name: value for name, value in values.items() if name in METRICS and math.isfinite(value)}
-        found += [(name, value, int(row["step"])) for name, value in kept.items()]
+        measured = {name: value for name, value in values.items() if name in METRICS and math.isfinite(value)}
+        found += [(name, value, int(row["step"])) for name, value in measured.items()]
     return found
 
 
@@ -82,11 +82,11 @@ def writer(path: Path) -> Callable[[int, Mapping[str, float]], None]:
     path.unlink(missing_ok=True)
 
     def watch(step: int, row: Mapping[str, float]) -> None:
-        if found := points([{**row, "step": step}], TRAIN):
+        if new_points := points([{**row, "step": step}], TRAIN):
             with contextlib.suppress(OSError):  # a live curve must not make the build fail
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
+                    file.write(json.dumps(new_points) + "\n")
 
     return watch
 
@@ -97,7 +97,7 @@ class Follower:
 
     store: Path
     """The runs folder."""
-    _read: dict[str, int] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
     _due: float = 0.0
 
     def due(self) -> bool:
@@ -110,7 +110,7 @@ class Follower:
 
     def restart(self, stage_folder: str) -> None:
         """Read a stage's file from the beginning again, because the stage was started or restarted."""
-        self._read.pop(stage_folder, None)
+        self._offsets.pop(stage_folder, None)
 
     def new(self, stage_folder: str) -> list[Point]:
         """Return the points of a stage that were not read before; incomplete lines are left for the next call."""
@@ -118,9 +118,9 @@ class Follower:
             content = live_file(self.store, stage_folder).read_bytes()
         except OSError:
             return []
-        start = self._read.get(stage_folder, 0)
+        start = self._offsets.get(stage_folder, 0)
         end = content.rfind(b"\n") + 1
-        self._read[stage_folder] = end
+        self._offsets[stage_folder] = end
         return [
             (name, value, step) for line in content[start:end].splitlines() for name, value, step in json.loads(line)
         ]

@@ -79,8 +79,8 @@ class Invocation:
 
     def params(self) -> dict[str, str]:
         """Return the params of the parent run, which `invocation` reads back."""
-        fewer = ";".join(f"{arm}:{_text(seeds)}" for arm, seeds in self.fewer.items())
-        return {"arms": ",".join(self.arms), "seeds": _text(self.seeds)} | ({"fewer": fewer} if fewer else {})
+        fewer = ";".join(f"{arm}:{_joined(seeds)}" for arm, seeds in self.fewer.items())
+        return {"arms": ",".join(self.arms), "seeds": _joined(self.seeds)} | ({"fewer": fewer} if fewer else {})
 
 
 def attempt(run: Any) -> Attempt:
@@ -115,15 +115,15 @@ def invocation(run: Any) -> Invocation:
 
 def plan_invocation(cells: Sequence[Cell]) -> Invocation:
     """Return the invocation that plans these cells; it has no run yet."""
-    first, seeds = cells[0], sorted({cell.seed for cell in cells})
-    own: dict[str, list[int]] = {}
+    first_cell, seeds = cells[0], sorted({cell.seed for cell in cells})
+    seeds_of_arm: dict[str, list[int]] = {}
     for cell in cells:
-        own.setdefault(cell.label, []).append(cell.seed)
-    fewer = {arm: tuple(mine) for arm, mine in own.items() if len(mine) < len(seeds)}
-    return Invocation("", first.profile.name, first.world_hash, tuple(own), tuple(seeds), fewer)
+        seeds_of_arm.setdefault(cell.label, []).append(cell.seed)
+    fewer = {arm: tuple(arm_seeds) for arm, arm_seeds in seeds_of_arm.items() if len(arm_seeds) < len(seeds)}
+    return Invocation("", first_cell.profile.name, first_cell.world_hash, tuple(seeds_of_arm), tuple(seeds), fewer)
 
 
-def _text(seeds: Iterable[int]) -> str:
+def _joined(seeds: Iterable[int]) -> str:
     return ",".join(map(str, seeds))
 
 
@@ -133,32 +133,32 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 
 def reported(seeds: Iterable[int]) -> set[int]:
     """Return the seeds that a report pools. Development seeds, which were used for tuning, count only if there are no others."""
-    every = set(seeds)
-    return {seed for seed in every if seed < DEVELOPMENT} or every
+    all_seeds = set(seeds)
+    return {seed for seed in all_seeds if seed < DEVELOPMENT} or all_seeds
 
 
 def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
     """Restrict invocations to their development seeds, or to their other seeds."""
 
-    def kept(seeds: Iterable[int]) -> tuple[int, ...]:
+    def restrict(seeds: Iterable[int]) -> tuple[int, ...]:
         return tuple(seed for seed in seeds if (seed >= DEVELOPMENT) == development)
 
     return [
-        replace(one, seeds=kept(one.seeds), fewer={arm: kept(seeds) for arm, seeds in one.fewer.items()})
-        for one in invocations
+        replace(plan, seeds=restrict(plan.seeds), fewer={arm: restrict(seeds) for arm, seeds in plan.fewer.items()})
+        for plan in invocations
     ]
 
 
 def needed(labels: Iterable[str]) -> set[str]:
     """Return the labels that the tested contrasts of a grid need; all ``labels`` if the grid tests no contrast."""
-    every = set(labels)
-    found = {
-        f"{arm}@{place}" if place else arm
-        for place, contrasts in declared(every).items()
+    all_labels = set(labels)
+    tested = {
+        f"{arm}@{setting}" if setting else arm
+        for setting, contrasts in declared(all_labels).items()
         for weights in contrasts.values()
         for arm in weights
     }
-    return found or every
+    return tested or all_labels
 
 
 def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ()) -> list[int]:
@@ -172,12 +172,12 @@ def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ())
         invocations: Invocations of one grid, oldest first.
         labels: Labels of the whole grid, in addition to those that the invocations planned.
     """
-    seeds = reported(seed for one in invocations for seed in one.seeds)
-    wanted = needed({*labels, *(arm for one in invocations for arm in one.arms)})
+    seeds = reported(seed for plan in invocations for seed in plan.seeds)
+    required = needed({*labels, *(arm for plan in invocations for arm in plan.arms)})
     arms: dict[int, set[str]] = defaultdict(set)
-    found = set()
-    for one in invocations:
-        for seed in seeds & set(one.seeds):
-            arms[seed] |= one.arms_of(seed)
-        found.add(sum(wanted <= there for there in arms.values()))
-    return sorted(found - {0})
+    totals = set()
+    for plan in invocations:
+        for seed in seeds & set(plan.seeds):
+            arms[seed] |= plan.arms_of(seed)
+        totals.add(sum(required <= planned for planned in arms.values()))
+    return sorted(totals - {0})

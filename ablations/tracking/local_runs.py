@@ -27,7 +27,7 @@ INFO = ("run_id", "start_time", "status", "artifact_uri", "run_name")
 def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
     """Return all runs of a kind (`records.TAG_KIND`) in the named experiments, oldest first, shaped like MLflow's ``Run``."""
     marks = ",".join("?" * len(experiments))
-    chosen = (
+    selected_runs = (
         "SELECT runs.run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid "
         f"WHERE experiments.name IN ({marks}) AND runs.lifecycle_stage = 'active' AND tags.key = '{TAG_KIND}' AND tags.value = ?"
     )
@@ -35,18 +35,18 @@ def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
     with closing(_connect(database)) as connection:
         connection.execute("BEGIN")  # all queries see the same snapshot
 
-        def ask(columns: str, table: str, rest: str = "") -> Any:
-            text = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({chosen}) {rest}"
-            return connection.execute(text, (*experiments, kind))
+        def query(columns: str, table: str, order: str = "") -> Any:
+            statement = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({selected_runs}) {order}"
+            return connection.execute(statement, (*experiments, kind))
 
-        infos = ask(
+        infos = query(
             "run_uuid, start_time, status, artifact_uri, name", "runs", "ORDER BY start_time, run_uuid"
         ).fetchall()
-        for run, key, value in ask("run_uuid, key, value", "tags"):
+        for run, key, value in query("run_uuid, key, value", "tags"):
             data[run].tags[key] = value
-        for run, key, value in ask("run_uuid, key, value", "params"):
+        for run, key, value in query("run_uuid, key, value", "params"):
             data[run].params[key] = value
-        for run, key, value, is_nan in ask("run_uuid, key, value, is_nan", "latest_metrics"):
+        for run, key, value, is_nan in query("run_uuid, key, value, is_nan", "latest_metrics"):
             data[run].metrics[key] = math.nan if is_nan else value
     return [
         SimpleNamespace(info=SimpleNamespace(**dict(zip(INFO, row, strict=True))), data=data[row[0]]) for row in infos
@@ -56,8 +56,8 @@ def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
 def experiment_id(database: Path, name: str) -> str:
     """Return the id of the experiment with that name; empty if there is none."""
     with closing(_connect(database)) as connection:
-        found = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
-    return str(found[0]) if found else ""
+        row = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def any_running(database: Path) -> bool:

@@ -113,27 +113,27 @@ class Outbox:
 
     def pending(self) -> dict[Path, Entry]:
         """Return folder -> entry, ordered by start and then writing time. Unreadable entries are skipped and kept."""
-        found = {}
+        entries = {}
         for path in self.root.glob(f"[!.]*/{ENTRY}"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found[path.parent] = Entry(**json.loads(path.read_text(encoding="utf-8")))
-        return dict(sorted(found.items(), key=lambda item: (item[1].started, item[0].suffix)))
+                entries[path.parent] = Entry(**json.loads(path.read_text(encoding="utf-8")))
+        return dict(sorted(entries.items(), key=lambda item: (item[1].started, item[0].suffix)))
 
     def place(self, key: str) -> Path | None:
         """Return the folder of the newest entry with a key, None if there is none."""
         return max(self.root.glob(f"{key}.*"), default=None)
 
-    def remove(self, place: Path, keep: Path | None = None) -> None:
+    def remove(self, folder: Path, keep: Path | None = None) -> None:
         """Remove an entry atomically; if ``keep`` is given and does not exist, move the artifacts there."""
-        gone = place.with_name(f".{place.name}.gone")
+        removed = folder.with_name(f".{folder.name}.gone")
         try:
-            os.replace(place, gone)
+            os.replace(folder, removed)
         except FileNotFoundError:
             return
         if keep is not None and not keep.exists():
             keep.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(gone / ARTIFACTS, keep)
-        shutil.rmtree(gone, ignore_errors=True)
+            os.replace(removed / ARTIFACTS, keep)
+        shutil.rmtree(removed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove partial entries of killed writers that are older than `STALE`."""

@@ -54,8 +54,8 @@ def address(folder: RunsFolder, experiment: str) -> str:
 
 def how_to_open(folder: RunsFolder, experiment: str) -> str:
     """Return a line that says how to open the charts, for the end of a command's output."""
-    there = address(folder, experiment) if experiment else folder.ui_address
-    return there if folder.server else f"{folder.ui_command()} then {there}"
+    url = address(folder, experiment) if experiment else folder.ui_address
+    return url if folder.server else f"{folder.ui_command()} then {url}"
 
 
 def report_run(store: Store, grid: str) -> str:
@@ -63,19 +63,19 @@ def report_run(store: Store, grid: str) -> str:
     if earlier := store.runs(grid, "report"):
         return str(earlier[-1].info.run_id)
     with answering(store.folder):
-        made = store.client.create_run(
+        run = store.client.create_run(
             store.beside(grid), run_name=f"report of {grid}", tags={TAG_KIND: "report", TAG_GRID: grid}
         )
-        store.client.set_terminated(made.info.run_id)
-    return str(made.info.run_id)
+        store.client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
 
 
-def keep_report(store: Store, grid: str, paths: Iterable[Path], where: str) -> None:
-    """Log a report's files to the folder ``where`` of the grid's report run; files of earlier reports are kept."""
+def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder: str) -> None:
+    """Log a report's files to the folder ``artifact_folder`` of the grid's report run; files of earlier reports are kept."""
     run = report_run(store, grid)
     with answering(store.folder):
         for path in paths:
-            store.client.log_artifact(run, str(path), where)
+            store.client.log_artifact(run, str(path), artifact_folder)
 
 
 def describe(store: Store, grid: str, text: str) -> None:
@@ -84,12 +84,12 @@ def describe(store: Store, grid: str, text: str) -> None:
     if not experiment:
         return
     run = report_run(store, grid)
-    words = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
-    place = f"#/experiments/{store.beside(grid)}/runs/{run}/artifacts"
-    files = f"Tables, figures and `report.html`: [artifacts of the report's run]({place}). "
+    description = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
+    link = f"#/experiments/{store.beside(grid)}/runs/{run}/artifacts"
+    files = f"Tables, figures and `report.html`: [artifacts of the report's run]({link}). "
     again = f"Regenerate: `python -m reports.run --grid {grid}`."
     with answering(store.folder):
-        store.client.set_experiment_tag(experiment, NOTE, f"{words[: NOTE_LIMIT - 500]}\n\n{files}{again}")
+        store.client.set_experiment_tag(experiment, NOTE, f"{description[: NOTE_LIMIT - 500]}\n\n{files}{again}")
 
 
 def _state(arms: Iterable[str]) -> dict[str, Any]:

@@ -29,12 +29,12 @@ def require(records: Iterable[Record]) -> list[str]:
     Raises:
         InputError: A plugin file is not loaded, so its arms and components are unknown.
     """
-    here = plugins.loaded()
-    names = {path.name for path in here}
-    changed: dict[str, int] = {}
+    loaded = plugins.loaded()
+    names = {path.name for path in loaded}
+    edited: dict[str, int] = {}
     for record in records:
         for source, name in json.loads(record.tags.get(TAG_PLUGINS, "{}")).items():
-            if source in here.values():
+            if source in loaded.values():
                 continue
             if name not in names:
                 copy = record.folder / FOLDER / source / name
@@ -43,5 +43,5 @@ def require(records: Iterable[Record]) -> list[str]:
                     got=", ".join(sorted(names)) or "no plugin",
                     fix=f"add --plugin {name}, or use the stored copy: --plugin {copy}",
                 )
-            changed[name] = changed.get(name, 0) + 1
-    return [f"The plugin {name} was edited after {count} cells were made." for name, count in changed.items()]
+            edited[name] = edited.get(name, 0) + 1
+    return [f"The plugin {name} was edited after {count} cells were made." for name, count in edited.items()]

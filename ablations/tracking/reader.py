@@ -71,7 +71,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """The MLflow client."""
-        self._reach()
+        self._require_answer()
         with answering(self.folder):
             client = open_client(self.folder)
             self.replay.carry(wait=0)
@@ -80,28 +80,30 @@ class Store:
 
     def _open(self) -> None:
         """Apply pending updates to a local store. Import MLflow only if there are any, because its import dominates the time."""
-        self._reach()
+        self._require_answer()
         if self.replay.outbox.pending() or local_runs.any_running(self.folder.database):
             _ = self.client
 
-    def _reach(self) -> None:
-        if why := trouble(self.folder, PATIENCE):
-            raise UnavailableError(self.folder, why)
+    def _require_answer(self) -> None:
+        if reason := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, reason)
         self.folder.relocate()
 
     def grids(self) -> list[str]:
         """Return the names of all grids that have an experiment."""
         with answering(self.folder):
-            found = [experiment.name for experiment in self.client.search_experiments()]
-        others = (records.EXPERIMENT_STUDY, records.EXPERIMENT_BESIDE)
+            names = [experiment.name for experiment in self.client.search_experiments()]
+        prefixes = (records.EXPERIMENT_STUDY, records.EXPERIMENT_BESIDE)
         return sorted(
-            name for name in found if name not in ("Default", records.EXPERIMENT_WORLD) and not name.startswith(others)
+            name
+            for name in names
+            if name not in ("Default", records.EXPERIMENT_WORLD) and not name.startswith(prefixes)
         )
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
         """Return the records of a grid's complete cells, and why other cells failed, both by cell hash."""
-        found, attempts = self.cells(grid)
-        return found, {one.cell_hash: one.lost for one in attempts if one.lost is not None}
+        complete, attempts = self.cells(grid)
+        return complete, {attempt.cell_hash: attempt.lost for attempt in attempts if attempt.lost is not None}
 
     def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
         """Return the records of a grid's complete cells by hash, and the attempts at cells without a complete run.
@@ -109,12 +111,12 @@ class Store:
         Both are ordered oldest first. A cell recorded twice is represented by its newest run. Entries in the outbox count.
         """
         runs = self.runs(grid, "cell")
-        done = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        found = {key: self._record(run) for key, run in done.items()}
+        complete = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
+        by_hash = {key: self._record(run) for key, run in complete.items()}
         for entry in self.replay.outbox.pending().values():
             if entry.experiment == grid and entry.complete:
-                found.setdefault(entry.cell, waiting_record(entry, self.replay))
-        return found, [attempt(run) for run in runs if run.data.tags[records.TAG_CELL_HASH] not in found]
+                by_hash.setdefault(entry.cell, waiting_record(entry, self.replay))
+        return by_hash, [attempt(run) for run in runs if run.data.tags[records.TAG_CELL_HASH] not in by_hash]
 
     def records(self, grid: str) -> list[Record]:
         """Return the complete cells of a grid, one record per cell hash."""
@@ -130,8 +132,8 @@ class Store:
             self._open()
             return local_runs.experiment_id(self.folder.database, grid)
         with answering(self.folder):
-            found = self.client.get_experiment_by_name(grid)
-        return str(found.experiment_id) if found else ""
+            experiment = self.client.get_experiment_by_name(grid)
+        return str(experiment.experiment_id) if experiment else ""
 
     def beside(self, grid: str) -> str:
         """Return the id of the experiment for a grid's runs other than cells; create it if it is missing."""
@@ -140,11 +142,11 @@ class Store:
 
     def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
         """Return the artifact ``name`` of the newest run, in the experiment and world, that has it; None if no run does."""
-        number = self.experiment_id(experiment)
-        mine = f"tags.{records.TAG_WORLD_HASH} = '{world}'"
+        exp_id = self.experiment_id(experiment)
+        query = f"tags.{records.TAG_WORLD_HASH} = '{world}'"
         with answering(self.folder):
-            found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
-        paths = (self.artifacts_of(run) / name for run in found)
+            runs = self.client.search_runs([exp_id], query, order_by=["attributes.start_time DESC"]) if exp_id else []
+        paths = (self.artifacts_of(run) / name for run in runs)
         return next((path for path in paths if path.is_file()), None)
 
     def artifacts_of(self, run: Any) -> Path:
@@ -171,11 +173,11 @@ class Store:
         if not self.folder.server:
             self._open()
             return local_runs.read(self.folder.database, names, kind)
-        numbers = [number for number in map(self.experiment_id, names) if number]
-        wanted = f"tags.{records.TAG_KIND} = '{kind}'"
+        exp_ids = [exp_id for exp_id in map(self.experiment_id, names) if exp_id]
+        query = f"tags.{records.TAG_KIND} = '{kind}'"
         with answering(self.folder):
-            found = self.client.search_runs(numbers, wanted, max_results=MOST, order_by=OLDEST_FIRST) if numbers else []
-        return list(found)
+            runs = self.client.search_runs(exp_ids, query, max_results=MOST, order_by=OLDEST_FIRST) if exp_ids else []
+        return list(runs)
 
     def _record(self, run: Any) -> Record:
         data, info = run.data, run.info
@@ -228,7 +230,7 @@ def _scalars(find: Callable[[], Path], metrics: Mapping[str, float]) -> dict[str
     return {name: value for path in files for name, value in json.loads(path.read_text()).items()}
 
 
-def _require_artifacts(find: Callable[[], Path], whose: str) -> Path:
+def _require_artifacts(find: Callable[[], Path], owner: str) -> Path:
     """Return the folder of a cell's artifacts.
 
     Raises:
@@ -237,7 +239,7 @@ def _require_artifacts(find: Callable[[], Path], whose: str) -> Path:
     folder = find()
     if not folder.is_dir():
         fix = "restore them from a copy of the runs folder, or delete the run in MLflow and run the grid again"
-        raise InputError("the artifacts of a recorded cell are gone", got=f"{whose}: there is no {folder}", fix=fix)
+        raise InputError("the artifacts of a recorded cell are gone", got=f"{owner}: there is no {folder}", fix=fix)
     return folder
 
 

@@ -27,8 +27,8 @@ def owner_tags() -> dict[str, str]:
 
 def _owner(tags: Mapping[str, str]) -> Owner | None:
     try:
-        named = {name: tags[f"owner_{name}"] for name in ("host", "started", "name")}
-        return Owner(pid=int(tags["owner_pid"]), **named)
+        fields = {name: tags[f"owner_{name}"] for name in ("host", "started", "name")}
+        return Owner(pid=int(tags["owner_pid"]), **fields)
     except (KeyError, ValueError):
         return None
 
@@ -41,9 +41,9 @@ def reconcile(client: MlflowClient) -> list[str]:
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=LIMIT) if experiments else []
-    dead = {run.info.run_id: why for run in running if (why := _dead(run))}
-    for run_id, why in dead.items():
-        client.set_tag(run_id, TAG_ENDED, why)
+    dead = {run.info.run_id: reason for run in running if (reason := _dead(run))}
+    for run_id, reason in dead.items():
+        client.set_tag(run_id, TAG_ENDED, reason)
         client.set_terminated(run_id, "KILLED")
     return list(dead)
 
@@ -53,9 +53,9 @@ def _dead(run: Any) -> str:
     if records.TAG_KIND not in run.data.tags:
         return ""
     owner = _owner(run.data.tags)
-    lives = is_alive(owner) if owner else None
-    if lives is not None:
-        return "" if lives else f"its {owner} has ended"
+    alive = is_alive(owner) if owner else None
+    if alive is not None:
+        return "" if alive else f"its {owner} has ended"
     if owner and _rebooted(owner):
         return f"its {owner} ended when the machine was rebooted"
     age = time.time() - run.info.start_time / 1000
@@ -64,5 +64,5 @@ def _dead(run: Any) -> str:
 
 def _rebooted(owner: Owner) -> bool:
     """Return whether the owner ran on this machine before its last reboot."""
-    (name, boot, _), (ours, now, _) = owner.host.split("/", 2), host_identity().split("/", 2)
-    return name == ours and boot != now
+    (host, boot_id, _), (this_host, this_boot_id, _) = owner.host.split("/", 2), host_identity().split("/", 2)
+    return host == this_host and boot_id != this_boot_id

@@ -63,14 +63,14 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
     """
     folder.make()
     with folder.lock():
-        if why := trouble(folder):
-            raise UnavailableError(folder, why)
+        if reason := trouble(folder):
+            raise UnavailableError(folder, reason)
         with answering(folder):
             create_store(folder)
             client = open_client(folder)
             experiment = ensure_experiment(client, folder, grid)
-            if named := list(arms):
-                page.prepare(client, experiment, named)
+            if labels := list(arms):
+                page.prepare(client, experiment, labels)
             if not folder.exists:
                 folder.write_marker()
     folder.relocate()
@@ -109,9 +109,9 @@ class Tracker:
         entry = self._entry(
             new_key("parent"), name, "parent", tags, counts | plan_invocation(cells).params() | dict(params)
         )
-        below = replace(self, invocation=entry, _held={})
-        below._update_invocation()
-        return below
+        tracker = replace(self, invocation=entry, _held={})
+        tracker._update_invocation()
+        return tracker
 
     def note_spread(self, spread: float, seeds: int) -> None:
         """Log the spread over the first ``seeds`` complete seeds (`records.PAIR_SPREAD`) to the invocation's run."""
@@ -145,38 +145,38 @@ class Tracker:
         Raises:
             OSError: The disk is full. The scheduler then retries the task.
         """
-        everything = _finite(scalars)
-        shown = everything | _finite({"clean_success": primary})
+        finite = _finite(scalars)
+        metrics = finite | _finite({"clean_success": primary})
         entry = replace(
             self._cell_entry(cell, {records.TAG_DATA_HASH: data_hash(cell)} | _built_by(files)),
             status="FINISHED",
-            metrics={name: value for name, value in shown.items() if name in records.METRICS},
+            metrics={name: value for name, value in metrics.items() if name in records.METRICS},
             datasets=datasets(cell),
             complete=True,
         )
-        self._put(entry, files, self._texts(cell, log) | {records.SCALARS_FILE: json.dumps(everything, indent=1)})
+        self._put(entry, files, self._texts(cell, log) | {records.SCALARS_FILE: json.dumps(finite, indent=1)})
         return waiting_record(entry, self.replay)
 
     def add_optional(
         self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
     ) -> None:
         """Add the results of the optional stages ``roles`` to the complete record of a cell."""
-        named = ",".join(sorted(roles))
+        joined_roles = ",".join(sorted(roles))
         entry = Entry(
-            key=f"optional-{content_hash([self.grid, cell.hash, named])[:24]}",
+            key=f"optional-{content_hash([self.grid, cell.hash, joined_roles])[:24]}",
             experiment=self.grid,
             name=cell.name,
-            tags={records.TAG_OPTIONAL: named},
+            tags={records.TAG_OPTIONAL: joined_roles},
             cell=cell.hash,
             adds=True,
         )
-        name = f"{Path(records.SCALARS_FILE).stem}.{named}.json"
+        name = f"{Path(records.SCALARS_FILE).stem}.{joined_roles}.json"
         self._put(entry, files, {name: json.dumps(_finite(scalars), indent=1)})
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, with the reason and the log that contains the traceback."""
-        why = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
-        self._put_or_hold(replace(self._cell_entry(cell, why), status="FAILED"), self._texts(cell, log))
+        tags = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
+        self._put_or_hold(replace(self._cell_entry(cell, tags), status="FAILED"), self._texts(cell, log))
 
     def record(
         self,
@@ -220,9 +220,9 @@ class Tracker:
     def _entry(self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Entry:
         invocation = self.invocation.key if self.invocation else key
         fixed = {records.TAG_KIND: kind, records.TAG_GRID: self.grid, records.TAG_INVOCATION: invocation}
-        everything = fixed | source_tags(self.tags) | owner_tags() | plugin_files.tags() | dict(self.tags) | dict(tags)
+        all_tags = fixed | source_tags(self.tags) | owner_tags() | plugin_files.tags() | dict(self.tags) | dict(tags)
         beside = "" if self.grid == records.EXPERIMENT_WORLD else records.EXPERIMENT_BESIDE
-        return Entry(key=key, experiment=f"{beside}{self.grid}", name=name, tags=everything, params=params)
+        return Entry(key=key, experiment=f"{beside}{self.grid}", name=name, tags=all_tags, params=params)
 
     def _put_or_hold(self, entry: Entry, texts: Mapping[str, str] | None = None) -> None:
         """Put an entry into the outbox; on a full disk, keep it in memory until `held_up` can write it.
@@ -252,10 +252,10 @@ class Tracker:
 
 def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return user, source and commit as the tags that MLflow's UI shows."""
-    found = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
-    found["mlflow.source.name"] = tags.get("command", "").split(" ")[0] or Path(sys.argv[0]).name
+    ui_tags = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
+    ui_tags["mlflow.source.name"] = tags.get("command", "").split(" ")[0] or Path(sys.argv[0]).name
     sha = tags.get(records.TAG_SHA, "unknown")
-    return found | ({} if sha == "unknown" else {"mlflow.source.git.commit": sha})
+    return ui_tags | ({} if sha == "unknown" else {"mlflow.source.git.commit": sha})
 
 
 def _cell_tags(cell: Cell) -> dict[str, str]:
@@ -271,31 +271,31 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
 
 def cell_params(cell: Cell) -> dict[str, str]:
     """Return the params of a cell's run: which cell it is, and its effective settings."""
-    ran_with = {name: text(value) for name, value in effective(cell).items()}
-    return {"arm": cell.label, "seed": str(cell.seed), "profile": cell.profile.name} | ran_with
+    settings = {name: text(value) for name, value in effective(cell).items()}
+    return {"arm": cell.label, "seed": str(cell.seed), "profile": cell.profile.name} | settings
 
 
 def datasets(cell: Cell) -> dict[str, str]:
     """Return the inputs of a cell as MLflow datasets, name -> digest: world, reward model, SFT policy and prompts."""
     # If several stages have the same name, the last one counts, because `walk` lists inputs first.
-    made = {stage.name: stage.key[:16] for stage in walk(*cell.stages.values())}
-    named = {"reward model": made.get("finetune") or made.get("pretrain"), "SFT policy": made.get("sft")}
+    keys = {stage.name: stage.key[:16] for stage in walk(*cell.stages.values())}
+    inputs = {"reward model": keys.get("finetune") or keys.get("pretrain"), "SFT policy": keys.get("sft")}
     prompts = [stage.key for stage in walk(*cell.stages.values()) if stage.name == "prompts"]
-    named["prompts"] = content_hash(prompts)[:16] if prompts else None
-    return {"world": cell.world_hash} | {name: digest for name, digest in named.items() if digest}
+    inputs["prompts"] = content_hash(prompts)[:16] if prompts else None
+    return {"world": cell.world_hash} | {name: digest for name, digest in inputs.items() if digest}
 
 
 def data_hash(cell: Cell) -> str:
     """Return the hash of all splits and prompt sets that a cell depends on, including the user's own audio."""
-    below = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
-    return content_hash(sorted(below))[:16]
+    keys = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
+    return content_hash(sorted(keys))[:16]
 
 
 def _built_by(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the tag with the source hash that built the cell's own stages; it may be older than the recording source."""
-    markers = [json.loads(path.read_text()) for name, path in files.items() if path.name == MARKER]
-    found = sorted({marker["source"] for marker in markers if "source" in marker})
-    return {records.TAG_CODE: ",".join(found)} if found else {}
+    markers = [json.loads(path.read_text()) for path in files.values() if path.name == MARKER]
+    sources = sorted({marker["source"] for marker in markers if "source" in marker})
+    return {records.TAG_CODE: ",".join(sources)} if sources else {}
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:

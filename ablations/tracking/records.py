@@ -333,11 +333,11 @@ class Record:
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
         if proxy.empty or gold.empty:
             return proxy if gold.empty else gold
-        twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
-        joined = proxy.drop(columns=twice).merge(gold, on="step")
+        shared = [name for name in proxy.columns if name in gold.columns and name != "step"]
+        joined = proxy.drop(columns=shared).merge(gold, on="step")
         for name in added(self.folder):
-            if not (heard := self._table(f"{name}_{POINTS_FILE}")).empty:
-                joined = joined.merge(heard, on="step", how="left")
+            if not (listener := self._table(f"{name}_{POINTS_FILE}")).empty:
+                joined = joined.merge(listener, on="step", how="left")
         return joined.sort_values("step", ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:

@@ -41,9 +41,9 @@ class Replay:
     """Key -> why the entry still waits, from the last attempt."""
     _ids: dict[str, str] = field(default_factory=dict)
     """Key -> id of the run that this object wrote for the entry; empty if another process shows that cell as running."""
-    _places: dict[str, Path] = field(default_factory=dict)
+    _folders: dict[str, Path] = field(default_factory=dict)
     _experiments: dict[str, str] = field(default_factory=dict)
-    _next: float = 0.0
+    _retry_at: float = 0.0
 
     @property
     def outbox(self) -> Outbox:
@@ -61,13 +61,13 @@ class Replay:
 
     def artifacts(self, entry: Entry) -> Path:
         """Return the current folder of an entry's artifacts: in the outbox, or in the store once the entry is written."""
-        if place := self.outbox.place(entry.key):
-            return place / ARTIFACTS
-        if entry.key not in self._places:
+        if folder := self.outbox.place(entry.key):
+            return folder / ARTIFACTS
+        if entry.key not in self._folders:
             with answering(self.folder):
                 run = self.run_id(entry.key) or self._runs(entry)[0].info.run_id
-                self._places[entry.key] = locate(self.folder, run, self._home(run))
-        return self._places[entry.key]
+                self._folders[entry.key] = locate(self.folder, run, self._artifact_uri(run))
+        return self._folders[entry.key]
 
     def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
         """Write every waiting entry, oldest first. Errors of the store are not raised: entries that cannot be written wait.
@@ -76,7 +76,7 @@ class Replay:
             force: Whether to try even within `PAUSE` seconds of a failure.
             wait: Maximum seconds to wait while another process writes entries.
         """
-        if not self.folder.outbox.is_dir() or (time.monotonic() < self._next and not force):
+        if not self.folder.outbox.is_dir() or (time.monotonic() < self._retry_at and not force):
             return
         try:
             with self.outbox.lock(wait):
@@ -91,9 +91,9 @@ class Replay:
         if not count:
             return ""
         why = "; ".join(dict.fromkeys(self.why.values())) or "not tried yet"
-        words = "record waits" if count == 1 else "records wait"
+        subject = "record waits" if count == 1 else "records wait"
         return (
-            f"{count} {words} in {self.outbox.root} for the tracking store ({why}). Nothing is lost: the next command on this "
+            f"{count} {subject} in {self.outbox.root} for the tracking store ({why}). Nothing is lost: the next command on this "
             "runs folder tries again."
         )
 
@@ -102,10 +102,10 @@ class Replay:
 
         Points that the store does not accept now are written with the record.
         """
-        if time.monotonic() < self._next or self._ids.get(entry.key) == "":
+        if time.monotonic() < self._retry_at or self._ids.get(entry.key) == "":
             return
         if trouble(self.folder):
-            self._next = time.monotonic() + PAUSE
+            self._retry_at = time.monotonic() + PAUSE
             return
         try:
             if entry.key not in self._ids:
@@ -113,7 +113,7 @@ class Replay:
             if run := self._ids[entry.key]:
                 self._log(run, metrics=_metrics(points, self.client.get_run(run).info.start_time))
         except Exception:  # tracking must never make a cell fail, whatever the store raises
-            self._next = time.monotonic() + PAUSE
+            self._retry_at = time.monotonic() + PAUSE
 
     def _begin(self, entry: Entry) -> str:
         """Create a cell's run, replacing those of earlier attempts, and return its id.
@@ -132,58 +132,60 @@ class Replay:
     def _carry(self) -> None:
         self.why = {}
         waiting = self.outbox.pending()
-        down = trouble(self.folder) if waiting else ""
-        for place, entry in waiting.items():
-            if not down:
+        problem = trouble(self.folder) if waiting else ""
+        for folder, entry in waiting.items():
+            if not problem:
                 try:
                     self.folder.relocate()
-                    self._ids[entry.key] = run = self._write(entry, place / ARTIFACTS)
+                    self._ids[entry.key] = run = self._write(entry, folder / ARTIFACTS)
                     self.outbox.remove(
-                        place, self.folder.cache / run if self.folder.server and entry.complete else None
+                        folder, self.folder.cache / run if self.folder.server and entry.complete else None
                     )
                     continue
                 except Exception as error:  # tracking must never make a cell fail, whatever the store raises
                     self.why[entry.key] = describe_error(self.folder, error)
-                    down = trouble(self.folder)
-            if down:
-                self._next = time.monotonic() + PAUSE
-                self.why[entry.key] = down
+                    problem = trouble(self.folder)
+            if problem:
+                self._retry_at = time.monotonic() + PAUSE
+                self.why[entry.key] = problem
 
     def _write(self, entry: Entry, artifacts: Path) -> str:
         """Write an entry to its run, which may exist partially from an interrupted attempt, and return the run's id."""
         runs = self._runs(entry)
-        done = [run for run in runs if entry.cell and run.data.tags.get(records.TAG_COMPLETE) == entry.cell]
-        own = [run for run in runs if run.data.tags.get(records.TAG_ENTRY) == entry.key]
+        complete = [run for run in runs if entry.cell and run.data.tags.get(records.TAG_COMPLETE) == entry.cell]
+        own_runs = [run for run in runs if run.data.tags.get(records.TAG_ENTRY) == entry.key]
         if entry.adds:
-            return self._add(done, entry, artifacts)
-        if done:
-            return str(done[0].info.run_id)  # written by another runner, or by this one just before it was killed
-        if own and entry.complete and own[0].info.status == "FAILED":  # an earlier attempt, which the record replaces
-            self.client.delete_run(own.pop(0).info.run_id)
-        run = own[0] if own else self._create(entry)
-        number, start = str(run.info.run_id), run.info.start_time
+            return self._add(complete, entry, artifacts)
+        if complete:
+            return str(complete[0].info.run_id)  # written by another runner, or by this one just before it was killed
+        if (
+            own_runs and entry.complete and own_runs[0].info.status == "FAILED"
+        ):  # an earlier attempt, which the record replaces
+            self.client.delete_run(own_runs.pop(0).info.run_id)
+        run = own_runs[0] if own_runs else self._create(entry)
+        run_id, start = str(run.info.run_id), run.info.start_time
         points = [(name, value, entry.step) for name, value in entry.metrics.items()] + curves.stored(artifacts)
         # MLflow params are immutable, so only those are logged that an interrupted attempt did not log.
         params = {name: value for name, value in entry.params.items() if name not in run.data.params}
-        self._log(number, entry.tags if own else {}, params, _metrics(points, start))
-        self._log_datasets(number, entry.datasets)
-        self._copy(number, artifacts)
+        self._log(run_id, entry.tags if own_runs else {}, params, _metrics(points, start))
+        self._log_datasets(run_id, entry.datasets)
+        self._copy(run_id, artifacts)
         if entry.status != "RUNNING":
-            self.client.set_terminated(number, entry.status)
+            self.client.set_terminated(run_id, entry.status)
         if entry.complete:
-            self.client.set_tag(number, records.TAG_COMPLETE, entry.cell)
+            self.client.set_tag(run_id, records.TAG_COMPLETE, entry.cell)
             if self.folder.server:
-                return self._single(entry)
-        return number
+                return self._keep_oldest(entry)
+        return run_id
 
-    def _add(self, done: Sequence[Any], entry: Entry, artifacts: Path) -> str:
+    def _add(self, complete: Sequence[Any], entry: Entry, artifacts: Path) -> str:
         """Add tags and artifacts to the complete run of a cell and return its id. Raise LookupError if there is no such run."""
-        if not done:
+        if not complete:
             raise LookupError(f"{entry.name}: the cell that this adds to is not recorded; run the grid again")
-        run = str(done[0].info.run_id)
+        run = str(complete[0].info.run_id)
         self._copy(run, artifacts)
         roles = {
-            *done[0].data.tags.get(records.TAG_OPTIONAL, "").split(","),
+            *complete[0].data.tags.get(records.TAG_OPTIONAL, "").split(","),
             *entry.tags[records.TAG_OPTIONAL].split(","),
         }
         self.client.set_tag(run, records.TAG_OPTIONAL, ",".join(sorted(filter(None, roles))))
@@ -191,14 +193,14 @@ class Replay:
             shutil.rmtree(self.folder.cache / run, ignore_errors=True)
         return run
 
-    def _home(self, run: str) -> str:
+    def _artifact_uri(self, run: str) -> str:
         return self.folder.here(self.client.get_run(run).info.artifact_uri)
 
     def _copy(self, run: str, artifacts: Path) -> None:
         """Add to a run's artifacts. A local store is written through this mount of the folder, not through the stored path."""
         if not any(artifacts.iterdir()):
             return
-        home = self._home(run)
+        home = self._artifact_uri(run)
         if self.folder.server or not Path(home).is_absolute():
             self.client.log_artifacts(run, str(artifacts))
             return
@@ -206,7 +208,7 @@ class Replay:
 
         LocalArtifactRepository(home).log_artifacts(str(artifacts))
 
-    def _single(self, entry: Entry) -> str:
+    def _keep_oldest(self, entry: Entry) -> str:
         """Keep the completion tag only on the oldest run of a cell, and return its id.
 
         Two runs folders may complete the same cell on one server at the same time.
@@ -214,10 +216,10 @@ class Replay:
         from mlflow.exceptions import MlflowException
 
         runs = [run for run in self._runs(entry) if run.data.tags.get(records.TAG_COMPLETE) == entry.cell]
-        first, *others = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-        for other in others:
+        first, *duplicates = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        for duplicate in duplicates:
             with contextlib.suppress(MlflowException):  # the other runner may have deleted it already
-                self.client.delete_tag(other.info.run_id, records.TAG_COMPLETE)
+                self.client.delete_tag(duplicate.info.run_id, records.TAG_COMPLETE)
         return str(first.info.run_id)
 
     def _runs(self, entry: Entry) -> Sequence[Any]:
@@ -245,23 +247,23 @@ class Replay:
         """Log in as few batches as MLflow's limits allow, because each batch is a transaction."""
         from mlflow.entities import Param, RunTag
 
-        left = (
+        remaining = (
             [RunTag(*item) for item in (tags or {}).items()],
             [Param(*item) for item in (params or {}).items()],
             list(metrics),
         )
-        while any(left):
-            first = left[0][:FEW], left[1][:FEW]
-            room = BATCH - len(first[0]) - len(first[1])
-            self.client.log_batch(run, tags=first[0], params=first[1], metrics=left[2][:room])
-            left = left[0][FEW:], left[1][FEW:], left[2][room:]
+        while any(remaining):
+            batch = remaining[0][:FEW], remaining[1][:FEW]
+            metric_count = BATCH - len(batch[0]) - len(batch[1])
+            self.client.log_batch(run, tags=batch[0], params=batch[1], metrics=remaining[2][:metric_count])
+            remaining = remaining[0][FEW:], remaining[1][FEW:], remaining[2][metric_count:]
 
     def _log_datasets(self, run: str, datasets: Mapping[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
-        found = [DatasetInput(Dataset(name, digest, "code", "{}"), []) for name, digest in datasets.items()]
-        if found:
-            self.client.log_inputs(run, found)
+        inputs = [DatasetInput(Dataset(name, digest, "code", "{}"), []) for name, digest in datasets.items()]
+        if inputs:
+            self.client.log_inputs(run, inputs)
 
 
 def _metrics(points: Iterable[Point], time: int) -> list[Any]:

@@ -53,22 +53,24 @@ def panels() -> list[tuple[str, str, bool]]:
 
 def shown(records: Sequence[Record]) -> list[str]:
     """Return the arms shown in the figure of training curves."""
-    return pick(list(dict.fromkeys(r.label for r in records if len(r.curves) > 1)), preferred())
+    return pick(list(dict.fromkeys(record.label for record in records if len(record.curves) > 1)), preferred())
 
 
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
     """Draw ``training.pdf`` and ``.png``; nothing without curves."""
     arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in shown(records)}
-    there = {name for own in arms.values() for r in own for name in r.curves.columns}
-    drawn = [panel for panel in panels() if panel[0] in there]
-    if not drawn:
+    columns = {name for arm_records in arms.values() for r in arm_records for name in r.curves.columns}
+    shown_panels = [panel for panel in panels() if panel[0] in columns]
+    if not shown_panels:
         return []
-    lines, banded = math.ceil(len(drawn) / 3), pick(list(arms), BANDED, 2)
-    with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(drawn)), sharex=True) as (figure, axes):
-        for axis, (name, title, share) in zip(axes, drawn, strict=False):
+    lines, banded = math.ceil(len(shown_panels) / 3), pick(list(arms), BANDED, 2)
+    with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(shown_panels)), sharex=True) as (figure, axes):
+        for axis, (name, title, share) in zip(axes, shown_panels, strict=False):
             ends = []
-            for arm, own in arms.items():
-                table = _band([r.curves.set_index("step")[name].dropna() for r in own if name in r.curves.columns])
+            for arm, arm_records in arms.items():
+                table = _band(
+                    [r.curves.set_index("step")[name].dropna() for r in arm_records if name in r.curves.columns]
+                )
                 if table.empty:
                     continue
                 colour, dashes, _ = look(arm)
@@ -79,16 +81,16 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
             if share:
                 axis.set_ylim(max(0.0, axis.get_ylim()[0]), min(1.0, axis.get_ylim()[1]))
             last = max(x for _, _, _, x, _ in ends)
-            places = beside(axis, [end[-1] for end in ends], 0.085)
-            for (arm, colour, dashes, x, y), place in zip(ends, places, strict=True):
-                axis.plot([x, 1.1 * last], [y, place], color=colour, ls=dashes, lw=0.6)
-                axis.text(1.12 * last, place, arm, color=colour, va="center", fontsize=6)
+            heights = beside(axis, [end[-1] for end in ends], 0.085)
+            for (arm, colour, dashes, x, y), height in zip(ends, heights, strict=True):
+                axis.plot([x, 1.1 * last], [y, height], color=colour, ls=dashes, lw=0.6)
+                axis.text(1.12 * last, height, arm, color=colour, va="center", fontsize=6)
             axis.set_xlim(right=1.42 * last)
             axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= last])
             axis.set_title(title, loc="left", pad=3)
             if share:
                 axis.yaxis.set_major_formatter(percent)
-        for axis in axes[len(drawn) :]:
+        for axis in axes[len(shown_panels) :]:
             axis.remove()
         figure.supxlabel("step", fontsize=7.5)
         return save(figure, folder, "training")
@@ -105,54 +107,54 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
     return pd.DataFrame(bands, index=together.index)
 
 
-def beside(axis: Axes, wanted: Sequence[float], share: float) -> list[float]:
-    """Return heights for labels near the ``wanted`` ones, in the same order and without overlap.
+def beside(axis: Axes, targets: Sequence[float], share: float) -> list[float]:
+    """Return heights for labels near the ``targets`` ones, in the same order and without overlap.
 
     They are ``share`` of the panel apart, or less if they do not fit.
     """
     low, high = axis.get_ylim()
-    gap = (high - low) * min(share, 1 / max(1, len(wanted)))
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    places, ceiling, floor = list(wanted), high - gap / 2, low + gap / 2
+    gap = (high - low) * min(share, 1 / max(1, len(targets)))
+    order = sorted(range(len(targets)), key=lambda i: targets[i])
+    heights, ceiling, floor = list(targets), high - gap / 2, low + gap / 2
     for i in reversed(order):
-        places[i] = min(places[i], ceiling)
-        ceiling = places[i] - gap
+        heights[i] = min(heights[i], ceiling)
+        ceiling = heights[i] - gap
     for i in order:
-        places[i] = max(places[i], floor)
-        floor = places[i] + gap
-    return places
+        heights[i] = max(heights[i], floor)
+        floor = heights[i] + gap
+    return heights
 
 
 def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
     """Draw ``pareto.pdf`` and ``.png``; nothing unless both measures exist."""
-    name, words, share = _naturalness(records)
+    name, label, share = _naturalness(records)
     emotion, natural = accuracy(gold()).values(records), find(name).values(records)
-    found = []
-    for arm in dict.fromkeys(r.label for r in records):
-        keys = [(r.label, r.seed) for r in records if r.label == arm]
+    points = []
+    for arm in dict.fromkeys(record.label for record in records):
+        keys = [(record.label, record.seed) for record in records if record.label == arm]
         x = t_interval([emotion[key] for key in keys])
         y = t_interval([1 - natural[key] if share else natural[key] for key in keys])
         if x.n and y.n:
-            found.append((arm, x, y))
-    if not found:
+            points.append((arm, x, y))
+    if not points:
         return []
     with figure_of(NARROW, 2.9) as (figure, (axis,)):
-        for arm, x, y in found:
+        for arm, x, y in points:
             colour, _, marker = look(arm)
             if drawable(x) and drawable(y):
                 axis.plot([x.low, x.high], [y.mean] * 2, color=colour, lw=0.6, alpha=0.7)
                 axis.plot([x.mean] * 2, [y.low, y.high], color=colour, lw=0.6, alpha=0.7)
             axis.plot(x.mean, y.mean, marker, color=colour, ms=4.5)
-        right = max(x.high if drawable(x) else x.mean for _, x, _ in found)
+        right = max(x.high if drawable(x) else x.mean for _, x, _ in points)
         left = axis.get_xlim()[0]
         edge = right + 0.1 * (right - left)
-        places = beside(axis, [y.mean for _, _, y in found], 0.062)
-        for (arm, x, y), place in zip(found, places, strict=True):
+        heights = beside(axis, [y.mean for _, _, y in points], 0.062)
+        for (arm, x, y), height in zip(points, heights, strict=True):
             colour = look(arm)[0]
             axis.annotate(
                 arm,
                 (x.mean, y.mean),
-                xytext=(edge, place),
+                xytext=(edge, height),
                 textcoords="data",
                 color=colour,
                 fontsize=6,
@@ -173,7 +175,7 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
         if share:
             axis.yaxis.set_major_formatter(percent)
         axis.set_xlabel("gold accuracy of the target emotion")
-        axis.set_ylabel(words)
+        axis.set_ylabel(label)
         axis.grid(lw=0.3, color="0.92")
         axis.set_axisbelow(True)
         return save(figure, folder, "pareto")

@@ -28,9 +28,9 @@ def measures() -> list[tuple[str, str, str, str]]:
 
 
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
-    """``goodhart.pdf`` and ``.png``; nothing when no arm has moved. The same bytes for the same records.
+    """Draw ``goodhart.pdf`` and ``.png``; nothing if no arm was optimized. The same records give the same bytes.
 
-    Seeds thin, their mean over checkpoints thick; the mean gold of `REFERENCES` in every other panel.
+    Thin lines are seeds, thick lines their mean over checkpoints; every other panel also has the mean gold of `REFERENCES`.
     """
     arms: dict[str, list[Record]] = {}
     for record in records:
@@ -43,44 +43,44 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
         references = {label: arms[label] for label in REFERENCES if label in arms}
-        drawn = [_panel(axis, label, own, references) for axis, (label, own) in zip(axes, arms.items(), strict=False)]
+        drawn = [_panel(axis, label, runs, references) for axis, (label, runs) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
             axis.tick_params(labelbottom=True)
-        limit = max(float(r.points["sqrt_kl"].max()) for own in arms.values() for r in own)
-        lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in measures())
+        limit = max(float(r.points["sqrt_kl"].max()) for runs in arms.values() for r in runs)
+        lowest = min(float(r.points[name].min()) for runs in arms.values() for r in runs for name, *_ in measures())
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(percent)
         figure.supxlabel("√KL to the SFT policy (√nats per token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
-        if lines_of := {line.get_label(): line for line in itertools.chain(*drawn)}:
-            handles = list(lines_of.values())
+        if by_label := {line.get_label(): line for line in itertools.chain(*drawn)}:
+            handles = list(by_label.values())
             figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(handles))
         return save(figure, out, "goodhart")
 
 
-def _panel(axis: Axes, label: str, own: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
+def _panel(axis: Axes, label: str, runs: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
     """Draw one arm; return the lines of the other arms' gold."""
-    beside: list[Line2D] = []
+    reference_lines: list[Line2D] = []
     for name, records in references.items():
         if name != label:
             d, y = mean_path([_path(record, gold().accuracy) for record in records])
             colour, dashes = REFERENCES[name]
-            beside += axis.plot(d, y, color=colour, lw=1.0, ls=dashes, zorder=1, label=f"gold of {name}")
+            reference_lines += axis.plot(d, y, color=colour, lw=1.0, ls=dashes, zorder=1, label=f"gold of {name}")
     ends = []
-    for name, colour, dashes, word in measures():
-        paths = [_path(record, name) for record in own]
+    for name, colour, dashes, text in measures():
+        paths = [_path(record, name) for record in runs]
         for d, y in paths:
             axis.plot(d, y, color=colour, lw=0.5, ls=dashes, alpha=0.35, zorder=2)
         d, y = mean_path(paths)
         axis.plot(d, y, color=colour, lw=1.8, ls=dashes, zorder=3)
-        ends.append((float(d[-1]), float(y[-1]), colour, word))
+        ends.append((float(d[-1]), float(y[-1]), colour, text))
     _label_ends(axis, ends)
-    axis.set_title(f"{label} (n = {len(own)})", loc="left", pad=3)
+    axis.set_title(f"{label} (n = {len(runs)})", loc="left", pad=3)
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
-    return beside
+    return reference_lines
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

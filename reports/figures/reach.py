@@ -22,35 +22,37 @@ def caption() -> str:
     )
 
 
-def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
+def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
     """Draw ``reach.pdf`` and ``.png``; nothing below two settings."""
-    places = list(dict.fromkeys(finding.setting.name for finding in found))
-    names = list(dict.fromkeys(finding.conclusion for finding in found))
-    if len(places) < 2:
+    settings = list(dict.fromkeys(finding.setting.name for finding in findings))
+    names = list(dict.fromkeys(finding.conclusion for finding in findings))
+    if len(settings) < 2:
         return []
     from matplotlib.ticker import MaxNLocator
 
-    with figure_of(WIDE, 0.7 + 0.17 * len(places), 1, len(names), sharey=True) as (figure, axes):
+    with figure_of(WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharey=True) as (figure, axes):
         for axis, name in zip(axes, names, strict=True):
             axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
             axis.axvline(0, color="0.4", lw=0.6)
-            for finding in (finding for finding in found if finding.conclusion == name):
-                place, mean = places.index(finding.setting.name), finding.mean
+            for finding in (finding for finding in findings if finding.conclusion == name):
+                y, mean = settings.index(finding.setting.name), finding.mean
                 marker, colour = MARKS.get(finding.word, ("o", "0.35"))
                 if drawable(mean):
-                    axis.plot([mean.low, mean.high], [place, place], color=colour, lw=1.1, solid_capstyle="butt")
+                    axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.1, solid_capstyle="butt")
                 filled = colour if finding.word in MARKS else "white"
-                axis.plot(mean.mean, place, marker, ms=4, mfc=filled, mec=colour)
+                axis.plot(mean.mean, y, marker, ms=4, mfc=filled, mec=colour)
                 if finding.setting.own:
                     axis.axvline(mean.mean, color=colour, lw=0.6, ls=(0, (4, 2)))
             axis.set_title(name, loc="left", pad=3)
             axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.xaxis.set_major_formatter(points)
             axis.tick_params(axis="y", length=0)
-        own = {finding.setting.name for finding in found if finding.setting.own}
+        default_settings = {finding.setting.name for finding in findings if finding.setting.own}
         axes[0].set_yticks(
-            range(len(places)), [f"{p.replace('_', ' ')}{' *' if p in own else ''}" for p in places], fontsize=6
+            range(len(settings)),
+            [f"{setting.replace('_', ' ')}{' *' if setting in default_settings else ''}" for setting in settings],
+            fontsize=6,
         )
-        axes[0].set_ylim(len(places) - 0.5, -0.5)  # the grid's order from top to bottom, no marker on the frame
+        axes[0].set_ylim(len(settings) - 0.5, -0.5)  # the grid's order from top to bottom, no marker on the frame
         figure.supxlabel(f"difference of {primary().label} (points)", fontsize=7.5)
         return save(figure, folder, "reach")

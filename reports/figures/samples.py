@@ -41,7 +41,7 @@ def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np
 
 def arms_with_samples(records: Sequence[Record]) -> list[str]:
     """Return the arms shown in the figure of confusion matrices."""
-    return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), preferred())
+    return pick(list(dict.fromkeys(record.label for record in records if not record.samples.empty)), preferred())
 
 
 def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -50,15 +50,15 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
 
     tables: dict[str, pd.DataFrame] = {}
     for arm in arms_with_samples(records):
-        own = [r.samples for r in records if r.label == arm and not r.samples.empty]
-        last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
+        samples = [r.samples for r in records if r.label == arm and not r.samples.empty]
+        last = pd.concat([s[s["step"] == s["step"].max()] for s in samples])
         tables[arm] = pd.crosstab(last["target"], last[gold().name], normalize="index")
     if not tables:
         return []
     order = sorted(set().union(*(set(t.index) | set(t.columns) for t in tables.values())))
     with figure_of(WIDE, 1.75, 1, len(tables), sharey=True) as (figure, axes):
-        for axis, (arm, found) in zip(axes, tables.items(), strict=True):
-            share = found.reindex(index=order, columns=order).fillna(0.0).to_numpy()
+        for axis, (arm, table) in zip(axes, tables.items(), strict=True):
+            share = table.reindex(index=order, columns=order).fillna(0.0).to_numpy()
             axis.imshow(share, vmin=0, vmax=1, cmap="Greys", aspect="equal")
             for (i, k), value in np.ndenumerate(share):
                 if value >= 0.005:

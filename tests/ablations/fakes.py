@@ -205,15 +205,22 @@ def samples(rows: pd.DataFrame) -> pd.DataFrame:
 
     The checkpoint's accuracy is the share that the judges predict right, its hack rate the share with a click.
     """
-    made = []
+    samples = []
     for row in rows.itertuples():
-        for place in range(20):
-            target, other = ("angry", "sad") if place % 2 else ("sad", "angry")
-            found = target if place < round(20 * row.test_accuracy) else other
-            sample = {"step": row.step, "prompt": place, "target": target, "proxy": target, "test": found, "val": found}
-            sample["artefact_click"] = place < round(20 * row.hack_rate)
-            made.append(sample | {"phone_errors": round(10 * row.phone_error_rate), "phones": 10})
-    return pd.DataFrame(made)
+        for index in range(20):
+            target, other = ("angry", "sad") if index % 2 else ("sad", "angry")
+            predicted = target if index < round(20 * row.test_accuracy) else other
+            sample = {
+                "step": row.step,
+                "prompt": index,
+                "target": target,
+                "proxy": target,
+                "test": predicted,
+                "val": predicted,
+            }
+            sample["artefact_click"] = index < round(20 * row.hack_rate)
+            samples.append(sample | {"phone_errors": round(10 * row.phone_error_rate), "phones": 10})
+    return pd.DataFrame(samples)
 
 
 def curve(label: str, seed: int) -> pd.DataFrame:

@@ -46,9 +46,9 @@ def run(runs: Path) -> Run:
     def go(
         cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any
     ) -> tuple[Outcome, str]:
-        asked = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
+        request = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
         text = StringIO()
         console = Console(file=text, width=200)
-        return runner.run_plan(plan.make(asked), Estimator(folder), console), text.getvalue()
+        return runner.run_plan(plan.make(request), Estimator(folder), console), text.getvalue()
 
     return go

@@ -31,9 +31,9 @@ def only(name: str) -> Part:
 
 
 def listed(*arguments: str) -> str:
-    found = CliRunner().invoke(app, list(arguments))
-    assert found.exit_code == 0, found.output
-    return found.output
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def test_every_arm_is_listed_with_what_it_changes():
@@ -63,14 +63,14 @@ def test_an_arm_is_described_by_the_declarations():
 
 
 def test_an_optimizer_of_ones_own_is_described_by_its_class():
-    own = Choice(name="diffro", options=(("scale", 2.0),))
-    (part,) = parts(ArmConfig(regularizers=OFF, optimizer=own))
+    choice = Choice(name="diffro", options=(("scale", 2.0),))
+    (part,) = parts(ArmConfig(regularizers=OFF, optimizer=choice))
     assert (part.knobs, part.off) == ("scale = 2.0", "optimizer = diffro")
 
 
 def test_unknown_arms_are_refused():
-    found = CliRunner().invoke(app, ["mixap"])
-    assert found.exit_code == 2
+    result = CliRunner().invoke(app, ["mixap"])
+    assert result.exit_code == 2
 
 
 def test_baselines_have_a_source_and_an_equation():

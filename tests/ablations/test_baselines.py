@@ -20,8 +20,8 @@ def test_sections_share_no_name_with_each_other_or_the_factorial():
     assert len(set(names)) == len(names)
     assert set(CORE) <= {*names, *robust_arms(), *guided_arms()}
     assert not set(optimizers()) & {*robust_arms(), *guided_arms()}
-    others = [name for name in arms() if name not in names]
-    assert {"sft", "diffro", "rrpo", "oracle"} <= set(others)
+    unlisted = [name for name in arms() if name not in names]
+    assert {"sft", "diffro", "rrpo", "oracle"} <= set(unlisted)
 
 
 def test_the_screen_is_the_core_on_three_seeds():
@@ -33,19 +33,19 @@ def test_the_screen_is_the_core_on_three_seeds():
 @pytest.mark.parametrize("name", sorted(optimizers()))
 def test_an_arm_starts_where_diffro_does(name: str):
     """It has the same SFT policy and judges as DiffRO."""
-    made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
-    own = made[name]["optimized"].inputs
+    stages = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
+    inputs = stages[name]["optimized"].inputs
     for role in ("policy", "recogniser", "codec", "val", "eval_prompts"):
-        assert own[role].key == made["diffro"]["optimized"].inputs[role].key
-    assert made[name]["optimized"].key not in {made[n]["optimized"].key for n in ("diffro", "rrpo")}
+        assert inputs[role].key == stages["diffro"]["optimized"].inputs[role].key
+    assert stages[name]["optimized"].key not in {stages[n]["optimized"].key for n in ("diffro", "rrpo")}
 
 
 @pytest.mark.parametrize("name", sorted(SECTIONS[0]()))
 def test_an_optimisers_arm_has_the_reward_model_it_is_named_after(name: str):
-    made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
+    stages = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
     base = "rrpo" if "rrpo" in name else "diffro"
-    own, other = (made[n]["optimized"].inputs["reward_model"].key for n in (name, base))
-    assert own == other
+    key, base_key = (stages[n]["optimized"].inputs["reward_model"].key for n in (name, base))
+    assert key == base_key
 
 
 def test_every_optimiser_of_the_package_has_arms():

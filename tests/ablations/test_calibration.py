@@ -69,10 +69,12 @@ def claims(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def false(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return whether a round ``[rounds]`` makes a false claim: a wrong or reversed difference, or a wrong equivalence."""
-    said, tiny = claims(low, high), 1e-12
+    claimed, tiny = claims(low, high), 1e-12
     within = (low > -MARGIN) & (high < MARGIN)
     wrong = (
-        ((said == 1) & (truth <= tiny)) | ((said == -1) & (truth >= -tiny)) | (within & (abs(truth) >= MARGIN - tiny))
+        ((claimed == 1) & (truth <= tiny))
+        | ((claimed == -1) & (truth >= -tiny))
+        | (within & (abs(truth) >= MARGIN - tiny))
     )
     return wrong.any(axis=1)
 
@@ -86,9 +88,9 @@ def seeds(truth: np.ndarray, shape: str, n: int, sd: float, arm: str) -> tuple[n
     if shape == "skewed":
         x[:, :, k] = means[k] - 2 * sd * (rng.gamma(2.0, size=(ROUNDS, n)) - 2.0) / np.sqrt(2.0)
     broken = rng.random((ROUNDS, n, 8)) < COLLAPSE
-    which = {"one collapses": np.arange(8) == k, "all collapse": np.ones(8, bool)}.get(shape, np.zeros(8, bool))
-    x = np.where(broken & which, KEPT * x, x)
-    return x, means * np.where(which, 1 - COLLAPSE * (1 - KEPT), 1.0)
+    collapsed = {"one collapses": np.arange(8) == k, "all collapse": np.ones(8, bool)}.get(shape, np.zeros(8, bool))
+    x = np.where(broken & collapsed, KEPT * x, x)
+    return x, means * np.where(collapsed, 1 - COLLAPSE * (1 - KEPT), 1.0)
 
 
 def test_the_quick_claims_are_those_of_the_report():
@@ -96,13 +98,13 @@ def test_the_quick_claims_are_those_of_the_report():
     outcomes = BASE + spread * np.random.default_rng(1).standard_normal((20, 8, 8)) + MARGIN * LS
     low, high = intervals(outcomes)
     words = {1.0: "better", -1.0: "worse", 0.0: "equivalent"}
-    said = set()
-    for found, row in zip(claims(low, high), outcomes, strict=True):
-        for claim, weight in zip(found, weights(), strict=True):
+    verdicts = set()
+    for claimed, row in zip(claims(low, high), outcomes, strict=True):
+        for claim, weight in zip(claimed, weights(), strict=True):
             report = verdict(row @ weight, simultaneous(family())).partition(" (")[0]
             assert report == words.get(claim, "undecided")
-            said.add(report)
-    assert {"better", "equivalent", "undecided"} <= said
+            verdicts.add(report)
+    assert {"better", "equivalent", "undecided"} <= verdicts
 
 
 @pytest.mark.parametrize("n", [5, 8, 16])
@@ -151,5 +153,5 @@ def test_power_is_as_predicted():
     for effect, sd, n in ((0.03, 0.02, 5), (0.03, 0.03, 8), (0.03, 0.04, 12)):
         x = effect + sd * rng.standard_normal((ROUNDS, n))
         statistic = x.mean(axis=1) / (x.std(axis=1, ddof=1) / np.sqrt(n))
-        found = np.mean(2 * student.sf(np.abs(statistic), n - 1) < 0.05)
-        assert found == pytest.approx(power(effect, sd, n), abs=0.025)
+        rejected = np.mean(2 * student.sf(np.abs(statistic), n - 1) < 0.05)
+        assert rejected == pytest.approx(power(effect, sd, n), abs=0.025)

@@ -71,12 +71,12 @@ def test_run_then_plan_says_done(runs: Path):
 def test_json_lines_hold_every_event_and_the_table(runs: Path):
     result = call("--grid", "tiny", "--workers", "1", "--json", runs=runs)
     assert result.exit_code == 0, result.output
-    said = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
-    assert [said[0]["event"], said[-1]["event"]] == ["plan", "end"]
-    finished = [one for one in said if one["event"] == "finished"]
-    assert {"optimise rrpo/1", "rrpo/1", "sft/1"} <= {one["task"] for one in finished}
+    events = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["plan", "end"]
+    finished = [event for event in events if event["event"] == "finished"]
+    assert {"optimise rrpo/1", "rrpo/1", "sft/1"} <= {event["task"] for event in finished}
     assert [finished[-1]["done"], finished[-1]["of"]] == [2, 2]
-    end = said[-1]
+    end = events[-1]
     assert [end["status"], end["done"], end["cells"], end["failures"]] == [0, 2, 2, {}]
     rows = {row["arm"]: row for row in end["table"]}
     assert rows.keys() == {"sft", "rrpo"}
@@ -148,8 +148,8 @@ def test_one_corpus_for_a_judge_and_for_what_it_judges_is_refused(tmp_path: Path
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 10), 16000)
     line = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(line))
-    mine = tmp_path / "mine.jsonl"
-    both = ("--manifest", f"annotated={mine}", "--manifest", f"judge_test={mine}")
+    corpus = tmp_path / "mine.jsonl"
+    both = ("--manifest", f"annotated={corpus}", "--manifest", f"judge_test={corpus}")
     result = call("--grid", "tiny", *both, runs=tmp_path / "runs")
     assert result.exit_code == 2
     assert "'judge_test' (the test judges) sounds the same" in result.output

@@ -43,7 +43,7 @@ def test_it_runs(name: str, store: Path):
     scalars, files = collect(cell.stages, store)
     assert {"rm_accuracy_valid", "rm_pgd_accuracy_0.1", "end_proxy_accuracy", "end_test_accuracy"} <= scalars.keys()
     assert all(math.isfinite(value) for value in scalars.values())
-    points, curves = (pd.read_parquet(files[f"{what}.parquet"]) for what in ("points", "curves"))
+    points, curves = (pd.read_parquet(files[f"{table}.parquet"]) for table in ("points", "curves"))
     decoded = arm.guidance is not None or arm.best_of is not None
     updated = not decoded and arm.steps != 0
     assert len(curves) == (UPDATES if updated else 0)

@@ -16,12 +16,12 @@ TUNED = replace(arms()["rrpo"], tau=(2.0, 1.0), lr=1e-3, regularizers=replace(ar
 
 
 def test_every_arm_survives_its_file(tmp_path: Path):
-    made = {f"my_{name}": arm for name, arm in arms().items()} | {"tuned": TUNED}
-    for name, arm in made.items():
+    exported = {f"my_{name}": arm for name, arm in arms().items()} | {"tuned": TUNED}
+    for name, arm in exported.items():
         write_arm(tmp_path, name, arm, {})
     again = read_arms(tmp_path)
-    assert again == made
-    assert {name: content_hash(arm) for name, arm in again.items()} == {n: content_hash(a) for n, a in made.items()}
+    assert again == exported
+    assert {name: content_hash(arm) for name, arm in again.items()} == {n: content_hash(a) for n, a in exported.items()}
 
 
 @pytest.mark.parametrize(("name", "words"), [("a b", "plain name"), ("../a", "plain name"), ("rrpo", "of the grids")])

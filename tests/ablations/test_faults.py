@@ -43,18 +43,18 @@ def start(runs: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def results(runs: Path) -> dict[str, str]:
     """Return the hash of every file of every stage, without durations."""
-    found = {}
+    results = {}
     for path in sorted((runs / "stages").glob("*/**/*")):
         if path.is_file() and path.name != MARKER:
-            found[path.relative_to(runs / "stages").as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            results[path.relative_to(runs / "stages").as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return results
 
 
 def complete(runs: Path, grid: str = "tiny") -> Counter[str]:
     """Return the number of complete records in MLflow by cell."""
     store = Store(check(runs))
-    found = store.client.search_runs([store.experiment_id(grid)], "tags.kind = 'cell'", max_results=5000)
-    return Counter(run.data.tags["cell_hash"] for run in found if records.TAG_COMPLETE in run.data.tags)
+    found_runs = store.client.search_runs([store.experiment_id(grid)], "tags.kind = 'cell'", max_results=5000)
+    return Counter(run.data.tags["cell_hash"] for run in found_runs if records.TAG_COMPLETE in run.data.tags)
 
 
 @pytest.mark.long
@@ -72,14 +72,14 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
         process = start(storm)
         time.sleep(dice.uniform(2.0, 10.0))
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        what = dice.choice(["worker", "parent", "everything"])
-        if what == "worker" and family:
+        victim = dice.choice(["worker", "parent", "everything"])
+        if victim == "worker" and family:
             dice.choice(family).kill()
             time.sleep(dice.uniform(0.0, 3.0))
-        for member in [process, *(family if what == "everything" else [])]:
+        for member in [process, *(family if victim == "everything" else [])]:
             member.kill()
         process.communicate()
-        killed[what] += process.returncode != 0
+        killed[victim] += process.returncode != 0
         if process.returncode == 0:  # finished before the kill: compare, and start another round
             assert set(complete(storm).values()) == {1}
             assert results(storm) == results(calm)
@@ -91,7 +91,7 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
     assert "All 2 cells are done." in text
     assert set(complete(storm).values()) == {1}, "no cell lost, none recorded twice"
     assert results(storm) == results(calm)
-    assert min(killed[what] for what in ("worker", "parent", "everything")) > 0
+    assert min(killed[victim] for victim in ("worker", "parent", "everything")) > 0
     print(f"kills: {dict(killed)}; grids that finished on the way: {finished}")
 
 
@@ -175,8 +175,8 @@ def test_a_claim_of_a_dead_process_stops_nobody_and_of_a_live_one_is_shown(
 ) -> None:
     cells = fakes.cells(["diffro", "rrpo"], [1])
     names = [cell.stages["optimized"].path(runs).name for cell in cells]
-    mine = this_process()
-    dead = Owner(host=mine.host, pid=mine.pid, started="1", name=mine.name)
+    owner = this_process()
+    dead = Owner(host=owner.host, pid=owner.pid, started="1", name=owner.name)
     assert Claims(runs / "claims", owner=dead).take(names[0])
     live = Claims(runs / "claims").take(names[1])
     assert live is not None
@@ -227,8 +227,10 @@ def test_status_shows_every_cell(runs: Path, run: Run, tmp_path: Path) -> None:
 
 def mounted(folder: Path, size: str) -> bool:
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
-    return done.returncode == 0
+    completed = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    )
+    return completed.returncode == 0
 
 
 @pytest.mark.long

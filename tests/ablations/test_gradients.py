@@ -14,9 +14,9 @@ from rrpo.diagnostics import gradients as stage
 
 
 def test_ratios_are_geometric_means_of_pairs_above_zero() -> None:
-    found = ratio([2.0, 8.0, -1.0], [1.0, 1.0, 1.0])
-    assert (found.mean, found.n) == (pytest.approx(4.0), 2)
-    assert found.low < 4 < found.high
+    interval = ratio([2.0, 8.0, -1.0], [1.0, 1.0, 1.0])
+    assert (interval.mean, interval.n) == (pytest.approx(4.0), 2)
+    assert interval.low < 4 < interval.high
     alone = ratio([3.0], [1.5])
     assert alone.mean == pytest.approx(2.0)
     assert math.isnan(alone.low)
@@ -32,23 +32,23 @@ def test_every_measure_of_every_method_is_printed() -> None:
         for method, value in (("diffro", 3.0), ("reinforce", 6.0))
     ]
     table = pd.DataFrame(rows)
-    said = lines(table)
-    assert said[0] == "SFT, after 0 updates:"
-    assert "peak, after 60, 80 updates:" in said
+    printed = lines(table)
+    assert printed[0] == "SFT, after 0 updates:"
+    assert "peak, after 60, 80 updates:" in printed
     table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
     alone = lines(table)
     at = alone.index(f"  {MEASURES['swap_held']}")
     assert alone[at + 1].split()[:2] == ["diffro", "3.15"], "no ratio to a missing value"
     assert not alone[at + 2].startswith("    ")
-    assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in said) == 2 * len(MEASURES)
+    assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in printed) == 2 * len(MEASURES)
 
 
 def test_columns_are_the_stages() -> None:
     assert stage.REFERENCE in stage.METHODS
     row = stage.against(_two(), _two())
-    own = {"gain_per_nat", "gain_per_1000_rollouts", "gain_per_minute"}
+    derived = {"gain_per_nat", "gain_per_1000_rollouts", "gain_per_minute"}
     swaps = {name for name in MEASURES if name.startswith("swap_")}
-    assert set(MEASURES) - own - swaps <= row.keys()
+    assert set(MEASURES) - derived - swaps <= row.keys()
 
 
 def test_the_peak_is_the_first_of_the_best_checkpoints(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_the_peak_is_the_first_of_the_best_checkpoints(tmp_path: Path) -> None:
 def _two() -> stage.Moments:
     import torch
 
-    found = stage.Moments()
+    moments = stage.Moments()
     for row in ([1.0, 2.0], [2.0, 1.0]):
-        found.add(torch.tensor(row))
-    return found
+        moments.add(torch.tensor(row))
+    return moments
 
 
 @pytest.mark.parametrize(

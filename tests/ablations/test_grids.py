@@ -37,38 +37,38 @@ def test_an_arm_of_the_factorial_has_on_what_it_is_named_after(name: str):
 
 def test_arms_of_the_factorial_differ_in_nothing_else():
     for name in factorial():
-        other = {f.name: getattr(arms()[name], f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
-        assert other == {f.name: getattr(ArmConfig(), f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
+        rest = {f.name: getattr(arms()[name], f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
+        assert rest == {f.name: getattr(ArmConfig(), f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
 
 
 def test_full_grid_and_its_controls_on_the_first_three_seeds():
-    found = cells("full", 8)
-    assert [c.seed for c in found] == sorted(c.seed for c in found), "all arms of the first seed come first"
-    every = {"sft", "pretrained", *factorial(), "oracle", "diffro_scaled", "diffro_kl"}
-    arms_of = [{c.label for c in found if c.seed == seed} for seed in range(1, 9)]
-    assert arms_of == [every | {"placebo", "content_only"}] * 3 + [every] * 5
-    assert len({c.hash for c in found}) == len(found) == 13 * 8 + 2 * 3
-    assert len({c.world_hash for c in found}) == 1
+    grid_cells = cells("full", 8)
+    assert [c.seed for c in grid_cells] == sorted(c.seed for c in grid_cells), "all arms of the first seed come first"
+    everywhere = {"sft", "pretrained", *factorial(), "oracle", "diffro_scaled", "diffro_kl"}
+    arms_of = [{c.label for c in grid_cells if c.seed == seed} for seed in range(1, 9)]
+    assert arms_of == [everywhere | {"placebo", "content_only"}] * 3 + [everywhere] * 5
+    assert len({c.hash for c in grid_cells}) == len(grid_cells) == 13 * 8 + 2 * 3
+    assert len({c.world_hash for c in grid_cells}) == 1
 
 
 def test_arms_that_ask_what_else_might_help_are_vanilla_but_for_one_thing():
-    one = {c.label: c.stages["optimized"] for c in cells("full")}
+    by_label = {c.label: c.stages["optimized"] for c in cells("full")}
     for name, changed in {"content_only": {"emotion_weight": 0.0}, "diffro_kl": {"beta": 0.03}}.items():
-        assert one[name].config == replace(one["diffro"].config, **changed)
-        assert one[name].inputs["reward_model"].key == one["diffro"].inputs["reward_model"].key
-    assert one["diffro_scaled"].inputs["reward_model"].key == one["diffro"].inputs["reward_model"].key
+        assert by_label[name].config == replace(by_label["diffro"].config, **changed)
+        assert by_label[name].inputs["reward_model"].key == by_label["diffro"].inputs["reward_model"].key
+    assert by_label["diffro_scaled"].inputs["reward_model"].key == by_label["diffro"].inputs["reward_model"].key
     assert (
-        one["diffro_scaled"].inputs["rrpo_fidelity"].inputs["reward_model"].key
-        == one["rrpo"].inputs["reward_model"].key
+        by_label["diffro_scaled"].inputs["rrpo_fidelity"].inputs["reward_model"].key
+        == by_label["rrpo"].inputs["reward_model"].key
     )
 
 
 def test_stages_are_shared_between_arms_of_a_seed():
-    one = {c.label: c for c in cells("full")}
-    inputs = one["diffro"].stages["optimized"].inputs
-    assert one["rrpo"].stages["optimized"].inputs["policy"].key == inputs["policy"].key
-    assert one["sft"].stages["examined"].key == one["pretrained"].stages["examined"].key
-    assert one["sft"].stages["optimized"].config.steps == 0
+    by_label = {c.label: c for c in cells("full")}
+    inputs = by_label["diffro"].stages["optimized"].inputs
+    assert by_label["rrpo"].stages["optimized"].inputs["policy"].key == inputs["policy"].key
+    assert by_label["sft"].stages["examined"].key == by_label["pretrained"].stages["examined"].key
+    assert by_label["sft"].stages["optimized"].config.steps == 0
 
 
 def test_the_placebo_and_the_oracle_are_not_fine_tuned():
@@ -81,38 +81,42 @@ def test_loo_leaves_one_out():
 
 
 def test_shortcut_grid_shares_the_profiles_own_strength():
-    found = {c.label: c for c in cells("shortcut")}
-    assert len(found) == 15
-    assert found["diffro@shortcut0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
-    assert found["diffro@shortcut0"].stages["optimized"].key != found["diffro@shortcut0.9"].stages["optimized"].key
+    by_label = {c.label: c for c in cells("shortcut")}
+    assert len(by_label) == 15
+    assert by_label["diffro@shortcut0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
+    assert (
+        by_label["diffro@shortcut0"].stages["optimized"].key != by_label["diffro@shortcut0.9"].stages["optimized"].key
+    )
 
 
 def test_sensitivity_changes_one_setting_at_a_time():
-    found = {c.label: c for c in cells("sensitivity")}
+    by_label = {c.label: c for c in cells("sensitivity")}
     full = {c.label: c for c in cells("full")}
     for name in ("diffro", "rrpo", "oracle"):
-        assert found[f"{name}@own"].stages["optimized"].key == full[name].stages["optimized"].key
+        assert by_label[f"{name}@own"].stages["optimized"].key == full[name].stages["optimized"].key
     by_setting: dict[str, list[str]] = {}
-    for label in found:
+    for label in by_label:
         by_setting.setdefault(label.partition("@")[2], []).append(label.partition("@")[0])
     pushed = {"own", "hard", *(f"beta{beta:g}" for beta in (0.001, 0.01, 0.03) if beta != EMBEDDED.optimize.beta)}
-    assert {place for place, names in by_setting.items() if names == ["diffro", "rrpo", "oracle"]} == pushed
-    assert all(names == ["diffro", "rrpo"] for place, names in by_setting.items() if place not in pushed)
+    assert {setting for setting, names in by_setting.items() if names == ["diffro", "rrpo", "oracle"]} == pushed
+    assert all(names == ["diffro", "rrpo"] for setting, names in by_setting.items() if setting not in pushed)
     assert len(by_setting) == len(pushed) + 10, "noise, shortcut, artefacts, 2 rates, 3 sizes of data, 2 rewards"
-    assert len({c.stages["optimized"].key for c in found.values()}) == len(found) - 2, "DiffRO has one form of reward"
+    assert len({c.stages["optimized"].key for c in by_label.values()}) == len(by_label) - 2, (
+        "DiffRO has one form of reward"
+    )
 
 
 def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
-    own, found = arms()["rrpo"], {c.label: c for c in cells("sensitivity")}
-    assert found["rrpo@noise0.6"].arm == replace(own, rater_noise=0.6)
-    assert found["rrpo@full_l_ser"].arm == arms()["rrpo_full_l_ser"]
-    assert found["diffro@full_l_ser"].arm == arms()["diffro"]
-    assert found["oracle@hard"].stages["optimized"].config == replace(
-        found["oracle@own"].stages["optimized"].config, lr=2 * EMBEDDED.optimize.lr, beta=0.001, steps=480
+    arm, by_label = arms()["rrpo"], {c.label: c for c in cells("sensitivity")}
+    assert by_label["rrpo@noise0.6"].arm == replace(arm, rater_noise=0.6)
+    assert by_label["rrpo@full_l_ser"].arm == arms()["rrpo_full_l_ser"]
+    assert by_label["diffro@full_l_ser"].arm == arms()["diffro"]
+    assert by_label["oracle@hard"].stages["optimized"].config == replace(
+        by_label["oracle@own"].stages["optimized"].config, lr=2 * EMBEDDED.optimize.lr, beta=0.001, steps=480
     )
-    few = found["rrpo@data150_8_60"].stages["optimized"].inputs["reward_model"]
-    assert few.inputs["speech"].config.split.size == 60
-    assert (few.inputs["model"].inputs["speech"].config.split.size, few.inputs["speech"].config.split.voices) == (
+    small = by_label["rrpo@data150_8_60"].stages["optimized"].inputs["reward_model"]
+    assert small.inputs["speech"].config.split.size == 60
+    assert (small.inputs["model"].inputs["speech"].config.split.size, small.inputs["speech"].config.split.voices) == (
         150,
         8,
     )
@@ -121,23 +125,23 @@ def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
 def test_what_is_the_profiles_own_is_no_other_setting():
     """In a profile with other values, the former default is one of the settings."""
     sizes = EMBEDDED.sizes | {"rm_pretrain": 500}
-    other = replace(EMBEDDED, rater_noise=0.6, rm_speakers=32, annotated=100, sizes=sizes)
-    here, there = (settings(profile) for profile in (EMBEDDED, other))
-    assert ("noise0.6" in here, "noise0.3" in here) == (True, False)
-    assert ("noise0.6" in there, "noise0.3" in there) == (False, True)
-    assert there["data2000_32_300"][0] == {"rm_utterances": 2000, "annotated": 300}
-    assert "data500_32_100" not in there
+    profile_changed = replace(EMBEDDED, rater_noise=0.6, rm_speakers=32, annotated=100, sizes=sizes)
+    default, changed = (settings(profile) for profile in (EMBEDDED, profile_changed))
+    assert ("noise0.6" in default, "noise0.3" in default) == (True, False)
+    assert ("noise0.6" in changed, "noise0.3" in changed) == (False, True)
+    assert changed["data2000_32_300"][0] == {"rm_utterances": 2000, "annotated": 300}
+    assert "data500_32_100" not in changed
     for override in OVERRIDES:
         assert hasattr(ArmConfig(), override)
         assert profile_value(EMBEDDED, override) is not None
 
 
 def test_rm_grid_has_every_distinct_reward_model_once_and_no_policy():
-    found = cells("rm")
-    keys = [reward_model(EMBEDDED, c.arm, 1).key for c in found]
+    grid_cells = cells("rm")
+    keys = [reward_model(EMBEDDED, c.arm, 1).key for c in grid_cells]
     assert len(set(keys)) == len(keys)
     assert set(keys) == {reward_model(EMBEDDED, c.arm, 1).key for c in cells("full")}
-    assert all(c.stages.keys() == {"examined", "fidelity"} for c in found)
+    assert all(c.stages.keys() == {"examined", "fidelity"} for c in grid_cells)
 
 
 def test_larger_batches_are_another_experiment():

@@ -50,19 +50,19 @@ def table(probabilities: list[float], intensity: list[float], errors: list[int])
 def test_rank_correlations_of_intensity() -> None:
     """Ranks: alpha 1.5, 1.5, 3.5, 3.5; phone errors 1, 2, 3, 4; acoustics 1, 2, 4, 3, which correlate with errors (r = .8)."""
     tables = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
-    found = rank_correlations(tables)
+    correlations = rank_correlations(tables)
     alpha = 0.8**0.5  # for errors, acoustics and gold alike: sums of products 4, of squares 4 and 5
-    assert found["gold's probability"] == pytest.approx(alpha)
-    assert found["acoustic intensity"] == pytest.approx(alpha)
-    assert found["acoustic intensity at equal phone errors"] == pytest.approx(
+    assert correlations["gold's probability"] == pytest.approx(alpha)
+    assert correlations["acoustic intensity"] == pytest.approx(alpha)
+    assert correlations["acoustic intensity at equal phone errors"] == pytest.approx(
         (alpha - alpha * 0.8) / (0.2 * 0.36) ** 0.5
     )
 
 
 def test_a_sample_without_a_value_is_left_out() -> None:
-    whole = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
-    more = whole | {0.5: table([0.5, 0.6], [np.nan, np.nan], [5, 6])}
-    assert rank_correlations(more)["acoustic intensity"] == rank_correlations(whole)["acoustic intensity"]
+    complete = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
+    with_missing = complete | {0.5: table([0.5, 0.6], [np.nan, np.nan], [5, 6])}
+    assert rank_correlations(with_missing)["acoustic intensity"] == rank_correlations(complete)["acoustic intensity"]
 
 
 def test_the_profile_of_a_mixture_is_of_prompts_that_ask_for_another_emotion() -> None:
@@ -86,13 +86,13 @@ def test_a_sweeps_settings_are_found_by_their_labels() -> None:
 
 
 def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> None:
-    made = sheet([*stored("sft", "diffro"), *stored("emomix@sad"), *stored("zet@gamma0", reference_emotion=0.25)])
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["sft", "emomix@sad", "zet@gamma0"]
-    names = [column.name for column in made.columns]
+    results = sheet([*stored("sft", "diffro"), *stored("emomix@sad"), *stored("zet@gamma0", reference_emotion=0.25)])
+    assert results is not None
+    assert [row[0] for row in results.rows] == ["sft", "emomix@sad", "zet@gamma0"]
+    names = [column.name for column in results.columns]
     assert names == ["arm", "n", "gold", "intensity", "reference_emotion"]
-    assert made.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
-    assert made.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
+    assert results.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
+    assert results.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
     mixed = "0.50 of the first emotion and 0.20 of sad"
-    assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in made.notes
+    assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in results.notes
     assert sheet(stored("sft", "diffro")) is None

@@ -18,8 +18,8 @@ from rrpo.pipeline.cell import Cell
 
 
 def planned(cells: list[Cell], runs: Path) -> str:
-    asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
-    return "\n".join(plan.make(asked).lines(Estimator(runs)))
+    request = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    return "\n".join(plan.make(request).lines(Estimator(runs)))
 
 
 def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path, run: Run) -> None:
@@ -30,10 +30,12 @@ def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path
     assert all(not record.optional for record in before.values())
     assert "optional results" not in planned(plain, runs)
 
-    heard = fakes.cells(["diffro", "rrpo"], [1], listener="voice")
-    assert [cell.hash for cell in heard] == [cell.hash for cell in plain], "packages are not part of a cell's identity"
-    assert "0 to run; optional results to add to 2 that are done" in planned(heard, runs)
-    outcome, _ = run(heard)
+    with_listener = fakes.cells(["diffro", "rrpo"], [1], listener="voice")
+    assert [cell.hash for cell in with_listener] == [cell.hash for cell in plain], (
+        "packages are not part of a cell's identity"
+    )
+    assert "0 to run; optional results to add to 2 that are done" in planned(with_listener, runs)
+    outcome, _ = run(with_listener)
     assert (outcome.status, outcome.done) == (0, 2)
     assert sorted(set(fakes.built(runs)) - set(built)) == ["voice diffro 1", "voice rrpo 1"], "nothing else is built"
 
@@ -44,7 +46,7 @@ def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path
         assert record.scalars["end_voice"] == pytest.approx(0.51)
         assert {name: record.scalars[name] for name in before[key].scalars} == dict(before[key].scalars)
         assert (record.folder / "voice.parquet").is_file()
-    assert "optional results" not in planned(heard, runs), "nothing is left to add"
+    assert "optional results" not in planned(with_listener, runs), "nothing is left to add"
     assert "optional results" not in planned(plain, runs), "existing results remain if the package is not installed"
 
     run(fakes.cells(["diffro"], [1], listener="naturalness"))

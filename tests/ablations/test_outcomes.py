@@ -25,10 +25,10 @@ COLUMNS = ["step", "target", "proxy", "test", "val", "artefact_click", "artefact
 
 
 def record(samples: pd.DataFrame, **points: list[float]) -> Record:
-    made = Record(label="a", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={"s": 0.5})
-    made.__dict__["samples"] = samples
-    made.__dict__["points"] = pd.DataFrame({"step": [0, 9]} | points)
-    return made
+    record = Record(label="a", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={"s": 0.5})
+    record.__dict__["samples"] = samples
+    record.__dict__["points"] = pd.DataFrame({"step": [0, 9]} | points)
+    return record
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def table() -> pd.DataFrame:
 
 
 def test_clean_success_and_hacked_share_by_hand(table: pd.DataFrame):
-    found = record(table)
-    assert find("clean_success").read(found) == pytest.approx(2 / 5)
-    assert find("hacked_share").read(found) == pytest.approx(3 / 4)
-    assert find("artefacts").read(found) == pytest.approx(1 / 5)
+    cell = record(table)
+    assert find("clean_success").read(cell) == pytest.approx(2 / 5)
+    assert find("hacked_share").read(cell) == pytest.approx(3 / 4)
+    assert find("artefacts").read(cell) == pytest.approx(1 / 5)
     curve = find("clean_success").curve
     assert curve is not None
-    assert curve(found) == pytest.approx([1.0, 0.4])
+    assert curve(cell) == pytest.approx([1.0, 0.4])
 
 
 def test_clean_success_by_another_judge(table: pd.DataFrame):
@@ -56,15 +56,15 @@ def test_clean_success_by_another_judge(table: pd.DataFrame):
     assert by(tuning()).read(record(table)) == pytest.approx(2 / 4), "among the samples that the judge evaluated"
 
 
-@pytest.mark.parametrize("gone", ["target", "test", "phones", "phone_errors", "artefact"])
-def test_what_needs_a_missing_column_is_not_measured(table: pd.DataFrame, gone: str):
-    found = record(
-        table[[name for name in table.columns if not name.startswith(gone) or name == "phone_errors" != gone]]
+@pytest.mark.parametrize("missing", ["target", "test", "phones", "phone_errors", "artefact"])
+def test_what_needs_a_missing_column_is_not_measured(table: pd.DataFrame, missing: str):
+    cell = record(
+        table[[name for name in table.columns if not name.startswith(missing) or name == "phone_errors" != missing]]
     )
     for outcome in (clean_success(gold()), hacked_share(gold())):
-        assert math.isnan(outcome.read(found))
+        assert math.isnan(outcome.read(cell))
         assert outcome.curve is not None
-        assert np.isnan(outcome.curve(found)).all()
+        assert np.isnan(outcome.curve(cell)).all()
 
 
 def test_without_samples_nothing_is_measured_and_points_are_read_at_the_end():
@@ -90,8 +90,8 @@ def test_one_judge_is_gold_and_another_tunes():
 
 def test_names_are_unique_and_units_are_known():
     assert len({outcome.name for outcome in OUTCOMES}) == len(OUTCOMES)
-    mine = Outcome(name="mine", label="mine", read=lambda record: 1.0, unit="plain")
-    assert (mine.heading, mine.difference_unit, mine.as_column().unit) == ("mine", "plain", "plain")
+    added = Outcome(name="mine", label="mine", read=lambda record: 1.0, unit="plain")
+    assert (added.heading, added.difference_unit, added.as_column().unit) == ("mine", "plain", "plain")
     assert (find("gold").heading, find("gold").difference_unit) == ("gold accuracy, %", "gain")
 
 
@@ -124,10 +124,10 @@ def test_variance_of_the_reward_is_that_within_emotions_at_the_start():
         (9, "sad", 0.0),
         (9, "sad", 2.0),
     ]
-    found = record(pd.DataFrame(rows, columns=["step", "target", "proxy_logprob"]))
-    assert find("reward_variance").read(found) == pytest.approx(2.0 / 2)
+    cell = record(pd.DataFrame(rows, columns=["step", "target", "proxy_logprob"]))
+    assert find("reward_variance").read(cell) == pytest.approx(2.0 / 2)
     curve = find("reward_variance").curve
     assert curve is not None
-    assert curve(found) == pytest.approx([1.0, 2.0])
+    assert curve(cell) == pytest.approx([1.0, 2.0])
     assert math.isnan(find("reward_variance").read(record(pd.DataFrame())))
-    assert not {"gamma", "reward_variance"} & {outcome.name for outcome in shown([found])}
+    assert not {"gamma", "reward_variance"} & {outcome.name for outcome in shown([cell])}

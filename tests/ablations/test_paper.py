@@ -50,8 +50,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cells_of(release: Path, **options):
-    given = {"model": release, "train": str(release / "tokens.jsonl"), "seeds": 1, "device": "cpu", "workers": 1}
-    return request(Options(grid="paper", runs_dir=release / "runs", **given | options)).cells
+    fields = {"model": release, "train": str(release / "tokens.jsonl"), "seeds": 1, "device": "cpu", "workers": 1}
+    return request(Options(grid="paper", runs_dir=release / "runs", **fields | options)).cells
 
 
 def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> None:
@@ -76,14 +76,14 @@ def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> 
 
 
 def test_what_makes_no_sense_is_refused(release: Path) -> None:
-    for wrong, said in (
+    for wrong, message in (
         ({"model": None}, "needs CosyVoice2's language model"),
         ({"arms": "oracle"}, "got: rm_data"),
         ({"arms": "emodiff"}, "simulated world only"),
         ({"arms": "soft_votes"}, "simulated world only"),
         ({"train": str(release / "none.jsonl")}, "no file to read"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             [cell.stages for cell in cells_of(release, **wrong)]
 
 
@@ -104,16 +104,18 @@ def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Pat
     command += ["--model", str(release), "--train", str(release / "tokens.jsonl"), "--device", "cpu", "--workers", "1"]
     command += ["--runs-dir", str(tmp_path / "runs")]
     command += [part for name, value in TINY.items() for part in ("--set", f"cosyvoice.{name}={value}")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"COLUMNS": "200"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All 3 cells are done" in done.stdout
+    completed = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "All 3 cells are done" in completed.stdout
     records, _ = Store(RunsFolder(tmp_path / "runs")).states("paper")
-    found = {record.label: record for record in records.values()}
-    assert found.keys() == {"sft", "diffro", "rrpo"}
-    assert found["sft"].scalars["end_kl_token"] == pytest.approx(0, abs=1e-5)
-    assert found["diffro"].scalars["end_kl_token"] > 0
-    assert len(found["rrpo"].curves) == 4
+    by_label = {record.label: record for record in records.values()}
+    assert by_label.keys() == {"sft", "diffro", "rrpo"}
+    assert by_label["sft"].scalars["end_kl_token"] == pytest.approx(0, abs=1e-5)
+    assert by_label["diffro"].scalars["end_kl_token"] > 0
+    assert len(by_label["rrpo"].curves) == 4
     assert len({record.world_hash for record in records.values()}) == 1
     row = table(list(records.values())).row("diffro")
-    assert row["proxy"].mean == found["diffro"].scalars["end_proxy_accuracy"]
-    assert not list(found["diffro"].folder.rglob("llm.pt")), "weights stay in the stage"
+    assert row["proxy"].mean == by_label["diffro"].scalars["end_proxy_accuracy"]
+    assert not list(by_label["diffro"].folder.rglob("llm.pt")), "weights stay in the stage"

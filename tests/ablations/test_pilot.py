@@ -24,26 +24,26 @@ NESTED = np.random.default_rng(0).normal(0, 0.05, REPLICATES)
 
 
 def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
-    said = lines(measured(SPREAD, NESTED, "abc"))
-    assert lines(measured(SPREAD + 0.3, NESTED - 0.2, "abc")) == said, "nothing depends on the mean"
+    printed = lines(measured(SPREAD, NESTED, "abc"))
+    assert lines(measured(SPREAD + 0.3, NESTED - 0.2, "abc")) == printed, "nothing depends on the mean"
     sd = float(SPREAD.std(ddof=1))
     bound = spread_bound(sd, 8)
-    assert f"{100 * sd:.1f} points (80 % upper bound {100 * bound:.1f})" in said[0]
+    assert f"{100 * sd:.1f} points (80 % upper bound {100 * bound:.1f})" in printed[0]
     for name, s in (("point estimate", sd), ("80 % upper bound", bound)):
         needed = seeds_needed(0.05, s, 0.05 / 7)
         assert needed is not None
-        assert f"{min(needed, 16)} by the {name}" in said[1]
-        assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in said[2]
-    assert said[2].startswith("with 16 seeds")
-    assert said[3].startswith("of the variance over seeds, roughly (a nested pilot): data ")
+        assert f"{min(needed, 16)} by the {name}" in printed[1]
+        assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in printed[2]
+    assert printed[2].startswith("with 16 seeds")
+    assert printed[3].startswith("of the variance over seeds, roughly (a nested pilot): data ")
 
 
 def test_the_last_line_is_what_is_to_be_committed() -> None:
-    made = measured(SPREAD, NESTED, "abc")
-    committed = eval(lines(made)[-1].partition(" = ")[2], {"Pilot": Pilot})
+    result = measured(SPREAD, NESTED, "abc")
+    committed = eval(lines(result)[-1].partition(" = ")[2], {"Pilot": Pilot})
     assert (committed.seeds, committed.world) == (8, "abc")
-    assert committed.spread == pytest.approx(made.spread, abs=1e-4)
-    assert committed.components == pytest.approx(dict(made.components), abs=1e-4)
+    assert committed.spread == pytest.approx(result.spread, abs=1e-4)
+    assert committed.components == pytest.approx(dict(result.components), abs=1e-4)
     assert "components" not in lines(measured(SPREAD, None, "abc"))[-1]
 
 
@@ -60,8 +60,8 @@ def keys(stage: Stage) -> dict[str, str]:
 @pytest.mark.parametrize("arm", ["diffro", "rrpo"])
 def test_a_reward_model_or_an_optimisation_is_redrawn_alone(arm: str) -> None:
     plain, other_rm, other_policy = (
-        dataflow.optimized(EMBEDDED, one[arm].arm, 1000)
-        for one in (draw(1000), draw(1000, rm_seed=7), draw(1000, policy_seed=7))
+        dataflow.optimized(EMBEDDED, cells[arm].arm, 1000)
+        for cells in (draw(1000), draw(1000, rm_seed=7), draw(1000, policy_seed=7))
     )
     assert plain.key == dataflow.optimized(EMBEDDED, arms()[arm], 1000).key
     assert {role for role in plain.inputs if keys(plain)[role] != keys(other_rm)[role]} == {"reward_model"}
@@ -82,15 +82,15 @@ def test_an_optimisation_is_compared_with_sfts_samples_under_its_own_noise() -> 
 
 def test_replicates_are_nested_and_the_first_of_each_is_the_pilots() -> None:
     table = np.empty((*REPLICATES, 3), int)
-    found = replicates()
-    for place, one in zip(np.ndindex(*REPLICATES), found, strict=True):
-        (drawn,) = {(c.seed, c.arm.rm_seed or c.seed, c.arm.policy_seed or c.seed) for c in one.values()}
-        table[place] = drawn
+    draws = replicates()
+    for index, cells in zip(np.ndindex(*REPLICATES), draws, strict=True):
+        (seeds,) = {(c.seed, c.arm.rm_seed or c.seed, c.arm.policy_seed or c.seed) for c in cells.values()}
+        table[index] = seeds
     assert [len(np.unique(table[..., part])) for part in range(3)] == [4, 8, 16], "none is used twice"
     assert (table[:, :, 0, 1] == table[:, :, 1, 1]).all(), "one reward model, two optimisations"
     assert (table[:, 0, 0] == np.array([SEEDS[:4]] * 3).T).all()
-    own = {cell.hash for seed in SEEDS for cell in draw(seed).values()}
-    assert len({cell.hash for one in found for cell in one.values()} - own) == 24
+    pilot_cells = {cell.hash for seed in SEEDS for cell in draw(seed).values()}
+    assert len({cell.hash for cells in draws for cell in cells.values()} - pilot_cells) == 24
     assert (table >= 1000).all(), "development"
 
 
@@ -98,8 +98,8 @@ def stored(store: Path, arm: str, clean: int) -> None:
     """Store ten samples of an arm on seed 1000, of which ``clean`` are clean at the last update and none before."""
     folder = draw(1000)[arm].stages["scored"].path(store)
     folder.mkdir(parents=True)
-    heard = ["sad"] * clean + ["angry"] * (10 - clean)
-    table = {"step": [0] * 10 + [9] * 10, "target": "sad", "test": ["angry"] * 10 + heard}
+    predicted = ["sad"] * clean + ["angry"] * (10 - clean)
+    table = {"step": [0] * 10 + [9] * 10, "target": "sad", "test": ["angry"] * 10 + predicted}
     samples = pd.DataFrame(table | {"artefact_click": False, "phone_errors": 0, "phones": 9})
     samples.to_parquet(folder / "samples.parquet")
 

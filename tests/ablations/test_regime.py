@@ -34,8 +34,8 @@ def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[fl
     table = pd.DataFrame(
         base | {"phone_errors": [0.1] * size, "clean": 0.5, "hacked": 0.2, "artefacts": 0.1} | dict(columns)
     )
-    made = [table.assign(candidate=candidate, seed=1000 + k, rollouts=table["step"] * batch) for k in range(seeds)]
-    return pd.concat(made, ignore_index=True)
+    tables = [table.assign(candidate=candidate, seed=1000 + k, rollouts=table["step"] * batch) for k in range(seeds)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
@@ -48,10 +48,10 @@ def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
             runs("never", kl_token=[0, 0.1, 0.2], proxy=[0.6, 0.9, 1.0]),
         ]
     )
-    chosen, said = choose_rate(table)
+    chosen, printed = choose_rate(table)
     assert chosen == "middle"
-    assert "never: 0 of 3 seeds get there" in said[3]
-    assert "640 roll-outs" in said[1]
+    assert "never: 0 of 3 seeds get there" in printed[3]
+    assert "640 roll-outs" in printed[1]
     assert choose_rate(table[table["candidate"] != "middle"])[0] == "slow"
     assert choose_rate(table[table["candidate"] == "never"])[0] == ""
 
@@ -93,12 +93,12 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
         "some": [0.08, 0.09, 0.10],
         "few": [0.2, 0.21, 0.22],
     }
-    chosen, said = choose_data_size(assay(windows))
+    chosen, printed = choose_data_size(assay(windows))
     assert chosen == "some"
-    assert "much: window +3.0 [" in said[0]
-    closed, said = choose_data_size(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
+    assert "much: window +3.0 [" in printed[0]
+    closed, printed = choose_data_size(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
     assert closed == "few"
-    assert "that is the finding" in said[-1]
+    assert "that is the finding" in printed[-1]
     assert choose_data_size(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
 
 
@@ -111,13 +111,13 @@ def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFra
 def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
     vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
     placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
-    chosen, said = check_controls(
+    chosen, printed = check_controls(
         pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla])
     )
     assert chosen == "both controls hold", (
         "vanilla may rise, and a mean above SFT's does not suffice without an interval above it"
     )
-    assert said[:2] == [
+    assert printed[:2] == [
         "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
         "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
     ]
@@ -137,12 +137,12 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
             "phones": [10, 10, 10, 10],
         }
     )
-    found = regime.by_checkpoint(samples)
-    assert found.index.tolist() == [0, 20]
-    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and too many phone errors
-    assert found["hacked"].tolist() == [0.5, 1.0]  # among samples with the proxy's argmax on target
-    assert found["artefacts"].tolist() == [0.0, 0.5]
-    assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
+    summary = regime.by_checkpoint(samples)
+    assert summary.index.tolist() == [0, 20]
+    assert summary["clean"].tolist() == [0.5, 0.0]  # a click, and too many phone errors
+    assert summary["hacked"].tolist() == [0.5, 1.0]  # among samples with the proxy's argmax on target
+    assert summary["artefacts"].tolist() == [0.0, 0.5]
+    assert summary["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -159,18 +159,18 @@ def test_candidates_are_vanilla_and_are_drawn(name: str, tmp_path: Path) -> None
 
 
 def test_the_command_applies_a_steps_rule_to_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def built(stages: Sequence[Stage], *others: object) -> dict[str, str]:
-        asked.extend(stage.name for stage in stages)
+        requested.extend(stage.name for stage in stages)
         return {}
 
     table = pd.concat([runs("0.25", phone_errors=[0.1, 0.3]), runs("0.5", phone_errors=[0.1, 0.1], gold=[0.8, 0.9])])
     table.loc[table["candidate"] == "0.25", "gold"] = [0.8, 0.9] * 3
     monkeypatch.setattr(building, "build", built)
-    monkeypatch.setattr(regime, "measured", lambda *given: table)
-    done = CliRunner().invoke(regime.app, ["content", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")])
-    assert done.exit_code == 0, done.output
-    assert asked == ["assess"] * 20
-    assert "The rule chooses: 0.5." in done.output
+    monkeypatch.setattr(regime, "measured", lambda *arguments: table)
+    result = CliRunner().invoke(regime.app, ["content", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 0, result.output
+    assert requested == ["assess"] * 20
+    assert "The rule chooses: 0.5." in result.output
     assert {path.name for path in (tmp_path / "runs" / "regime").iterdir()} >= {"content.csv", "content.png"}

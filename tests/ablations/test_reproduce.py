@@ -81,28 +81,28 @@ def test_how_a_difference_is_measured(recorded: float, rebuilt: float, size: flo
 
 
 def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
-    found = equality.compare(
+    differences = equality.compare(
         equality.results({"a": 1.0, "b": 2.0, "seconds": 5.0}, {}),
         equality.results({"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1}, {}),
     )
-    assert [(d.name, d.size) for d in found] == [("a", 0.0), ("b", math.inf), ("c", math.inf)]
+    assert [(d.name, d.size) for d in differences] == [("a", 0.0), ("b", math.inf), ("c", math.inf)]
     table = pd.DataFrame({"step": [0, 1], "x": [0.5, math.nan], "word": ["a", "b"], "seconds": [1.0, 2.0]})
-    other = table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0])
+    rebuilt = table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0])
 
-    def of(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    def results_of(frame: pd.DataFrame) -> dict[str, pd.Series]:
         frame.to_parquet(tmp_path / "points.parquet")
         return equality.results({}, {"points.parquet": tmp_path / "points.parquet"})
 
-    assert [d.size for d in equality.compare(of(table), of(table))] == [0.0] * 4
-    sizes = {d.name: d.size for d in equality.compare(of(table), of(other))}
+    assert [d.size for d in equality.compare(results_of(table), results_of(table))] == [0.0] * 4
+    sizes = {d.name: d.size for d in equality.compare(results_of(table), results_of(rebuilt))}
     assert sizes == {
         "points.parquet: rows": 0.0,
         "points.parquet: step": 0.0,
         "points.parquet: x": 0.25,
         "points.parquet: word, rows unlike": 1.0,
     }
-    assert {d.size for d in equality.compare(of(table), {})} == {math.inf}
-    assert [d.name for d in equality.compare(of(table), of(table.head(1)))] == ["points.parquet: rows"]
+    assert {d.size for d in equality.compare(results_of(table), {})} == {math.inf}
+    assert [d.name for d in equality.compare(results_of(table), results_of(table.head(1)))] == ["points.parquet: rows"]
 
 
 @pytest.fixture
@@ -198,15 +198,15 @@ def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
 def test_optional_results_are_compared_where_they_can_be_built(
     runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (heard,) = fakes.cells(["rrpo"], [1], listener="voice")
+    (with_listener,) = fakes.cells(["rrpo"], [1], listener="voice")
     (plain,) = fakes.cells(["rrpo"], [1])
-    run([heard])
+    run([with_listener])
     (record,) = Store(check(runs)).records("tiny")
     counts = []
-    for cell, said in ((heard, False), (plain, True)):
+    for cell, expected in ((with_listener, False), (plain, True)):
         monkeypatch.setattr(reproduce, "read_cell", lambda text, cell=cell: cell)
         result = call(runs, record.run_id)
         assert result.exit_code == 0, result.output
-        assert ("not installed here: voice" in result.output) == said
+        assert ("not installed here: voice" in result.output) == expected
         counts.append(int(result.output.split("REPRODUCED: ")[1].split()[0]))
     assert counts[0] - counts[1] == 4, "one scalar, and the row count and two columns of its table"

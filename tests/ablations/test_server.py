@@ -124,20 +124,20 @@ def test_a_command_records_on_the_server_and_every_host_reads_it(
     assert {record.label: record.scalars["rm_ece"] for record in store.records(grid)} == {
         cell.label: pytest.approx(0.1 - (sum(cell.label.encode()) % 7) / 160) for cell in cells
     }
-    other = tmp_path / "other"  # another host: an empty folder
-    recorder.create(check(other), grid)
-    far = Store(check(other)).records(grid)
+    host = tmp_path / "other"  # another host: an empty folder
+    recorder.create(check(host), grid)
+    far = Store(check(host)).records(grid)
     assert {record.cell_hash for record in far} == {cell.hash for cell in cells}
-    assert not (other / "cache").exists(), "nothing is fetched before it is read"
-    here = {record.cell_hash: record for record in store.records(grid)}
-    for found in far:
-        assert found.points.equals(here[found.cell_hash].points)
-        assert found.folder.is_relative_to(other / "cache")
-        assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
-        assert (found.folder / "audio" / "00_angry.wav").read_bytes() == (
-            here[found.cell_hash].folder / "audio" / "00_angry.wav"
+    assert not (host / "cache").exists(), "nothing is fetched before it is read"
+    by_hash = {record.cell_hash: record for record in store.records(grid)}
+    for remote in far:
+        assert remote.points.equals(by_hash[remote.cell_hash].points)
+        assert remote.folder.is_relative_to(host / "cache")
+        assert (remote.folder / "audio" / "00_angry.wav").stat().st_size > 1000
+        assert (remote.folder / "audio" / "00_angry.wav").read_bytes() == (
+            by_hash[remote.cell_hash].folder / "audio" / "00_angry.wav"
         ).read_bytes()
-    moved = other.rename(tmp_path / "moved")
+    moved = host.rename(tmp_path / "moved")
     assert all(r.folder.is_relative_to(moved / "cache") for r in Store(check(moved)).records(grid))
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -150,26 +150,28 @@ def test_two_folders_that_complete_a_cell_at_once_leave_one(
     server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (cell,) = fakes.cells(["rrpo"], [1])
-    real, asked = Replay._runs, set()
+    real, queried = Replay._runs, set()
 
     def blind_at_first(self: Replay, entry: Entry) -> Sequence[Any]:
         """Neither sees the other's record before writing its own."""
-        first = id(self) not in asked
-        asked.add(id(self))
+        first = id(self) not in queried
+        queried.add(id(self))
         return [] if first else real(self, entry)
 
     monkeypatch.setattr(Replay, "_runs", blind_at_first)
-    made = []
+    recorded = []
     for name in ("one", "two"):
         folder = check(tmp_path / name)
         recorder.create(folder, grid)
-        made.append(record(Tracker(folder, grid, {}, {}), cell))
+        recorded.append(record(Tracker(folder, grid, {}, {}), cell))
     store = Store(check(tmp_path / "two"))
     runs = store.runs(grid, "cell")
     assert len(runs) == 2
-    assert [run.info.run_id for run in runs if "complete" in run.data.tags] == [made[0].run_id] == [made[1].run_id]
+    assert (
+        [run.info.run_id for run in runs if "complete" in run.data.tags] == [recorded[0].run_id] == [recorded[1].run_id]
+    )
     assert len(store.records(grid)) == 1
-    assert len(made[1].points) == 4
+    assert len(recorded[1].points) == 4
 
 
 @pytest.mark.long
@@ -211,13 +213,13 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     assert tracker.waiting() == ""
     store = Store(folder)
     assert {record.cell_hash for record in store.records(grid)} == {cell.hash for cell in cells}
-    found = store.runs(grid, "cell")
-    assert len(found) == len(cells)
-    assert {run.info.status for run in found} == {"FINISHED"}
+    runs = store.runs(grid, "cell")
+    assert len(runs) == len(cells)
+    assert {run.info.status for run in runs} == {"FINISHED"}
     shutil.rmtree(folder.cache)
-    for made in store.records(grid):
-        assert len(made.points) == 4
-        history = store.client.get_metric_history(made.run_id, "train/kl_token")
+    for recorded in store.records(grid):
+        assert len(recorded.points) == 4
+        history = store.client.get_metric_history(recorded.run_id, "train/kl_token")
         assert [point.step for point in history] == list(range(1, 21))
 
 
@@ -249,14 +251,14 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path, monkeypatch: pyt
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{other.server_port}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as http_server:
+        Thread(target=http_server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{http_server.server_port}")
         folder = check(tmp_path / "runs")
         with pytest.raises(UnavailableError, match=why):
             recorder.create(folder, "tiny")
         assert not folder.exists
-        other.shutdown()
+        http_server.shutdown()
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "postgresql://me:secret@host/db", "http://", "http://[", "ftp://a"])

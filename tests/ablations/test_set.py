@@ -41,17 +41,17 @@ def test_a_plan_says_what_is_set_and_what_the_arms_differ_in(tmp_path: Path):
 def test_cells_with_a_setting_are_others_under_another_profile(tmp_path: Path):
     plain = request(Options(grid="smoke", runs_dir=tmp_path))
     same = request(Options(grid="smoke", settings=[f"optimize.beta={BETA}"], runs_dir=tmp_path))
-    other = request(Options(grid="smoke", settings=["optimize.beta=0.01", "annotated=50"], runs_dir=tmp_path))
+    with_settings = request(Options(grid="smoke", settings=["optimize.beta=0.01", "annotated=50"], runs_dir=tmp_path))
     assert [cell.hash for cell in same.cells] == [cell.hash for cell in plain.cells]
     assert same.settings == ()
-    assert {cell.hash for cell in other.cells}.isdisjoint(cell.hash for cell in plain.cells)
-    assert {cell.profile.name for cell in other.cells} == {"quick+annotated=50+optimize.beta=0.01"}
-    assert {cell.world_hash for cell in other.cells} == {cell.world_hash for cell in plain.cells}
+    assert {cell.hash for cell in with_settings.cells}.isdisjoint(cell.hash for cell in plain.cells)
+    assert {cell.profile.name for cell in with_settings.cells} == {"quick+annotated=50+optimize.beta=0.01"}
+    assert {cell.world_hash for cell in with_settings.cells} == {cell.world_hash for cell in plain.cells}
 
 
 def test_a_setting_beside_a_batch_scale_holds_as_it_is_given(tmp_path: Path):
-    asked = request(Options(grid="smoke", batch_scale=2, settings=["sft.batch=4"], runs_dir=tmp_path))
-    profile = asked.cells[0].profile
+    checked = request(Options(grid="smoke", batch_scale=2, settings=["sft.batch=4"], runs_dir=tmp_path))
+    profile = checked.cells[0].profile
     assert (profile.sft.batch, profile.pretrain.batch) == (4, 2 * PROFILES["quick"].pretrain.batch)
     assert profile.name == "quick-b2+sft.batch=4"
 

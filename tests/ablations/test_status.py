@@ -51,8 +51,8 @@ def test_a_cell_that_is_planned_anew_takes_its_own_place_alone(runs: Path):
 def test_cells_of_two_worlds_are_told_apart(runs: Path):
     folder = check(runs)
     recorder.create(folder, "tiny")
-    (here,) = fakes.cells(["diffro"], [1])
-    write_plan(folder, "tiny", [here, replace(here, profile=in_world(here.profile, 1))])
+    (cell,) = fakes.cells(["diffro"], [1])
+    write_plan(folder, "tiny", [cell, replace(cell, profile=in_world(cell.profile, 1))])
     rows = status.status(Store(folder), "tiny")
     assert [(row.cell, row.profile) for row in rows] == [("diffro/1", "smoke"), ("diffro/1", "smoke-world1")]
     shown = CliRunner().invoke(status.app, ["--runs-dir", str(runs)]).output
@@ -66,19 +66,19 @@ def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
     assert [cell.stages for cell in read_plan(folder, "tiny")] == [(("a", "b"),), ()]
     (cell,) = fakes.cells(["diffro"], [1])
     write_plan(folder, "tiny", [cell])
-    assert [found.hash for found in read_plan(folder, "tiny")] == ["h2", cell.hash]
+    assert [planned.hash for planned in read_plan(folder, "tiny")] == ["h2", cell.hash]
 
 
 def test_a_moved_folder_whose_store_stops_answering_gets_the_one_message(runs: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ablations.tracking.reader.PATIENCE", 0.1)
-    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as connection:
 
         def answered_once(store: Store) -> list[str]:
-            other.execute("BEGIN EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
             return ["tiny"]
 
         monkeypatch.setattr(Store, "grids", answered_once)
         result = CliRunner().invoke(status.app, ["--runs-dir", str(runs)])
-        other.execute("ROLLBACK")
+        connection.execute("ROLLBACK")
     assert result.exit_code == 2, result.output
     assert "the tracking store does not answer" in result.output

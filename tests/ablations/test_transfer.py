@@ -12,7 +12,7 @@ from ablations import transfer
 
 
 def test_a_server_that_died_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transfer, "comparable", lambda *asked: [fakes.cells(["diffro", "rrpo"], [1])])
+    monkeypatch.setattr(transfer, "comparable", lambda *arguments: [fakes.cells(["diffro", "rrpo"], [1])])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     result = CliRunner().invoke(transfer.app, ["--grid", "tiny", "--runs-dir", str(tmp_path / "runs")])
     assert result.exit_code == 2

@@ -32,9 +32,9 @@ def freezes(monkeypatch: pytest.MonkeyPatch, trouble: Path | None = None) -> tup
     """Let the command freeze the inputs of a fake cell."""
     (cell,) = fakes.cells(["rrpo"], [1], {"rrpo/1": trouble} if trouble else None)
     optimized = cell.stages["optimized"]
-    wanted = (cell.stages["examined"].inputs["codec"], optimized.inputs["policy"], optimized)
-    monkeypatch.setattr(frozen, "frozen", lambda: wanted)
-    return wanted
+    frozen_stages = (cell.stages["examined"].inputs["codec"], optimized.inputs["policy"], optimized)
+    monkeypatch.setattr(frozen, "frozen", lambda: frozen_stages)
+    return frozen_stages
 
 
 def call(runs: Path, *arguments: str) -> Result:
@@ -44,7 +44,7 @@ def call(runs: Path, *arguments: str) -> Result:
 
 
 def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec, policy, _ = wanted = freezes(monkeypatch)
+    codec, policy, _ = frozen_stages = freezes(monkeypatch)
     result = call(runs, "--check")
     assert result.exit_code == 1, result.output
     assert "3 missing, 0 outdated" in result.output
@@ -53,7 +53,7 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     assert "stage 3 of 3 done" in result.output
     assert f"added: {codec.folder} (fake codec), 0.00 MiB" in result.output
     assert result.output.splitlines()[-1].startswith("The frozen world is current: 3 stages, 0.0")
-    assert {path.name for path in layer.iterdir()} == {stage.folder for stage in wanted}
+    assert {path.name for path in layer.iterdir()} == {stage.folder for stage in frozen_stages}
     assert call(runs, "--check").exit_code == 0
     result = call(runs)
     assert "added" not in result.output
@@ -90,23 +90,23 @@ def test_bad_input_ends_with_2(tmp_path: Path) -> None:
 
 
 def test_a_run_is_asked_for_in_another_world(tmp_path: Path) -> None:
-    here, other = (
+    installed, second = (
         request(Options(grid="full", seeds=1, world_seed=n, runs_dir=tmp_path / "runs")).cells[0] for n in (0, 1)
     )
-    assert (here.profile.world.seed, other.profile.world.seed) == (0, 1)
-    assert here.profile.name == other.profile.name
-    assert here.world_hash != other.world_hash
-    for cell in (here, other):
+    assert (installed.profile.world.seed, second.profile.world.seed) == (0, 1)
+    assert installed.profile.name == second.profile.name
+    assert installed.world_hash != second.world_hash
+    for cell in (installed, second):
         assert cell_params(cell)[plan.WORLDS[0]] == str(cell.profile.world.seed)
 
 
 def test_a_cell_of_another_world_is_missing_where_this_worlds_is_done(runs: Path, run: Run) -> None:
-    (here,) = fakes.cells(["rrpo"], [1])
-    run([here])
-    (there,) = fakes.cells(["rrpo"], [1], world="b")
-    there = replace(there, profile=in_world(there.profile, 1))
-    asked = Request(grid="tiny", cells=(here, there), device="cpu", workers=1, folder=check(runs))
-    assert plan.make(asked).states() == {here.hash: "done", there.hash: "missing"}
+    (cell,) = fakes.cells(["rrpo"], [1])
+    run([cell])
+    (other_cell,) = fakes.cells(["rrpo"], [1], world="b")
+    other_cell = replace(other_cell, profile=in_world(other_cell.profile, 1))
+    checked = Request(grid="tiny", cells=(cell, other_cell), device="cpu", workers=1, folder=check(runs))
+    assert plan.make(checked).states() == {cell.hash: "done", other_cell.hash: "missing"}
 
 
 def test_a_grid_has_its_own_first_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

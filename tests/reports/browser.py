@@ -18,5 +18,9 @@ def faults(tab: Any) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
-    found = Axe().run(tab).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+    violations = Axe().run(tab).response["violations"]
+    return [
+        f"{violation['id']}: {violation['nodes'][0]['html']}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]

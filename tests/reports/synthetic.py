@@ -25,23 +25,23 @@ class Fake(Record):
     def __init__(
         self, label: str, seed: int, points: pd.DataFrame, samples: pd.DataFrame | None = None, **fields: object
     ):
-        given: dict = {"scalars": {}} | fields
-        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="w", profile="smoke", **given)
+        values: dict = {"scalars": {}} | fields
+        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="w", profile="smoke", **values)
         self.__dict__["points"] = points
         self.__dict__["samples"] = pd.DataFrame() if samples is None else samples
 
 
 @cache
-def checkpoint(step: int, clean: int, heard: tuple[str, ...], hacked: int) -> pd.DataFrame:
+def checkpoint(step: int, clean: int, predicted: tuple[str, ...], hacked: int) -> pd.DataFrame:
     """Return a checkpoint in which ``clean`` of `SAMPLES` samples are clean. The next ``hacked`` ones contain clicks, and in
     the rest the judges predict another emotion."""
-    place = np.arange(SAMPLES)
-    good = place < clean
-    clicks = ~good & (place < clean + hacked)
+    index = np.arange(SAMPLES)
+    good = index < clean
+    clicks = ~good & (index < clean + hacked)
     emotion = np.where(good | clicks, "sad", "angry")
     return pd.DataFrame(
         {"step": step, "target": "sad", "proxy": "sad", "artefact_click": clicks, "phone_errors": 0, "phones": 10}
-        | dict.fromkeys(heard, emotion)
+        | dict.fromkeys(predicted, emotion)
     )
 
 
@@ -90,11 +90,11 @@ def shuffled(selection: Selection, seed: int) -> Selection:
     """Return the same cells with arm names shuffled within every seed, except SFT's."""
     rng = np.random.default_rng(seed)
     arms = [arm for arm in selection.arms if arm != "sft"]
-    made = list(selection.of("sft"))
+    records = list(selection.of("sft"))
     for number in sorted({r.seed for r in selection.records}):
-        own = [r for r in selection.records if r.seed == number and r.label != "sft"]
-        made += [
+        seed_records = [r for r in selection.records if r.seed == number and r.label != "sft"]
+        records += [
             Fake(arm, number, r.points, r.samples, params=r.params, scalars=r.scalars, tags=r.tags)
-            for arm, r in zip(rng.permutation(arms), own, strict=True)
+            for arm, r in zip(rng.permutation(arms), seed_records, strict=True)
         ]
-    return replace(selection, records=tuple(made))
+    return replace(selection, records=tuple(records))

@@ -27,14 +27,14 @@ def table(selection: Selection, name: str = "at_kl") -> Sheet | None:
     return next((sheet for sheet in sheets(selection) if sheet.name == name), None)
 
 
-def rows(made: Sheet | None) -> dict[tuple[Value, Value], dict[str, Value]]:
-    assert made is not None
-    names = [column.name for column in made.columns]
-    return {(row[0], row[1]): dict(zip(names, row, strict=True)) for row in made.rows}
+def rows(sheet: Sheet | None) -> dict[tuple[Value, Value], dict[str, Value]]:
+    assert sheet is not None
+    names = [column.name for column in sheet.columns]
+    return {(row[0], row[1]): dict(zip(names, row, strict=True)) for row in sheet.rows}
 
 
 def test_every_arm_is_read_at_the_declared_kl_and_is_missing_where_it_did_not_get():
-    made = table(
+    sheet = table(
         shown(
             path("sft", 1, [0.0], [0.1]),
             path("diffro", 1, [0.0, 0.2, 1.2], [0.1, 0.3, 0.8]),
@@ -42,20 +42,20 @@ def test_every_arm_is_read_at_the_declared_kl_and_is_missing_where_it_did_not_ge
             path("rrpo", 1, [0.0, 0.4], [0.0, 0.4], third_accuracy=[0.9, 0.5], dnsmos=[3.0, 2.0]),
         )
     )
-    found = rows(made)
+    by_arm = rows(sheet)
     reached = KL_POINTS[:-1]
-    assert list(found) == [(arm, level) for level in reached for arm in ("diffro", "rrpo")], "SFT does not move"
-    assert found["diffro", 0.1]["uptake"].mean == pytest.approx((0.2 + 0.2) / 2)  # type: ignore[union-attr]
-    assert found["diffro", 0.2]["n"] == 2
-    assert found["diffro", 0.8]["n"] == 1
-    assert found["diffro", 0.8]["uptake"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
-    assert found["rrpo", 0.1]["third_accuracy"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
-    assert found["rrpo", 0.2]["dnsmos"].mean == pytest.approx(2.5)  # type: ignore[union-attr]
-    assert (found["rrpo", 0.8]["n"], found["rrpo", 0.8]["uptake"].n) == (0, 0)  # type: ignore[union-attr]
-    assert made is not None
-    assert [column.name for column in made.columns] == ["arm", "kl", "n", "gold", "uptake", "dnsmos", "third_accuracy"]
-    assert "| rrpo | 0.8 | 0 | – | – | – | – |" in markdown(made)
-    assert made.marks() == {}, "rows of other KL are not ranked with one another"
+    assert list(by_arm) == [(arm, level) for level in reached for arm in ("diffro", "rrpo")], "SFT does not move"
+    assert by_arm["diffro", 0.1]["uptake"].mean == pytest.approx((0.2 + 0.2) / 2)  # type: ignore[union-attr]
+    assert by_arm["diffro", 0.2]["n"] == 2
+    assert by_arm["diffro", 0.8]["n"] == 1
+    assert by_arm["diffro", 0.8]["uptake"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
+    assert by_arm["rrpo", 0.1]["third_accuracy"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert by_arm["rrpo", 0.2]["dnsmos"].mean == pytest.approx(2.5)  # type: ignore[union-attr]
+    assert (by_arm["rrpo", 0.8]["n"], by_arm["rrpo", 0.8]["uptake"].n) == (0, 0)  # type: ignore[union-attr]
+    assert sheet is not None
+    assert [column.name for column in sheet.columns] == ["arm", "kl", "n", "gold", "uptake", "dnsmos", "third_accuracy"]
+    assert "| rrpo | 0.8 | 0 | – | – | – | – |" in markdown(sheet)
+    assert sheet.marks() == {}, "rows of other KL are not ranked with one another"
 
 
 def test_the_first_passage_counts_and_no_arm_sets_anothers_range():
@@ -86,14 +86,14 @@ def test_at_equal_cost_an_update_costs_its_share_of_the_run():
         Fake("best_of_16", 1, chosen, scalars={"seconds_optimized": 9.0}),
         Fake("grpo", 1, half, **short),
     )
-    drawn = rows(table(selection, "at_rollouts"))
-    assert [level for arm, level in drawn if arm == "diffro"] == [500, 1000, 2000]
-    assert drawn["diffro", 500]["gold"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
-    assert drawn["diffro", 500]["kl_token"].mean == pytest.approx(0.5)  # type: ignore[union-attr]
-    assert drawn["diffro", 500]["seconds_optimized"].mean == pytest.approx(30)  # type: ignore[union-attr]
-    assert drawn["rm_worst", 500]["rm_calls"].mean == pytest.approx(2000)  # type: ignore[union-attr]
-    assert drawn["grpo", 2000]["n"] == 0
-    assert not any(arm == "best_of_16" for arm, _ in drawn)
+    by_arm = rows(table(selection, "at_rollouts"))
+    assert [level for arm, level in by_arm if arm == "diffro"] == [500, 1000, 2000]
+    assert by_arm["diffro", 500]["gold"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
+    assert by_arm["diffro", 500]["kl_token"].mean == pytest.approx(0.5)  # type: ignore[union-attr]
+    assert by_arm["diffro", 500]["seconds_optimized"].mean == pytest.approx(30)  # type: ignore[union-attr]
+    assert by_arm["rm_worst", 500]["rm_calls"].mean == pytest.approx(2000)  # type: ignore[union-attr]
+    assert by_arm["grpo", 2000]["n"] == 0
+    assert not any(arm == "best_of_16" for arm, _ in by_arm)
     timed = rows(table(selection, "at_seconds"))
     assert timed["diffro", 30]["gold"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
     assert timed["grpo", 30]["gold"].mean == pytest.approx(0.6)  # type: ignore[union-attr]
@@ -117,8 +117,8 @@ def test_uptake_of_a_kind_is_that_of_its_own_emotions_samples():
     start = end.assign(step=0, artefact_hum=False)
     points = pd.DataFrame({"step": [0, 1], "kl_token": [0.0, 0.2]})
     selection = shown(Fake("grpo", 1, points, pd.concat([start, end])))
-    found = rows(table(selection, "uptake_by_kind"))
-    assert found["grpo", 0.2]["uptake_hum"].mean == pytest.approx(1 - 1 / 3)  # type: ignore[union-attr]
-    assert found["grpo", 0.1]["uptake_hum"].mean == pytest.approx((1 - 1 / 3) / 2)  # type: ignore[union-attr]
-    assert found["grpo", 0.2]["uptake_whine"].mean == 0  # type: ignore[union-attr]
-    assert "uptake_click" not in found["grpo", 0.2], "no clicks were looked for"
+    by_arm = rows(table(selection, "uptake_by_kind"))
+    assert by_arm["grpo", 0.2]["uptake_hum"].mean == pytest.approx(1 - 1 / 3)  # type: ignore[union-attr]
+    assert by_arm["grpo", 0.1]["uptake_hum"].mean == pytest.approx((1 - 1 / 3) / 2)  # type: ignore[union-attr]
+    assert by_arm["grpo", 0.2]["uptake_whine"].mean == 0  # type: ignore[union-attr]
+    assert "uptake_click" not in by_arm["grpo", 0.2], "no clicks were looked for"

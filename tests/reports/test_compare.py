@@ -35,13 +35,13 @@ def selection(grid: str, world: str, hack: dict[str, list[float]]) -> Selection:
 def test_same_world_and_seeds_are_paired_and_others_are_not():
     a = selection("a", "w", {"diffro": [0.1, 0.2, 0.3], "rrpo": [0.1, 0.1, 0.2], "only": [0.1]})
     b = selection("b", "w", {"rrpo": [0.2, 0.3], "diffro": [0.2, 0.3, 0.5]})
-    made = compare(a, b, "hack_rate")
-    assert [row[0] for row in made.rows] == ["diffro", "rrpo"]
-    diffro, rrpo = made.row("diffro"), made.row("rrpo")
+    sheet = compare(a, b, "hack_rate")
+    assert [row[0] for row in sheet.rows] == ["diffro", "rrpo"]
+    diffro, rrpo = sheet.row("diffro"), sheet.row("rrpo")
     assert diffro["interval"] == "paired"
     assert diffro["difference"] == pytest.approx(t_interval([0.1, 0.1, 0.2]))
     assert rrpo["interval"] == "Welch"
-    assert made.columns[3].unit == "gain"
+    assert sheet.columns[3].unit == "gain"
     elsewhere = selection("b", "v", {"diffro": [0.2, 0.3, 0.5]})
     assert compare(a, elsewhere, "hack_rate").row("diffro")["interval"] == "Welch"
 

@@ -27,34 +27,34 @@ from rrpo.profiles import SMOKE
 def framed(make: object = record, **levels: Sequence[float]) -> Selection:
     """Return a complete grid of eight seeds, with controls that end at these values of clean success and gold on the first
     seeds."""
-    whole = grid({"ls": 0.1})
+    selection = grid({"ls": 0.1})
     start = [record("sft", seed, START) for seed in range(8)]
-    kept = [r for r in whole.records if r.label != "sft"]
-    made = [make(arm, seed, level) for arm, own in levels.items() for seed, level in enumerate(own)]  # type: ignore[operator]
-    counts = {arm: len(own) for arm, own in levels.items()}
-    return replace(whole, records=(*start, *kept, *made), planned=whole.planned | counts)
+    records = [r for r in selection.records if r.label != "sft"]
+    control_records = [make(arm, seed, level) for arm, values in levels.items() for seed, level in enumerate(values)]  # type: ignore[operator]
+    counts = {arm: len(values) for arm, values in levels.items()}
+    return replace(selection, records=(*start, *records, *control_records), planned=selection.planned | counts)
 
 
 def test_a_control_holds_unless_its_interval_lies_above_sft():
     """Starting at .6, one control decreases in every seed; the other increases on average (+.02), but not in one seed."""
-    found = controls.controls(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.64, 0.56]))
-    assert [(one.arm, one.verdict, one.raised) for one in found] == [
+    results = controls.controls(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.64, 0.56]))
+    assert [(control.arm, control.verdict, control.raised) for control in results] == [
         ("placebo", "holds", []),
         ("content_only", "holds", []),
     ]
-    assert found[0].changes["clean_success"] == pytest.approx(t_interval([-0.2, -0.15, -0.22]))
-    assert found[1].changes["gold"].n == 3, "paired over its own seeds"
-    assert controls.failures(found) == []
+    assert results[0].changes["clean_success"] == pytest.approx(t_interval([-0.2, -0.15, -0.22]))
+    assert results[1].changes["gold"].n == 3, "paired over its own seeds"
+    assert controls.failures(results) == []
 
 
 def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
     selection = framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.65, 0.67])
-    made = make(selection)
-    assert made.answer[0].startswith(
+    report = make(selection)
+    assert report.answer[0].startswith(
         "CONTROL FAILED: content_only exceeds SFT in clean success (+6.0 [+3.5, +8.5] points) and gold accuracy (+6.0 ["
     )
-    assert made.answer[1].startswith("RRPO stops reward hacking") or made.answer[1].startswith("RRPO reduces")
-    sheet = next(sheet for sheet in made.sheets if sheet.name == "controls")
+    assert report.answer[1].startswith("RRPO stops reward hacking") or report.answer[1].startswith("RRPO reduces")
+    sheet = next(sheet for sheet in report.sheets if sheet.name == "controls")
     assert [(row[0], row[1], row[-1]) for row in sheet.rows] == [("placebo", 3, "holds"), ("content_only", 3, "FAILS")]
 
 
@@ -62,29 +62,29 @@ def test_either_of_the_two_outcomes_fails_it():
     """Gold increases but clean success does not, because the samples that gold recognizes contain clicks."""
 
     def clicking(arm: str, seed: int, level: float) -> Fake:
-        made = record(arm, seed, level)
+        cell = record(arm, seed, level)
         end = checkpoint(140, 0, ("test", "val"), 2000)
         return Fake(
-            arm, seed, made.points, pd.concat([made.samples[made.samples["step"] == 0], end]), params=made.params
+            arm, seed, cell.points, pd.concat([cell.samples[cell.samples["step"] == 0], end]), params=cell.params
         )
 
-    (one,) = controls.controls(framed(clicking, placebo=[0.66, 0.65, 0.67]))
-    assert (one.raised, one.verdict) == (["gold"], "FAILS")
+    (control,) = controls.controls(framed(clicking, placebo=[0.66, 0.65, 0.67]))
+    assert (control.raised, control.verdict) == (["gold"], "FAILS")
 
 
 def test_one_seed_tells_nothing_and_a_grid_without_controls_has_no_table():
-    (one,) = controls.controls(framed(placebo=[0.9]))
-    assert one.verdict == "unknown (fewer than two seeds)"
-    assert controls.failures([one]) == []
+    (control,) = controls.controls(framed(placebo=[0.9]))
+    assert control.verdict == "unknown (fewer than two seeds)"
+    assert controls.failures([control]) == []
     assert controls.sheet(controls.controls(framed())) is None
 
 
 def test_controls_on_three_seeds_leave_no_grid_interim():
     """Eight seeds are planned and complete, but only three for the controls; the family is tested at n = 8."""
-    made = make(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.4, 0.41, 0.39]))
-    assert "Interim" not in made.answer[0]
-    assert "n = 8 seeds, intervals simultaneous over 7." in made.answer[0]
-    assert "rrpo, placebo on 3, content_only on 3) by 8 seeds" in made.methods
+    report = make(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.4, 0.41, 0.39]))
+    assert "Interim" not in report.answer[0]
+    assert "n = 8 seeds, intervals simultaneous over 7." in report.answer[0]
+    assert "rrpo, placebo on 3, content_only on 3) by 8 seeds" in report.methods
 
 
 def test_what_was_not_planned_is_not_missing(runs: Path):

@@ -15,7 +15,7 @@ from reports.loading import Selection
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "kept"),
+    ("accuracy", "expected"),
     [
         ([0.5, 0.9, 0.7], 1),
         ([0.5, 0.9, 0.9], 1),
@@ -24,8 +24,10 @@ from reports.loading import Selection
         ([], None),
     ],
 )
-def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(accuracy: Sequence[float], kept: int | None) -> None:
-    assert early_stopped.best(np.array(accuracy)) == kept
+def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(
+    accuracy: Sequence[float], expected: int | None
+) -> None:
+    assert early_stopped.best(np.array(accuracy)) == expected
 
 
 def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
@@ -41,10 +43,10 @@ def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
         record("diffro", 1, [0.5, 0.9, 0.7], [0.5, 0.8, 0.3]),
         record("diffro", 2, [0.9, 0.8, 0.7], [0.6, 0.9, 0.9]),
     )
-    made = early_stopped.sheet(Selection("x", records, {"sft": 1, "diffro": 2}, ()))
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["diffro"]
-    row = made.row("diffro")
+    sheet = early_stopped.sheet(Selection("x", records, {"sft": 1, "diffro": 2}, ()))
+    assert sheet is not None
+    assert [row[0] for row in sheet.rows] == ["diffro"]
+    row = sheet.row("diffro")
     assert row["step"].mean == 5.0  # type: ignore[union-attr]
     assert row["gold"].mean == pytest.approx(0.7)  # type: ignore[union-attr]
     assert row["gold"].n == 2  # type: ignore[union-attr]

@@ -22,26 +22,26 @@ GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
 """Gain of each component, additive; noise is half a point."""
 
 
-def verdicts(found: list[Row]) -> dict[str, str]:
-    return {row.name: row.verdict for row in found if row.primary}
+def verdicts(rows: list[Row]) -> dict[str, str]:
+    return {row.name: row.verdict for row in rows if row.primary}
 
 
 def changed(selection: Selection, **fields: object) -> Selection:
     """Return a selection whose records have changed fields, each given as a function of the record."""
-    made = []
+    records = []
     for old in selection.records:
         new = record(old.label, old.seed, 0.0)
         new.__dict__.update(old.__dict__)
         for name, value in fields.items():
             new.__dict__[name] = value(old)  # type: ignore[operator]
-        made.append(new)
-    return replace(selection, records=tuple(made))
+        records.append(new)
+    return replace(selection, records=tuple(records))
 
 
 def test_known_effects_get_their_verdicts():
     selection = grid(GAINS)
-    found = rows(selection)
-    assert verdicts(found) == {
+    computed = rows(selection)
+    assert verdicts(computed) == {
         "LS, main effect": "better",
         "EAM, main effect": "equivalent",
         "Adv, main effect": "worse",
@@ -50,45 +50,45 @@ def test_known_effects_get_their_verdicts():
         "Adv, in RRPO": "worse",
         "RRPO - DiffRO": "equivalent",
     }
-    by_name = {row.name: row for row in found}
+    by_name = {row.name: row for row in computed}
     assert by_name["LS, main effect"].interval == t_interval(by_name["LS, main effect"].values, 1 - 0.05 / 7)
     assert by_name["RRPO - SFT"].interval == t_interval(by_name["RRPO - SFT"].values, 1 - 0.05 / 7)
     assert by_name["LS x Adv"].interval == t_interval(by_name["LS x Adv"].values)
-    assert {row.verdict for row in found if not row.primary} == {"secondary, not tested"}
+    assert {row.verdict for row in computed if not row.primary} == {"secondary, not tested"}
 
 
 def test_the_first_table_has_the_family_and_rrpo_above_sft_and_what_stands_beside():
     selection = grid(GAINS)
-    made = first_sheet(selection, rows(selection))
-    assert made is not None
-    assert [row[0] for row in made.rows] == [*family(), "RRPO - SFT"]
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    assert [row[0] for row in table.rows] == [*family(), "RRPO - SFT"]
     names = ["contrast", "n", "clean_success", "verdict", "hacked_share", "gold", "phone_error_rate", "artefacts"]
-    assert [column.name for column in made.columns] == names
-    row = made.row("LS, in RRPO")
+    assert [column.name for column in table.columns] == names
+    row = table.row("LS, in RRPO")
     assert row["hacked_share"].mean == pytest.approx(-row["clean_success"].mean)  # type: ignore[union-attr]
     values = [r.points["test_accuracy"].iloc[-1] for arm in ("rrpo", "eam_adv") for r in selection.of(arm)]
     assert row["gold"] == pytest.approx(t_interval(np.subtract(*np.split(np.array(values), 2))))
-    assert "simultaneous over 7 contrasts (99.29 %)" in made.notes[0]
+    assert "simultaneous over 7 contrasts (99.29 %)" in table.notes[0]
 
 
 @pytest.mark.parametrize("plans", [(), (5,), (5, 12), (12,)])
 def test_no_verdict_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
     selection = grid(GAINS, plans=plans)
-    found = rows(selection)
-    assert set(verdicts(found).values()) == {"interim"}
-    made = sheet(selection, found)
-    assert made is not None
-    wanted = f"the {plans[-1]} planned seeds" if plans else "all planned seeds (none is planned)"
-    assert any(note.startswith("Interim") and wanted in note for note in made.notes)
+    computed = rows(selection)
+    assert set(verdicts(computed).values()) == {"interim"}
+    table = sheet(selection, computed)
+    assert table is not None
+    expected = f"the {plans[-1]} planned seeds" if plans else "all planned seeds (none is planned)"
+    assert any(note.startswith("Interim") and expected in note for note in table.notes)
 
 
 def test_only_seeds_of_the_whole_plan_are_tested():
     """Two of its arms have twelve seeds, the others eight; the test uses eight."""
-    more = tuple(record(arm, seed, 0.0) for arm in ("rrpo", "diffro") for seed in range(8, 12))
+    unplanned = tuple(record(arm, seed, 0.0) for arm in ("rrpo", "diffro") for seed in range(8, 12))
     selection = grid(GAINS)
-    found = rows(replace(selection, records=selection.records + more))
-    assert verdicts(found) == verdicts(rows(selection))
-    assert {len(row.values) for row in found} == {8}
+    computed = rows(replace(selection, records=selection.records + unplanned))
+    assert verdicts(computed) == verdicts(rows(selection))
+    assert {len(row.values) for row in computed} == {8}
 
 
 def test_a_judge_takes_a_difference_away_only_by_an_interval_of_its_own():
@@ -96,23 +96,25 @@ def test_a_judge_takes_a_difference_away_only_by_an_interval_of_its_own():
         return lambda label, seed, clean: record(label, seed, clean, veto=clean_of.get(label, 0.5) + 0.01 * (seed % 3))
 
     opposed = {"rrpo": 0.4, "ls": 0.4, "ls_eam": 0.4, "ls_adv": 0.4}
-    found = verdicts(rows(grid({"ls": 0.1}, make=by_val(opposed))))
-    assert found["LS, main effect"] == found["RRPO - DiffRO"] == "no verdict (another judge sees the opposite)"
+    by_name = verdicts(rows(grid({"ls": 0.1}, make=by_val(opposed))))
+    assert by_name["LS, main effect"] == by_name["RRPO - DiffRO"] == "no verdict (another judge sees the opposite)"
 
     def noisy(label: str, seed: int, clean: float) -> Record:
         return record(label, seed, clean, veto=0.5 - 0.02 * with_part(label, "ls") * (5 if seed % 4 == 0 else -1))
 
-    found = verdicts(rows(grid({"ls": 0.1}, make=noisy)))
-    assert found["LS, main effect"] == "better", "the other's mean is below 0, its interval is not, and that is no veto"
-    assert found["EAM, main effect"] == "equivalent"
+    by_name = verdicts(rows(grid({"ls": 0.1}, make=noisy)))
+    assert by_name["LS, main effect"] == "better", (
+        "the other's mean is below 0, its interval is not, and that is no veto"
+    )
+    assert by_name["EAM, main effect"] == "equivalent"
 
 
 def test_a_judge_that_was_asked_of_no_stored_sample_is_heard_by_its_accuracy():
     selection = grid({"ls": 0.1})
-    found = verdicts(rows(changed(selection, points=lambda r: with_third(r, -1.0))))
-    assert found["LS, main effect"] == "no verdict (another judge sees the opposite)"
-    found = verdicts(rows(changed(selection, points=lambda r: with_third(r, 1.0))))
-    assert found["LS, main effect"] == "better"
+    by_name = verdicts(rows(changed(selection, points=lambda r: with_third(r, -1.0))))
+    assert by_name["LS, main effect"] == "no verdict (another judge sees the opposite)"
+    by_name = verdicts(rows(changed(selection, points=lambda r: with_third(r, 1.0))))
+    assert by_name["LS, main effect"] == "better"
 
 
 def with_third(old: Record, sign: float):
@@ -121,12 +123,12 @@ def with_third(old: Record, sign: float):
 
 
 def test_noise_is_undecided_with_the_seeds_it_takes():
-    found = verdicts(rows(grid(GAINS, seeds=4, noise=0.05)))
-    words = re.fullmatch(r"undecided \((\d+) seeds for power 0.8\)", found["EAM, in RRPO"])
+    by_name = verdicts(rows(grid(GAINS, seeds=4, noise=0.05)))
+    words = re.fullmatch(r"undecided \((\d+) seeds for power 0.8\)", by_name["EAM, in RRPO"])
     assert words is not None
     assert int(words[1]) > 4
-    found = verdicts(rows(grid({}, seeds=4, noise=0.12, base=0.5)))
-    assert found["EAM, in RRPO"].startswith("undecided (")
+    by_name = verdicts(rows(grid({}, seeds=4, noise=0.12, base=0.5)))
+    assert by_name["EAM, in RRPO"].startswith("undecided (")
 
 
 def test_a_small_difference_that_is_found_is_said_to_be_small():
@@ -135,11 +137,11 @@ def test_a_small_difference_that_is_found_is_said_to_be_small():
 
 def test_without_spread_there_is_no_test_and_no_nan_is_shown():
     selection = grid(GAINS, noise=0.0)
-    found = rows(selection)
-    assert set(verdicts(found).values()) == {"not tested (no spread over seeds)"}
-    for made in (sheet(selection, found), first_sheet(selection, found)):
-        assert made is not None
-        assert "nan" not in markdown(made) + as_csv(made)
+    computed = rows(selection)
+    assert set(verdicts(computed).values()) == {"not tested (no spread over seeds)"}
+    for table in (sheet(selection, computed), first_sheet(selection, computed)):
+        assert table is not None
+        assert "nan" not in markdown(table) + as_csv(table)
 
 
 def test_a_diverged_cell_scores_nothing_and_a_missing_one_keeps_its_contrasts_interim():
@@ -150,12 +152,12 @@ def test_a_diverged_cell_scores_nothing_and_a_missing_one_keeps_its_contrasts_in
     missing = rows(replace(selection, records=selection.records[1:], lost={("sft", 0): "missing"}))
     assert "interim" not in set(verdicts(missing).values()), "SFT is in none"
     lost = replace(selection, records=short, lost={("rrpo", 3): "diverged"})
-    found = {row.name: row for row in rows(lost)}
-    whole = {row.name: row for row in rows(selection)}
-    before, after = whole["RRPO - DiffRO"].values, found["RRPO - DiffRO"].values
+    by_name = {row.name: row for row in rows(lost)}
+    complete = {row.name: row for row in rows(selection)}
+    before, after = complete["RRPO - DiffRO"].values, by_name["RRPO - DiffRO"].values
     diffro = next(r for r in selection.of("diffro") if r.seed == 3).points["test_accuracy"].iloc[-1]
     assert after == pytest.approx([*before[:3], -diffro, *before[4:]])
-    assert found["RRPO - DiffRO"].word == "undecided"
+    assert by_name["RRPO - DiffRO"].word == "undecided"
     without = {row.name: row for row in rows(lost, float("nan"))}
     assert without["RRPO - DiffRO"].values == pytest.approx([*before[:3], *before[4:]])
     assert without["RRPO - DiffRO"].verdict == "equivalent"
@@ -165,10 +167,10 @@ def test_a_grids_arms_decide_its_family_and_a_part_of_a_grid_has_the_whole_ones(
     selection = grid(GAINS)
     loo = ["sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo"]
     four = replace(selection, records=tuple(r for arm in loo for r in selection.of(arm)), planned=dict.fromkeys(loo, 8))
-    found = rows(four)
-    assert list(verdicts(found)) == ["LS, in RRPO", "EAM, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"]
-    assert verdicts(found)["LS, in RRPO"] == "better"
-    by_name = {row.name: row for row in found}
+    computed = rows(four)
+    assert list(verdicts(computed)) == ["LS, in RRPO", "EAM, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"]
+    assert verdicts(computed)["LS, in RRPO"] == "better"
+    by_name = {row.name: row for row in computed}
     assert by_name["LS, in RRPO"].interval == t_interval(by_name["LS, in RRPO"].values, 1 - 0.05 / 4)
     part = replace(four, grid_labels=frozenset(selection.planned), plans=())
     assert set(verdicts(rows(part)).values()) == {"interim"}
@@ -187,23 +189,23 @@ def test_a_component_that_did_not_move_its_own_target_is_not_tested(shift: float
         return {"rm_ece": 0.2 + shift * with_part(old.label, "ls") + 0.002 * rng.standard_normal()}
 
     selection = changed(grid(GAINS), scalars=ece)
-    found = rows(selection)
-    assert verdicts(found)["LS, main effect"] == verdicts(found)["LS, in RRPO"] == words
-    assert verdicts(found)["Adv, main effect"] == "worse", "what was not measured counts as tested"
-    made = sheet(selection, found)
-    assert made is not None
-    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in made.notes)
+    computed = rows(selection)
+    assert verdicts(computed)["LS, main effect"] == verdicts(computed)["LS, in RRPO"] == words
+    assert verdicts(computed)["Adv, main effect"] == "worse", "what was not measured counts as tested"
+    table = sheet(selection, computed)
+    assert table is not None
+    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in table.notes)
 
 
 @pytest.mark.parametrize(("tested", "words"), [(1.0, "worse"), (0.0, "not tested (manipulation check failed)")])
 def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
     selection = changed(grid(GAINS), scalars=lambda r: {"adv_tested": tested if with_part(r.label, "adv") else 1.0})
-    found = rows(selection)
-    assert verdicts(found)["Adv, main effect"] == words
-    assert verdicts(found)["LS, main effect"] == "better"
-    made = sheet(selection, found)
-    assert made is not None
-    assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in made.notes) == (tested == 0)
+    computed = rows(selection)
+    assert verdicts(computed)["Adv, main effect"] == words
+    assert verdicts(computed)["LS, main effect"] == "better"
+    table = sheet(selection, computed)
+    assert table is not None
+    assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in table.notes) == (tested == 0)
 
 
 def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):
@@ -212,9 +214,9 @@ def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monke
     selection = changed(
         grid(GAINS), points=lambda r: r.points.assign(phone_error_rate=r.points["test_accuracy"], val_accuracy=0.5)
     )
-    found = rows(selection)
-    assert verdicts(found)["LS, main effect"] == "worse"
-    assert verdicts(found)["Adv, main effect"] == "better"
-    made = sheet(selection, found)
-    assert made is not None
-    assert made.notes[0].startswith("Contrasts of the phone error rate, in points")
+    computed = rows(selection)
+    assert verdicts(computed)["LS, main effect"] == "worse"
+    assert verdicts(computed)["Adv, main effect"] == "better"
+    table = sheet(selection, computed)
+    assert table is not None
+    assert table.notes[0].startswith("Contrasts of the phone error rate, in points")

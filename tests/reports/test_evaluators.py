@@ -52,8 +52,8 @@ def table(own: float = 0.9, other: float = 0.7, start: float = 0.5) -> pd.DataFr
 
 def selection(records: list[Record], folder: RunsFolder | None = None) -> Selection:
     arms = dict.fromkeys(dict.fromkeys(r.label for r in records), 2)
-    made = Selection("tiny", tuple(records), arms, ())
-    return dataclasses.replace(made, folder=folder)
+    selection = Selection("tiny", tuple(records), arms, ())
+    return dataclasses.replace(selection, folder=folder)
 
 
 def test_gaps_by_hand(tmp_path: Path) -> None:
@@ -71,18 +71,18 @@ def test_gaps_by_hand(tmp_path: Path) -> None:
 
 
 def test_without_a_matrix_the_sheet_says_how_to_get_one_and_without_a_ruler_there_is_none(tmp_path: Path) -> None:
-    asked = evaluators.sheet(selection([record(tmp_path, "diffro", 1)]), {})
-    assert asked is not None
-    assert any("python -m ablations.transfer --grid tiny" in note for note in asked.notes)
+    sheet = evaluators.sheet(selection([record(tmp_path, "diffro", 1)]), {})
+    assert sheet is not None
+    assert any("python -m ablations.transfer --grid tiny" in note for note in sheet.notes)
     assert evaluators.sheet(selection([record(tmp_path, "diffro", 2, common=False)]), {}) is None
 
 
 def test_the_matrix_is_the_mean_over_seeds(tmp_path: Path) -> None:
     records = [record(tmp_path, arm, 1) for arm in ("rrpo", "diffro", "elsewhere")]
-    made = evaluators.matrix_sheet(selection(records), {1: table(), 2: table(other=0.6)})
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["rrpo", "diffro"]
-    assert made.rows[0][1:] == pytest.approx((0.4, 0.15))
+    sheet = evaluators.matrix_sheet(selection(records), {1: table(), 2: table(other=0.6)})
+    assert sheet is not None
+    assert [row[0] for row in sheet.rows] == ["rrpo", "diffro"]
+    assert sheet.rows[0][1:] == pytest.approx((0.4, 0.15))
     assert evaluators.matrix_sheet(selection(records), {}) is None
 
 
@@ -91,13 +91,13 @@ def test_the_newest_matrix_of_the_records_own_cells_is_read_from_the_store(tmp_p
     recorder.create(folder, "tiny")
     records = [record(tmp_path, arm, 1) for arm in ARMS]
     tracker = Tracker(folder, "tiny", {}, {})
-    for place, cells in enumerate(({arm: f"{arm}1" for arm in ARMS}, {"diffro": "of another version"})):
-        path = tmp_path / f"{place}" / "transfer.parquet"
+    for index, cells in enumerate(({arm: f"{arm}1" for arm in ARMS}, {"diffro": "of another version"})):
+        path = tmp_path / f"{index}" / "transfer.parquet"
         path.parent.mkdir()
-        table(own=0.9 - 0.1 * place).to_parquet(path)
+        table(own=0.9 - 0.1 * index).to_parquet(path)
         params = {f"cell.{arm}": cell for arm, cell in cells.items()}
-        tracker.record("transfer", "matrix", {"seed": "1"}, params, {}, {path.name: path}, key=str(place))
-    found = evaluators.load(selection(records, folder))
-    assert list(found) == [1]
-    assert found[1]["accuracy"].max() == pytest.approx(0.9)
+        tracker.record("transfer", "matrix", {"seed": "1"}, params, {}, {path.name: path}, key=str(index))
+    matrices = evaluators.load(selection(records, folder))
+    assert list(matrices) == [1]
+    assert matrices[1]["accuracy"].max() == pytest.approx(0.9)
     assert evaluators.load(selection(records)) == {}

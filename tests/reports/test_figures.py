@@ -31,16 +31,16 @@ def records(*arms: str) -> list[Trained]:
     return [Trained(arm, seed, end) for arm, end in zip(arms, ENDS, strict=False) for seed in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("wanted", [ENDS, (0.61, 0.6), (0.99, 0.62, 0.61, 0.8), (0.7,), (0.9,) * 20])
-def test_labels_keep_their_distance_and_stay_inside_the_panel(wanted: tuple[float, ...]):
+@pytest.mark.parametrize("heights", [ENDS, (0.61, 0.6), (0.99, 0.62, 0.61, 0.8), (0.7,), (0.9,) * 20])
+def test_labels_keep_their_distance_and_stay_inside_the_panel(heights: tuple[float, ...]):
     with figure_of(3, 2) as (_, (axis,)):
         axis.set_ylim(0.6, 1.0)
-        places = beside(axis, wanted, 0.085)
-    gap = 0.4 * min(0.085, 1 / len(wanted))
+        places = beside(axis, heights, 0.085)
+    gap = 0.4 * min(0.085, 1 / len(heights))
     assert min(places) >= 0.6 + gap / 2 - 1e-9
     assert max(places) <= 1.0 - gap / 2 + 1e-9
     assert (np.diff(sorted(places)) >= gap - 1e-9).all()
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
     assert [places[i] for i in order] == sorted(places), "in the order of the lines"
 
 
@@ -66,8 +66,8 @@ def test_tick_labels_say_where_the_tick_is():
 
 
 def test_a_crowded_figure_knows_its_arms():
-    some = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame())]
-    some[-1].__dict__["curves"] = some[-1].__dict__["samples"] = pd.DataFrame()
-    assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
-    assert samples.arms_with_samples(some) == ["diffro", "ls"]
+    shown = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame())]
+    shown[-1].__dict__["curves"] = shown[-1].__dict__["samples"] = pd.DataFrame()
+    assert curves.shown(shown) == ["diffro", "ls"], "sft has no curves; mine is left out"
+    assert samples.arms_with_samples(shown) == ["diffro", "ls"]
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"

@@ -30,9 +30,9 @@ FirstScreen = Callable[[Selection], str]
 def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FirstScreen:
     """Report on records in memory; return the text of ``answer.md``, after comparing it with the terminal and the page."""
 
-    def made(selection: Selection) -> str:
-        here = replace(selection, folder=check(runs))
-        monkeypatch.setattr(reporting, "select", lambda *of, **how: here)
+    def stored(selection: Selection) -> str:
+        with_folder = replace(selection, folder=check(runs))
+        monkeypatch.setattr(reporting, "select", lambda *of, **how: with_folder)
         monkeypatch.setattr("reports.report._figures", lambda *of: ())
         result = report(runs, tmp_path / "out", "--grid", "full", "--format", "md")
         assert result.exit_code == 0, result.output
@@ -48,7 +48,7 @@ def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             place = screen.index(cell, place)
         return text
 
-    return made
+    return stored
 
 
 def plain(page: str) -> str:
@@ -59,8 +59,8 @@ def plain(page: str) -> str:
 def verdicts(text: str) -> dict[str, str]:
     """Return contrast -> verdict from the first screen's table, without RRPO - SFT, which is not tested."""
     head, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    place = head.index("verdict")
-    return {row[0]: row[place] for row in rows if row[0] != ABOVE_SFT}
+    position = head.index("verdict")
+    return {row[0]: row[position] for row in rows if row[0] != ABOVE_SFT}
 
 
 full = partial(grid, make=partial(record, tags={TAG_GRID: "full", TAG_SHA: "0123456789"}))
@@ -73,13 +73,13 @@ def test_the_component_that_cuts_hacking_by_ten_points_is_named(component, first
     assert sentence.startswith("RRPO reduces reward hacking: clean success is +")
     assert f"of its components, {component.label} helps (main effect +" in sentence
     assert sentence.count("helps") == 1
-    found = verdicts(text)
-    assert len(found) == 7
-    assert {name for name, said in found.items() if said == "better"} == {
+    by_name = verdicts(text)
+    assert len(by_name) == 7
+    assert {name for name, verdict in by_name.items() if verdict == "better"} == {
         "RRPO - DiffRO",
-        *(name for name in found if name.startswith(f"{component.label}, ")),
+        *(name for name in by_name if name.startswith(f"{component.label}, ")),
     }
-    assert set(found.values()) == {"better", "equivalent"}
+    assert set(by_name.values()) == {"better", "equivalent"}
 
 
 def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
@@ -96,7 +96,7 @@ def test_with_shuffled_labels_none_is_named(seed: int, first_screen: FirstScreen
     assert text.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
     assert "of its components, none is shown to help" in text
     assert "helps" not in text
-    assert not [said for said in verdicts(text).values() if said.startswith(("better", "worse"))]
+    assert not [verdict for verdict in verdicts(text).values() if verdict.startswith(("better", "worse"))]
 
 
 def test_the_first_screen_ends_with_what_made_it(first_screen: FirstScreen) -> None:

@@ -61,8 +61,8 @@ def stored(runs: Path) -> None:
 
 
 def test_the_plan_tells_what_is_tested_and_what_else_is_read(extended: None, runs: Path):
-    asked = Request(grid="tiny", cells=tuple(cells(SEEDS)), device="cpu", workers=1, folder=check(runs))
-    tested, *_ = plan.make(asked).prospects()
+    request = Request(grid="tiny", cells=tuple(cells(SEEDS)), device="cpu", workers=1, folder=check(runs))
+    tested, *_ = plan.make(request).prospects()
     assert "tested, simultaneously at 0.9944: LS, main effect" in tested, "1 - .05 / 9"
     assert "X, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
     assert tested.endswith(", distance")
@@ -93,15 +93,15 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
         / 8
         for seed in SEEDS
     ]
-    found = sheets["outcomes"].row("X, main effect")["distance"]
-    assert found.mean == pytest.approx(sum(by_hand) / 3)  # type: ignore[union-attr]
+    interval = sheets["outcomes"].row("X, main effect")["distance"]
+    assert interval.mean == pytest.approx(sum(by_hand) / 3)  # type: ignore[union-attr]
     assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
     assert len(names["components"]) == 9 + 1
     assert re.search(r"of its components, .*\bX ", made.answer[0])
     assert "n = 3 seeds, intervals simultaneous over 9." in made.answer[0]
     assert "X, in RRPO; RRPO - DiffRO" in made.methods
-    drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"forest.png", "seeds.png", "training.png"} <= drawn
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"forest.png", "seeds.png", "training.png"} <= files
     page = (tmp_path / "out" / "report.html").read_text()
     for words in ("X, main effect", "distance", "rrpo_x", "Arms shown: diffro, ls, eam, adv, x, rrpo, oracle."):
         assert words in page

@@ -31,9 +31,9 @@ def compiled(folder: Path, names: list[str]) -> str:
     inputs = "\n".join(f"\\input{{{name}}}\\clearpage" for name in names)
     (folder / "paper.tex").write_text(PAPER.replace("{PACKAGES}", f"{{{PACKAGES}}}").replace("INPUTS", inputs))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=200)
-    assert done.returncode == 0, done.stdout[-2000:]
-    return done.stdout
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=200)
+    assert completed.returncode == 0, completed.stdout[-2000:]
+    return completed.stdout
 
 
 def test_signs_that_latex_takes_for_commands(tmp_path: Path):

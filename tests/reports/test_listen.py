@@ -44,9 +44,9 @@ def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
                 (record.folder / "audio" / "00_angry.wav").read_bytes()
             )
     out = tmp_path / "page.html"
-    made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", out)
-    assert made.exit_code == 0, made.output
-    assert "each person rates 9 samples" in made.output
+    result = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "each person rates 9 samples" in result.output
     (test,) = listening_test.tests(Store(check(runs)), "tiny")
     return out, test
 
@@ -112,15 +112,15 @@ def test_every_block_holds_all_arms_of_one_prompt_and_seed(exported: tuple[Path,
 def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(HEARD, [1]))
     store_cells(runs, fakes.cells(HEARD, [2], world="b"))
-    given = ("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "page.html")
-    refused = listen(*given)
+    arguments = ("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "page.html")
+    refused = listen(*arguments)
     assert refused.exit_code == 2
     assert "choose one with --world, or pool them with --mixed" in " ".join(refused.output.split())
-    chosen = listen(*given, "--world", "world-b")
+    chosen = listen(*arguments, "--world", "world-b")
     assert chosen.exit_code == 0, chosen.output
     assert "alternating seeds: 2." in chosen.output
     assert "MIXED" not in chosen.output
-    pooled = listen(*given, "--mixed")
+    pooled = listen(*arguments, "--mixed")
     assert "alternating seeds: 1, 2." in pooled.output
     assert "MIXED WORLDS: 2 worlds are pooled." in pooled.output
 
@@ -150,9 +150,9 @@ def test_the_same_samples_are_the_same_test_and_others_another(
 )
 def test_a_bad_export_gets_one_message_and_stores_nothing(runs: Path, arguments: list[str], words: str):
     store_cells(runs, fakes.cells(ARMS, [1]))
-    made = listen("export", "--grid", "tiny", "--runs-dir", runs, *arguments)
-    assert made.exit_code == 2
-    assert words in made.output
+    result = listen("export", "--grid", "tiny", "--runs-dir", runs, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
     assert listening_test.tests(Store(check(runs)), "tiny") == []
     assert not list(runs.glob("listening/*.html"))
 
@@ -194,10 +194,10 @@ def test_a_bad_file_gets_one_message_and_nothing_is_written(
     good = stored_as(tmp_path / "good.csv", rated(test, "zoe"))
     for trouble, (edit, words) in BAD.items():
         bad = stored_as(tmp_path / "bad.csv", edit(rated(test)))
-        made = listen("import", good, bad, "--runs-dir", runs)
-        assert made.exit_code == 2, trouble
-        assert words in made.output, trouble
-        assert made.output.count("  got: ") == made.output.count("  fix: ") == 1, trouble
+        result = listen("import", good, bad, "--runs-dir", runs)
+        assert result.exit_code == 2, trouble
+        assert words in result.output, trouble
+        assert result.output.count("  got: ") == result.output.count("  fix: ") == 1, trouble
     assert Store(check(runs)).runs("tiny", "ratings") == []
 
 
@@ -214,29 +214,29 @@ def test_a_file_that_is_no_ratings_gets_one_message(exported: tuple[Path, Listen
         "empty.csv": "missing test, rater",
         "none.csv": "No such file",
     }.items():
-        made = listen("import", tmp_path / name, "--runs-dir", runs)
-        assert made.exit_code == 2, made.output
-        assert words in made.output
-    made = listen("import", short, "--runs-dir", tmp_path / "nowhere")
-    assert made.exit_code == 2
-    assert "no runs folder" in made.output
+        result = listen("import", tmp_path / name, "--runs-dir", runs)
+        assert result.exit_code == 2, result.output
+        assert words in result.output
+    result = listen("import", short, "--runs-dir", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "no runs folder" in result.output
 
 
 def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
     _, test = exported
     first = stored_as(tmp_path / "first.csv", signed(rated(test)[:3]))
-    whole = stored_as(tmp_path / "whole.csv", rated(test))
-    twice = listen("import", first, whole, "--runs-dir", runs)
+    complete = stored_as(tmp_path / "whole.csv", rated(test))
+    twice = listen("import", first, complete, "--runs-dir", runs)
     assert "two files hold the same person's" in twice.output
     assert listen("import", first, "--runs-dir", runs).exit_code == 0
     again = listen("import", first, "--runs-dir", runs)
     assert again.exit_code == 0
     assert "3 of 9 samples rated, already stored" in again.output
-    refused = listen("import", whole, "--runs-dir", runs)
+    refused = listen("import", complete, "--runs-dir", runs)
     assert refused.exit_code == 2
     assert "--replace" in refused.output
     assert len(Store(check(runs)).runs("tiny", "ratings")) == 1
-    assert listen("import", whole, "--runs-dir", runs, "--replace").exit_code == 0
+    assert listen("import", complete, "--runs-dir", runs, "--replace").exit_code == 0
     row = sheets(runs)["listening"].row("sft")
     assert (row["raters"], row["ratings"]) == (1, 3), "the whole file counts, and the first one no longer"
 
@@ -255,13 +255,13 @@ def test_line_ends_and_marks_make_no_other_answers(exported: tuple[Path, Listeni
 def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
     _, test = exported
     first = stored_as(tmp_path / "first.csv", rated(test))
-    other = stored_as(tmp_path / "other.csv", rated(test, expressiveness="1"))
+    second = stored_as(tmp_path / "other.csv", rated(test, expressiveness="1"))
     assert listen("import", first, "--runs-dir", runs).exit_code == 0
-    refused = listen("import", other, "--runs-dir", runs)
+    refused = listen("import", second, "--runs-dir", runs)
     assert "--as NAME if another person has the same name" in " ".join(refused.output.split())
-    for wrong in ([other, "--as", "a b"], [first, other, "--as", "ann2"]):
+    for wrong in ([second, "--as", "a b"], [first, second, "--as", "ann2"]):
         assert "--as renames the rater of a single file" in listen("import", *wrong, "--runs-dir", runs).output
-    assert listen("import", other, "--runs-dir", runs, "--as", "ann2").exit_code == 0
+    assert listen("import", second, "--runs-dir", runs, "--as", "ann2").exit_code == 0
     row = sheets(runs)["listening"].row("sft")
     assert (row["raters"], row["human_emos"].mean) == (2, 2.5)  # type: ignore[union-attr]
 
@@ -269,8 +269,8 @@ def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTe
 def test_the_newest_counts_over_all_tests(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
     """A person's second answers to the first test are newer than those to the second test, which has the same samples."""
     _, first = exported
-    made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--prompts", "2")
-    assert made.exit_code == 0, made.output
+    result = listen("export", "--grid", "tiny", "--runs-dir", runs, "--prompts", "2")
+    assert result.exit_code == 0, result.output
     second = next(test for test in listening_test.tests(Store(check(runs)), "tiny") if test.id != first.id)
     for k, (test, score) in enumerate([(first, "1"), (second, "2"), (first, "3")]):
         # all seeds of a prompt, so that the two tests share samples whatever their keys say
@@ -296,13 +296,13 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     assert listen("import", *files, "--runs-dir", runs).exit_code == 0
     shown = make(select(runs, "tiny")).answer[-1]
     assert shown.endswith("simulated except the listeners: 18 ratings by 2 people (table *Listening test*).")
-    table, heard = sheets(runs)["table"], sheets(runs)["listening"]
-    means = {str(row[0]): heard.row(str(row[0]))["human_nmos"] for row in heard.rows}
+    table, listening = sheets(runs)["table"], sheets(runs)["listening"]
+    means = {str(row[0]): listening.row(str(row[0]))["human_nmos"] for row in listening.rows}
     assert {arm: mean.mean for arm, mean in means.items()} == {"sft": 3.0, "diffro": 2.5, "rrpo": 4.0}  # type: ignore[union-attr]
     assert means["diffro"] == t_interval([2.0, 3.0]), "a person's mean is one value"
-    assert heard.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
-    assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
-    assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
+    assert listening.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
+    assert listening.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
+    assert listening.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
     assert "Not measured: naturalness (DNSMOS), naturalness (PLCMOS)." in table.notes
     store_cells(runs, fakes.cells(ARMS, [1, 2], {f"{arm}/{s}": Path("changed") for arm in ARMS for s in (1, 2)}))
     assert "listening" not in sheets(runs), "other samples than those that were heard"
@@ -319,7 +319,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
     from playwright.sync_api import Page, sync_playwright
 
     page, test = exported
-    said: list[str] = []
+    messages: list[str] = []
 
     def play(tab: Page) -> None:
         before = tab.locator("#heard").inner_text()
@@ -369,8 +369,8 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
         context = browser.new_context(accept_downloads=True, viewport={"width": 900, "height": 1000})
         tab = context.new_page()
         tab.set_default_timeout(15_000)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
         rate_all(tab, "robot")
         machine = finish(tab, tmp_path / "robot.csv")
         tab.get_by_role("button", name="Another listener").click()
@@ -380,7 +380,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
         rows = finish(tab, tmp_path / "ann.csv")
         orders = [tab.evaluate("name => orderFor(name)", name) for name in ("ann", "ann", "bob", "cat")]
         browser.close()
-    assert said == []
+    assert messages == []
     assert {row["automated"] for row in machine} == {"1"}
     refused = listen("import", tmp_path / "robot.csv", "--runs-dir", runs)
     assert "not a person's ratings" in refused.output
@@ -391,11 +391,11 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
     assert [row["emotion"] for row in rows] == ["angry"] * 4 + ["happy"] + ["angry"] * 4
     assert {(row["expressiveness"], row["plays"]) for row in rows} == {("3", "1"), ("5", "1")}
     for order in orders:
-        heard = [test.items[name] for name in order]
-        assert len({(item.arm, item.prompt) for item in heard}) == 9, "every prompt by every arm once"
-        assert len({item.seed for item in heard}) == 2, "seeds alternate"
-        assert len({(item.prompt, item.seed) for item in heard}) == 3, "all arms of a prompt from one seed"
-        assert all(a.prompt != b.prompt for a, b in itertools.pairwise(heard))
+        items = [test.items[name] for name in order]
+        assert len({(item.arm, item.prompt) for item in items}) == 9, "every prompt by every arm once"
+        assert len({item.seed for item in items}) == 2, "seeds alternate"
+        assert len({(item.prompt, item.seed) for item in items}) == 3, "all arms of a prompt from one seed"
+        assert all(a.prompt != b.prompt for a, b in itertools.pairwise(items))
     imported = listen("import", tmp_path / "ann.csv", "--runs-dir", runs)
     assert imported.exit_code == 0, imported.output
     assert "rater ann" in imported.output

@@ -31,17 +31,17 @@ def test_raters_and_seeds_take_the_same_part():
     """Every rater rates every seed once; exchanging raters and seeds changes only n."""
     values = np.random.default_rng(1).normal(size=(4, 7)) + np.arange(4)[:, None]
     rater, seed = np.indices(values.shape)
-    one = interval(values.ravel(), rater.ravel(), seed.ravel())
-    other = interval(values.ravel(), seed.ravel(), rater.ravel())
-    assert one[:3] == pytest.approx(other[:3])
-    assert (one.n, other.n) == (4, 7)
+    by_rater = interval(values.ravel(), rater.ravel(), seed.ravel())
+    by_seed = interval(values.ravel(), seed.ravel(), rater.ravel())
+    assert by_rater[:3] == pytest.approx(by_seed[:3])
+    assert (by_rater.n, by_seed.n) == (4, 7)
 
 
 def test_too_little_gives_no_bounds():
     assert interval([], [], []).n == 0
-    one = interval([3.0, 4.0], ["ann", "ann"], [1, 2])
-    assert one.mean == 3.5
-    assert np.isnan(one.low)
+    single = interval([3.0, 4.0], ["ann", "ann"], [1, 2])
+    assert single.mean == 3.5
+    assert np.isnan(single.low)
     same = interval([3.0, 3.0], ["ann", "bob"], [1, 1])
     assert same.mean == 3.0
     assert np.isnan(same.low), "two who agree say nothing of a third"
@@ -53,9 +53,9 @@ def test_coverage_where_seeds_differ(raters: int, seeds: int):
     both, alone = 0, 0
     for _ in range(400):
         values, rater, seed = draw(rng, raters, seeds)
-        found = interval(values, rater, seed)
-        both += found.low <= 0 <= found.high
-        found = interval(values, rater, np.zeros_like(seed))
-        alone += found.low <= 0 <= found.high
+        estimate = interval(values, rater, seed)
+        both += estimate.low <= 0 <= estimate.high
+        estimate = interval(values, rater, np.zeros_like(seed))
+        alone += estimate.low <= 0 <= estimate.high
     assert 0.93 <= both / 400 <= 0.99
     assert alone / 400 < 0.92

@@ -17,10 +17,10 @@ def test_peak_loss_and_divergence_by_hand():
     curves = {("diffro", 1): [0.5, 0.9, 0.6], ("diffro", 2): [0.5, 0.7, 0.7], ("sft", 1): [0.5]}
     records = tuple(Fake(arm, seed, pd.DataFrame({"test_accuracy": gold})) for (arm, seed), gold in curves.items())
     lost = {("diffro", 3): "diverged"}
-    made = sheet(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["diffro"], "SFT does not move"
-    row = made.row("diffro")
+    table = sheet(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["diffro"], "SFT does not move"
+    row = table.row("diffro")
     assert row["peak"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
     assert row["lost"].mean == pytest.approx(0.15)  # type: ignore[union-attr]
     assert row["diverged"] == wilson(1, 3)

@@ -88,15 +88,15 @@ def test_the_page_needs_no_other_file(page: Path):
         assert word.lower() in text.lower()
 
 
-def reached(tab: Any, presses: int, wanted: str = "") -> set[str]:
+def reached(tab: Any, presses: int, until: str = "") -> set[str]:
     """Return the element types focused by this many presses of the tab key; stop at the wanted one."""
-    found: set[str] = set()
+    names: set[str] = set()
     for _ in range(presses):
         tab.keyboard.press("Tab")
-        found.add(tab.evaluate("document.activeElement.tagName"))
-        if wanted in found:
+        names.add(tab.evaluate("document.activeElement.tagName"))
+        if until in names:
             break
-    return found
+    return names
 
 
 @needs_browser
@@ -104,13 +104,13 @@ def reached(tab: Any, presses: int, wanted: str = "") -> set[str]:
 def test_in_a_browser_it_renders_and_plays(page: Path):
     from playwright.sync_api import sync_playwright
 
-    said: list[str] = []
+    messages: list[str] = []
     with sync_playwright() as player:
         browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(20_000)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.goto(page.as_uri())
         assert tab.locator("table").count() >= 6
         broken = "() => [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
@@ -147,7 +147,7 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         tab.keyboard.press("Enter")
         tab.wait_for_function("document.activeElement.parentElement.querySelector('audio').played.length > 0")
         browser.close()
-    assert said == []
+    assert messages == []
 
 
 @needs_browser

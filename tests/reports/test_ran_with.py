@@ -31,9 +31,9 @@ def selection(labels: list[str], older: bool = False) -> Selection:
 
 
 def test_a_row_an_arm_and_a_column_for_each_parameter_that_differs():
-    made = ran_with.sheet(selection(["sft", "diffro", "rrpo", "oracle"]))
-    assert made is not None
-    head, body = made.texts()
+    sheet = ran_with.sheet(selection(["sft", "diffro", "rrpo", "oracle"]))
+    assert sheet is not None
+    head, body = sheet.texts()
     assert {"epsilon", "mix_probability", "alpha", "finetune.steps", "optimize.steps", "pretrain.data.shortcut"} <= set(
         head
     )
@@ -50,24 +50,24 @@ def test_one_arm_and_older_records_have_no_such_table():
 
 
 def test_cells_made_with_another_setting_are_told_apart_and_named(runs: Path, tmp_path: Path):
-    other = changed(fakes.PROFILE, {"optimize.beta": 0.5})
+    other_profile = changed(fakes.PROFILE, {"optimize.beta": 0.5})
     store_cells(runs, fakes.cells(["sft", "rrpo"], [1, 2]))
-    store_cells(runs, [replace(cell, profile=other, trouble="-") for cell in fakes.cells(["sft", "rrpo"], [1])])
+    store_cells(runs, [replace(cell, profile=other_profile, trouble="-") for cell in fakes.cells(["sft", "rrpo"], [1])])
     refused = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv")
     assert refused.exit_code == 2
     assert "the grid was run with several profiles" in refused.output
     assert "smoke, smoke+optimize.beta=0.5" in refused.output
-    for profile, count in (("smoke", 2), (other.name, 1)):
-        said = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--profile", profile)
-        assert said.exit_code == 0, said.output
+    for profile, count in (("smoke", 2), (other_profile.name, 1)):
+        result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--profile", profile)
+        assert result.exit_code == 0, result.output
         assert f"rrpo,{count}" in (tmp_path / "out" / "table.csv").read_text()
 
 
 def test_grids_of_different_settings_are_not_pooled(runs: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(GRIDS._items, "more", GRIDS["tiny"])
-    other = changed(fakes.PROFILE, {"optimize.beta": 0.5})
+    other_profile = changed(fakes.PROFILE, {"optimize.beta": 0.5})
     store_cells(runs, fakes.cells(["sft"], [1]))
-    store_cells(runs, [replace(cell, profile=other) for cell in fakes.cells(["rrpo"], [1])], grid="more")
+    store_cells(runs, [replace(cell, profile=other_profile) for cell in fakes.cells(["rrpo"], [1])], grid="more")
     with pytest.raises(InputError, match="grids of different profiles") as refused:
         select(runs, ["tiny", "more"])
     assert "smoke, smoke+optimize.beta=0.5" in str(refused.value)

@@ -18,8 +18,8 @@ GAIN = {"ls": 0.10, "eam": 0.0, "adv": -0.02}
 
 def accuracy(arm: str, seed: int) -> float:
     """Additive over components; seeds differ by a shared level and a small arm-specific residual."""
-    own = sum(gain * (1 + 0.1 * seed) for part, gain in GAIN.items() if with_part(arm, part))
-    return 0.5 + 0.03 * seed + own
+    gain_sum = sum(gain * (1 + 0.1 * seed) for part, gain in GAIN.items() if with_part(arm, part))
+    return 0.5 + 0.03 * seed + gain_sum
 
 
 def selection() -> Selection:
@@ -35,26 +35,26 @@ def selection() -> Selection:
 
 
 def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
-    made = reward_models(selection())
-    assert made is not None
-    row = made.row("rrpo")
+    sheet = reward_models(selection())
+    assert sheet is not None
+    row = sheet.row("rrpo")
     assert row["rm_ua_ESD"] == pytest.approx(t_interval([accuracy("rrpo", seed) for seed in range(SEEDS)]))
     assert row["rm_wa_own"] == pytest.approx(t_interval([0.5, 0.5]))
     assert row["rm_fidelity_one_own"] == pytest.approx(t_interval([0.0, 0.1, 0.2, 0.3]))
-    (counts,) = (note for note in made.notes if note.startswith("WA: "))
+    (counts,) = (note for note in sheet.notes if note.startswith("WA: "))
     assert "ESD: 40 utterances, 8 excluded" in counts
     assert "own: 12 utterances, 0 excluded" in counts
 
 
 def test_effects_are_paired_within_seeds() -> None:
-    made = effects(selection())
-    assert made is not None
-    ls = made.row("ESD: LS, main effect")
+    sheet = effects(selection())
+    assert sheet is not None
+    ls = sheet.row("ESD: LS, main effect")
     expected = t_interval([GAIN["ls"] * (1 + 0.1 * seed) for seed in range(SEEDS)], 1 - 0.05 / 7)
     assert ls["ua"] == pytest.approx(expected)
     assert str(ls["verdict"]).startswith("better")
-    assert made.row("ESD: Adv, in RRPO")["verdict"] == "worse (by less than 5 points)"
-    assert str(made.row("ESD: EAM, main effect")["verdict"]).startswith("not tested")
+    assert sheet.row("ESD: Adv, in RRPO")["verdict"] == "worse (by less than 5 points)"
+    assert str(sheet.row("ESD: EAM, main effect")["verdict"]).startswith("not tested")
 
 
 def test_without_a_test_set_there_is_no_table() -> None:

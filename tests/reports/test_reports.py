@@ -79,8 +79,8 @@ def test_what_a_former_report_left_is_removed_and_nothing_else(runs: Path, tmp_p
     listing = tmp_path / "out" / LISTING
     listing.write_text(json.dumps([*json.loads(listing.read_text()), "../precious", 3]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
-    left = {path.suffix for path in (tmp_path / "out").iterdir()}
-    assert left == {".md", ".pdf", ".png", ".html", ".json", ".csv"}
+    suffixes = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert suffixes == {".md", ".pdf", ".png", ".html", ".json", ".csv"}
     assert [path.name for path in (tmp_path / "out").glob("*.csv")] == ["my notes.csv"]
     assert (tmp_path / "precious").exists()
 
@@ -301,15 +301,15 @@ def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Pa
     ]
     for name, address, *_ in shown["failed"]:
         assert store_of(runs).client.get_run(address.split("/")[-1]).data.tags["mlflow.runName"] == name
-    made = make(selection)
-    text = page.write(selection, made, [], tmp_path).read_text()
+    result = make(selection)
+    text = page.write(selection, result, [], tmp_path).read_text()
     assert "in MLflow; 3 failed." in text
     assert "<td>RuntimeError: planted</td>" in text
-    assert all(counted in " ".join(sheet.notes) for sheet in made.sheets)
-    assert all("A seed redraws" in " ".join(sheet.notes) for sheet in made.sheets)
-    assert all(counted in figure.caption and "A seed redraws" in figure.caption for figure in made.figures)
-    assert counted in made.methods
-    over = next(sheet for sheet in made.sheets if sheet.name == "overoptimisation")
+    assert all(counted in " ".join(sheet.notes) for sheet in result.sheets)
+    assert all("A seed redraws" in " ".join(sheet.notes) for sheet in result.sheets)
+    assert all(counted in figure.caption and "A seed redraws" in figure.caption for figure in result.figures)
+    assert counted in result.methods
+    over = next(sheet for sheet in result.sheets if sheet.name == "overoptimisation")
     assert over.row("rrpo")["diverged"] == wilson(1, 2)
     assert over.row("diffro")["diverged"] == wilson(0, 2)
 
@@ -327,11 +327,11 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("planned", "expected"),
     [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
 )
-def test_the_planned_seeds_are_those_planned_so_far(asked: list[range], expected: list[int]):
-    assert planned_seeds([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
+def test_the_planned_seeds_are_those_planned_so_far(planned: list[range], expected: list[int]):
+    assert planned_seeds([Invocation("", "", "", (), tuple(seeds)) for seeds in planned]) == expected
 
 
 def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: Run, tmp_path: Path):
@@ -341,15 +341,15 @@ def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: R
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     store = store_of(runs)
     (run_of_it,) = store.runs("tiny", "report")
-    kept = store.client.list_artifacts(run_of_it.info.run_id, "reports")
-    names = {file.path for file in kept}
+    artifacts = store.client.list_artifacts(run_of_it.info.run_id, "reports")
+    names = {file.path for file in artifacts}
     assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf", f"reports/{LISTING}"} <= names
     assert "reports/mine.txt" not in names
-    said = store.client.get_experiment(store.experiment_id("tiny")).tags["mlflow.note.content"]
+    description = store.client.get_experiment(store.experiment_id("tiny")).tags["mlflow.note.content"]
     first, *_ = (tmp_path / "out" / "answer.md").read_text().splitlines()
-    assert said.startswith(first)
-    assert f"/runs/{run_of_it.info.run_id}/artifacts" in said
-    assert "![" not in said, "MLflow would show a broken picture"
+    assert description.startswith(first)
+    assert f"/runs/{run_of_it.info.run_id}/artifacts" in description
+    assert "![" not in description, "MLflow would show a broken picture"
 
 
 def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path: Path):
@@ -371,13 +371,13 @@ def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Pat
             source = next(r for r in store_of(runs).records("tiny") if (r.label, r.seed) == ("diffro", run.seed))
             for name in ("points.parquet", "test_points.parquet"):
                 (run.folder / name).write_bytes((source.folder / name).read_bytes())
-    made = make(select(runs, "tiny"))
-    text = "".join(write(sheet) for sheet in made.sheets for write in FORMATS.values()) + " ".join(made.answer)
+    result = make(select(runs, "tiny"))
+    text = "".join(write(sheet) for sheet in result.sheets for write in FORMATS.values()) + " ".join(result.answer)
     assert not re.search(r"(?<![a-z])nan", text.lower())
 
 
 def test_plan_agrees_with_what_was_recorded(runs: Path):
     cells = fakes.cells(["diffro"], [1])
     store_cells(runs, cells)
-    asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
-    assert plan.make(asked).todo == []
+    request = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    assert plan.make(request).todo == []

@@ -19,10 +19,10 @@ def results(folder: Path, *arguments: str) -> Result:
 
 
 def report(folder: Path, grid: str, answer: str = ANSWER, figure: bytes = b"drawn") -> None:
-    where = folder / "runs" / "reports" / grid
-    where.mkdir(parents=True, exist_ok=True)
-    (where / "answer.md").write_text(answer)
-    (where / "goodhart.png").write_bytes(figure)
+    report_folder = folder / "runs" / "reports" / grid
+    report_folder.mkdir(parents=True, exist_ok=True)
+    (report_folder / "answer.md").write_text(answer)
+    (report_folder / "goodhart.png").write_bytes(figure)
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_block_without_a_report_keeps_its_text(root: Path) -> None:
     for arguments in ([], ["--check"]):
-        made = results(root, *arguments)
-        assert made.exit_code == 0, made.output
+        result = results(root, *arguments)
+        assert result.exit_code == 0, result.output
         assert (
-            "no result yet: README.md, results:full; create it with: python -m reports.run --grid full" in made.output
+            "no result yet: README.md, results:full; create it with: python -m reports.run --grid full" in result.output
         )
     assert (root / "README.md").read_text() == PAGE.format("full")
     assert not (root / "docs" / "results").exists()
@@ -48,8 +48,8 @@ def test_a_block_without_a_report_keeps_its_text(root: Path) -> None:
 def test_the_report_is_pasted_with_its_figure(root: Path) -> None:
     report(root, "full")
     report(root, "loo", figure=b"another")
-    made = results(root)
-    assert made.exit_code == 0, made.output
+    result = results(root)
+    assert result.exit_code == 0, result.output
     text = (root / "README.md").read_text()
     shown = ANSWER.replace("(goodhart.png)", "(docs/results/full-goodhart.png)")
     assert text == f"# Title\n\n<!-- results:full -->\n\n{shown}\n<!-- /results:full -->\n\nThe end.\n"
@@ -68,10 +68,10 @@ def test_a_stale_block_is_named_and_left_until_it_is_pasted(root: Path) -> None:
     before = (root / "README.md").read_text()
     for changed in ({"answer": ANSWER.replace("reduces", "stops")}, {"figure": b"drawn anew"}):
         report(root, "full", **changed)  # type: ignore[arg-type]
-        made = results(root, "--check")
-        assert made.exit_code == 1
-        assert "stale: README.md, results:full" in made.output
-        assert "current: docs/results.md, results:loo" in made.output
+        result = results(root, "--check")
+        assert result.exit_code == 1
+        assert "stale: README.md, results:full" in result.output
+        assert "current: docs/results.md, results:loo" in result.output
         assert (root / "README.md").read_text() == before
         assert (root / "docs" / "results" / "full-goodhart.png").read_bytes() == b"drawn"
         report(root, "full")
@@ -93,8 +93,8 @@ def test_a_stale_block_is_named_and_left_until_it_is_pasted(root: Path) -> None:
 def test_a_page_that_makes_no_sense_gets_one_message_and_stays(tmp_path: Path, page: str, complaint: str) -> None:
     (tmp_path / "README.md").write_text(page)
     report(tmp_path, "full")
-    made = results(tmp_path)
-    assert made.exit_code == 2
-    assert complaint in " ".join(made.output.split())
-    assert "fix:" in made.output
+    result = results(tmp_path)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.split())
+    assert "fix:" in result.output
     assert (tmp_path / "README.md").read_text() == page

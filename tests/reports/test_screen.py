@@ -28,15 +28,15 @@ def screened(grid: str = "baselines") -> Selection:
 def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
     selection = screened()
     assert selection.tested == {}
-    made = first_sheet(selection, rows(selection))
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["rrpo - sft", "rrpo - diffro", "rrpo - grpo", "rrpo - mixup"]
-    assert made.row("rrpo - grpo")["clean_success"].mean == pytest.approx(-0.1)  # type: ignore[union-attr]
-    said = answer(selection, rows(selection))[0]
-    assert said.startswith(
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["rrpo - sft", "rrpo - diffro", "rrpo - grpo", "rrpo - mixup"]
+    assert table.row("rrpo - grpo")["clean_success"].mean == pytest.approx(-0.1)  # type: ignore[union-attr]
+    sentence = answer(selection, rows(selection))[0]
+    assert sentence.startswith(
         "Screen with 3 seeds, estimates only, nothing is tested: RRPO's clean success is above sft, diffro; "
     )
-    assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in said
+    assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in sentence
 
 
 def test_the_same_cells_in_a_grid_that_tests_have_a_verdict():
@@ -46,7 +46,7 @@ def test_the_same_cells_in_a_grid_that_tests_have_a_verdict():
 
 
 def test_the_report_of_a_screen_says_that_nothing_is_tested():
-    made = make(screened())
-    assert [sheet.name for sheet in made.sheets][:1] == ["screen"]
-    assert {"at_kl", "at_rollouts", "at_seconds"} <= {sheet.name for sheet in made.sheets}
-    assert "Nothing is tested." in made.methods
+    report = make(screened())
+    assert [sheet.name for sheet in report.sheets][:1] == ["screen"]
+    assert {"at_kl", "at_rollouts", "at_seconds"} <= {sheet.name for sheet in report.sheets}
+    assert "Nothing is tested." in report.methods

@@ -75,6 +75,6 @@ def test_every_page_shows_what_it_should(
 def test_what_a_researcher_looks_for_is_found(folder: RunsFolder, scripts: tuple[ModuleType, ModuleType]) -> None:
     screenshots, ten_things = scripts
     with screenshots.server(folder) as address:
-        found = [thing.question for thing, _ in ten_things.find(folder, "tiny", address)]
-    assert found == [thing.question for thing in ten_things.THINGS]
-    assert len(found) == 10
+        questions = [thing.question for thing, _ in ten_things.find(folder, "tiny", address)]
+    assert questions == [thing.question for thing in ten_things.THINGS]
+    assert len(questions) == 10

@@ -39,11 +39,11 @@ def record(
 ) -> Fake:
     params = {"arm.rater_noise": str(noise), "arm.shortcut": str(shortcut), "arm.rm_lr": "null"}
     params |= {"profile.rater_noise": "0.3", "profile.shortcut": "0.9", "profile.finetune.lr": "0.0003"}
-    made = plain(
+    cell = plain(
         f"{arm}@noise{noise:g}_shortcut{shortcut:g}", seed, clean, **({"params": params, "scalars": {}} | fields)
     )
-    made.points["uptake"] = [0.0, end]
-    return made
+    cell.points["uptake"] = [0.0, end]
+    return cell
 
 
 def grid(
@@ -55,19 +55,19 @@ def grid(
 ) -> list[Fake]:
     """EAM helps and Adv harms; with noisy raters neither has an effect; without the shortcut their effects are swapped."""
     rng = np.random.default_rng(0)
-    made = []
+    records = []
     for rater_noise, shortcut, size in ((0.3, 0.9, 1.0), (0.6, 0.9, 0.0), (0.3, 0.0, -1.0)):
         for seed in range(seeds):
             for arm in arms:
                 gain = size * sum(value for part, value in HELP.items() if with_part(arm, part))
                 clean = 0.5 + gain + noise * rng.standard_normal()
                 label = f"{arm}@noise{rater_noise:g}_shortcut{shortcut:g}"
-                more = {"scalars": scalars(label, seed), "veto": veto(clean)}
-                made.append(record(arm, rater_noise, shortcut, seed, clean, **more))
-    return made
+                fields = {"scalars": scalars(label, seed), "veto": veto(clean)}
+                records.append(record(arm, rater_noise, shortcut, seed, clean, **fields))
+    return records
 
 
-def of(
+def selection_of(
     records: list[Fake],
     plans: tuple[int, ...] = (6,),
     lost: dict[tuple[str, int], str] | None = None,
@@ -78,83 +78,86 @@ def of(
     return Selection("sensitivity", tuple(records), planned, (), plans, lost=lost or {})
 
 
-def said(found: list[Finding]) -> dict[tuple[str, str], str]:
-    return {(finding.setting.name, finding.conclusion): finding.verdict for finding in found}
+def verdicts_of(findings: list[Finding]) -> dict[tuple[str, str], str]:
+    return {(finding.setting.name, finding.conclusion): finding.verdict for finding in findings}
 
 
 def test_conclusions_survive_vanish_or_turn_round():
-    found = findings(of(grid()))
-    verdicts = said(found)
+    computed = findings(selection_of(grid()))
+    verdicts = verdicts_of(computed)
     assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
     assert verdicts[OWN, "Adv, added to DiffRO"] == "worse"
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "equivalent"
     assert verdicts["noise0.3_shortcut0", "EAM, added to DiffRO"] == "worse"
-    assert words("EAM, added to DiffRO", found) == (
+    assert words("EAM, added to DiffRO", computed) == (
         "Better in the default setting, and in 0 of 2 others; reversed in noise0.3_shortcut0; "
         "equivalent in noise0.6_shortcut0.9."
     )
-    assert words("RRPO - DiffRO", found) == "Equivalent in the default setting, and in 2 of 2 others."
-    made = sheet(found)
-    assert made is not None
-    assert any(note.startswith("EAM, added to DiffRO: Better in") for note in made.notes)
-    row = made.row(f"{OWN} *")
+    assert words("RRPO - DiffRO", computed) == "Equivalent in the default setting, and in 2 of 2 others."
+    table = sheet(computed)
+    assert table is not None
+    assert any(note.startswith("EAM, added to DiffRO: Better in") for note in table.notes)
+    row = table.row(f"{OWN} *")
     assert row["eam_added_to_diffro"].mean == pytest.approx(0.12, abs=0.01)  # type: ignore[union-attr]
     assert row["eam_added_to_diffro_verdict"] == "better"
-    assert "simultaneous over the setting's 4 conclusions" in made.notes[1]
-    assert [row[:2] for row in made.rows] == [
+    assert "simultaneous over the setting's 4 conclusions" in table.notes[1]
+    assert [row[:2] for row in table.rows] == [
         (f"{OWN} *", ""),
         ("noise0.6_shortcut0.9", "rater noise 0.6"),
         ("noise0.3_shortcut0", "planted shortcut 0"),
     ]
-    first, second, third = verdict(found, "Nobody listened.")
+    first, second, third = verdict(computed, "Nobody listened.")
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
     assert third == "Nobody listened."
 
 
 def test_the_whole_factorial_gives_the_family():
-    found = findings(of(grid(arms=WHOLE)))
-    assert {finding.conclusion for finding in found} == set(family())
-    assert said(found)[OWN, "EAM, main effect"] == "better"
-    assert "replaces the main effect" not in " ".join(sheet(found).notes)  # type: ignore[union-attr]
+    computed = findings(selection_of(grid(arms=WHOLE)))
+    assert {finding.conclusion for finding in computed} == set(family())
+    assert verdicts_of(computed)[OWN, "EAM, main effect"] == "better"
+    assert "replaces the main effect" not in " ".join(sheet(computed).notes)  # type: ignore[union-attr]
     lacking = [r for r in grid(arms=WHOLE) if r.label != "ls_adv@noise0.3_shortcut0"]
-    conclusions = {finding.conclusion for finding in findings(of(lacking))}
+    conclusions = {finding.conclusion for finding in findings(selection_of(lacking))}
     assert conclusions == {"LS, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"}, "what all settings hold"
 
 
 @pytest.mark.parametrize("plans", [(), (5,), (6, 8)])
 def test_nothing_is_tested_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
-    found = findings(of(grid(), plans))
-    assert set(said(found).values()) == {"interim"}
-    assert words("EAM, added to DiffRO", found).startswith("Interim, not tested, n = 6, with the same")
-    assert sheet(found).notes[-1] == (  # type: ignore[union-attr]
+    computed = findings(selection_of(grid(), plans))
+    assert set(verdicts_of(computed).values()) == {"interim"}
+    assert words("EAM, added to DiffRO", computed).startswith("Interim, not tested, n = 6, with the same")
+    assert sheet(computed).notes[-1] == (  # type: ignore[union-attr]
         "Interim, not tested: cells are missing, or no number of seeds was planned."
     )
 
 
 def test_a_missing_cell_keeps_its_conclusions_interim_and_a_diverged_one_scores_nothing():
-    place, labels = "noise0.6_shortcut0.9", list(dict.fromkeys(r.label for r in grid()))
-    missing = [r for r in grid() if (r.label, r.seed) != (f"rrpo@{place}", 3)]
-    verdicts = said(findings(of(missing, lost={(f"rrpo@{place}", 3): "missing"})))
-    assert verdicts[place, "RRPO - DiffRO"] == "interim"
+    setting, labels = "noise0.6_shortcut0.9", list(dict.fromkeys(r.label for r in grid()))
+    missing = [r for r in grid() if (r.label, r.seed) != (f"rrpo@{setting}", 3)]
+    verdicts = verdicts_of(findings(selection_of(missing, lost={(f"rrpo@{setting}", 3): "missing"})))
+    assert verdicts[setting, "RRPO - DiffRO"] == "interim"
     assert verdicts[OWN, "EAM, added to DiffRO"] == "better", "the rest is tested"
-    found = findings(of(missing, lost={(f"rrpo@{place}", 3): "diverged"}))
-    (broken,) = [f for f in found if (f.setting.name, f.conclusion) == (place, "RRPO - DiffRO")]
+    computed = findings(selection_of(missing, lost={(f"rrpo@{setting}", 3): "diverged"}))
+    (broken,) = [f for f in computed if (f.setting.name, f.conclusion) == (setting, "RRPO - DiffRO")]
     assert (broken.mean.n, broken.word) == (6, "undecided")
-    without_rrpo = [r for r in grid() if r.label != f"rrpo@{place}"]
-    gone = {(f"rrpo@{place}", seed): "diverged" for seed in range(6)}
-    assert said(findings(of(without_rrpo, lost=gone, labels=labels)))[place, "RRPO - DiffRO"] == "worse"
+    without_rrpo = [r for r in grid() if r.label != f"rrpo@{setting}"]
+    diverged = {(f"rrpo@{setting}", seed): "diverged" for seed in range(6)}
+    assert (
+        verdicts_of(findings(selection_of(without_rrpo, lost=diverged, labels=labels)))[setting, "RRPO - DiffRO"]
+        == "worse"
+    )
 
 
 def test_a_whole_setting_that_is_lost_is_still_there():
-    place, labels = "noise0.6_shortcut0.9", list(dict.fromkeys(r.label for r in grid()))
-    without_place = [r for r in grid() if not r.label.endswith(f"@{place}")]
-    lost = {(label, seed): "missing" for label in labels if label.endswith(place) for seed in range(6)}
-    by_setting = sheet(findings(of(without_place, lost=lost, labels=labels)))
+    setting, labels = "noise0.6_shortcut0.9", list(dict.fromkeys(r.label for r in grid()))
+    without_place = [r for r in grid() if not r.label.endswith(f"@{setting}")]
+    lost = {(label, seed): "missing" for label in labels if label.endswith(setting) for seed in range(6)}
+    by_setting = sheet(findings(selection_of(without_place, lost=lost, labels=labels)))
     assert by_setting is not None
-    assert [row[0] for row in by_setting.rows] == [f"{OWN} *", place, "noise0.3_shortcut0"]
+    assert [row[0] for row in by_setting.rows] == [f"{OWN} *", setting, "noise0.3_shortcut0"]
     assert [row[1] for row in by_setting.rows] == ["", "", "planted shortcut 0"], "of the lost one nothing is known"
-    assert by_setting.row(place)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
+    assert by_setting.row(setting)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
     assert "in 1 of 2 settings" in " ".join(by_setting.notes)
 
 
@@ -172,29 +175,31 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
         moved = label.startswith("eam@") and "noise0.6" not in label
         return {"rm_smoothness": 0.5 + 0.1 * moved + 0.001 * np.sin(7 * seed + len(label))}
 
-    verdicts = said(findings(of(grid(scalars=smoothness))))
+    verdicts = verdicts_of(findings(selection_of(grid(scalars=smoothness))))
     assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
 
 
 def test_adversarial_training_whose_attack_was_weak_was_not_tested():
     for tested, words_ in ((0.0, "not tested (manipulation check failed)"), (1.0, "worse")):
-        found = findings(of(grid(scalars=lambda label, seed, asked=tested: {"adv_tested": asked})))
-        assert said(found)[OWN, "Adv, added to DiffRO"] == words_
+        computed = findings(selection_of(grid(scalars=lambda label, seed, share=tested: {"adv_tested": share})))
+        assert verdicts_of(computed)[OWN, "Adv, added to DiffRO"] == words_
 
 
 def test_undecided_there_is_nothing_that_could_survive():
-    found = findings(of(grid(seeds=3, noise=0.08), (3,)))
-    verdict_ = said(found)[OWN, "LS, added to DiffRO"]
+    computed = findings(selection_of(grid(seeds=3, noise=0.08), (3,)))
+    verdict_ = verdicts_of(computed)[OWN, "LS, added to DiffRO"]
     assert re.fullmatch(r"undecided \(\d+ seeds for power 0.8\)", verdict_)
-    told = words("LS, added to DiffRO", found)
-    assert told.startswith(f"No conclusion in the default setting: {verdict_}. Other settings: undecided in noise0.6")
+    sentence = words("LS, added to DiffRO", computed)
+    assert sentence.startswith(
+        f"No conclusion in the default setting: {verdict_}. Other settings: undecided in noise0.6"
+    )
 
 
 @pytest.mark.parametrize("case", ["plain", "much noise", "no noise", "val disagrees", "not moved"])
 def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
     noise = {"much noise": 0.1, "no noise": 0.0}.get(case, 0.004)
-    made = grid(
+    records = grid(
         arms=WHOLE,
         noise=noise,
         veto=lambda clean: 1 - clean if case == "val disagrees" else None,
@@ -202,19 +207,19 @@ def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
             {"rm_smoothness": 0.5 + 0.001 * np.sin(7 * seed + len(label))} if case == "not moved" else {}
         ),
     )
-    found = findings(of(made))
-    for setting in settings.settings(made):
+    computed = findings(selection_of(records))
+    for setting in settings.settings(records):
         alone = tuple(replace_label(r) for r in setting.records)
         selection = Selection("x", alone, dict.fromkeys(WHOLE, 6), (), (6,))
-        wanted = {row.name: row.verdict for row in effects.rows(selection) if row.primary}
-        assert {f.conclusion: f.verdict for f in found if f.setting.name == setting.name} == wanted
+        by_name = {row.name: row.verdict for row in effects.rows(selection) if row.primary}
+        assert {f.conclusion: f.verdict for f in computed if f.setting.name == setting.name} == by_name
     expected = {
         "plain": "better",
         "much noise": "undecided (",
         "no noise": "not tested (no spread over seeds)",
         "not moved": "not tested (manipulation check failed)",
     }.get(case, "no verdict (another judge sees the opposite)")
-    assert said(found)[OWN, "EAM, in RRPO"].startswith(expected)
+    assert verdicts_of(computed)[OWN, "EAM, in RRPO"].startswith(expected)
 
 
 def replace_label(r: Fake) -> Fake:
@@ -223,14 +228,14 @@ def replace_label(r: Fake) -> Fake:
 
 def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
     rng = np.random.default_rng(1)
-    made = [r for r in grid(arms=WHOLE) if "noise0.6" not in r.label]
+    records = [r for r in grid(arms=WHOLE) if "noise0.6" not in r.label]
     small = [
         record(arm, 0.6, 0.9, seed, 0.5 + 0.03 * with_part(arm, "eam") + 0.004 * rng.standard_normal())
         for arm in WHOLE
         for seed in range(6)
     ]
-    found = findings(of(made + small))
-    assert words("EAM, main effect", found) == (
+    computed = findings(selection_of(records + small))
+    assert words("EAM, main effect", computed) == (
         "Better in the default setting, and in 1 of 2 others (in 1 of them by less than 5 points); reversed in "
         "noise0.3_shortcut0."
     )
@@ -238,18 +243,18 @@ def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
 
 def test_plain_arms_are_no_settings():
     bare = [Fake(arm, 1, pd.DataFrame()) for arm in SINGLES]
-    whole = of(bare)
-    assert settings.settings(bare) == findings(whole) == verdict([], "x") == []
+    selection = selection_of(bare)
+    assert settings.settings(bare) == findings(selection) == verdict([], "x") == []
     assert sheet([]) is None
     assert uptake.sheet(bare) is None
-    assert settings.plain(whole) == (whole, "")
+    assert settings.plain(selection) == (selection, "")
 
 
 def test_of_settings_the_own_one_is_shown_with_what_it_lost(runs: Path):
     store_cells(runs, fakes.cells(["diffro@a", "diffro@b"], [1, 2]))
     lost = {("rrpo@a", 1): "diverged", ("rrpo@b", 1): "diverged"}
-    shown, said = settings.plain(replace(select(runs, "tiny"), lost=lost))
-    assert said == "Setting: a, of 2."
+    shown, note = settings.plain(replace(select(runs, "tiny"), lost=lost))
+    assert note == "Setting: a, of 2."
     assert (shown.planned, shown.lost) == ({"diffro": 2, "rrpo": 1}, {("rrpo", 1): "diverged"})
 
 
@@ -264,10 +269,10 @@ def test_uptake_is_a_difference_in_differences():
         for seed in range(5)
     }
     records = [record(arm, 0.3, s, seed, 0.5, end) for (arm, s, seed), end in draws.items()]
-    made = uptake.sheet(records)
-    assert made is not None
-    assert made.columns[0].name == "arm"
-    diffro, ls, rrpo = (made.row(arm) for arm in level)
+    table = uptake.sheet(records)
+    assert table is not None
+    assert table.columns[0].name == "arm"
+    diffro, ls, rrpo = (table.row(arm) for arm in level)
     by_hand = [
         draws["ls", 0.9, s] - draws["ls", 0, s] - draws["diffro", 0.9, s] + draws["diffro", 0, s] for s in range(5)
     ]
@@ -280,56 +285,58 @@ def test_uptake_is_a_difference_in_differences():
 def test_uptake_counts_the_seeds_of_its_differences():
     records = [record(arm, 0.3, s, seed, 0.5, s + seed) for arm in SINGLES for s in (0.0, 0.9) for seed in range(4)]
     records = [r for r in records if (r.label, r.seed) != ("diffro@noise0.3_shortcut0.9", 3)]
-    made = uptake.sheet([r for r in records if r.label != "eam@noise0.3_shortcut0"])
-    assert made is not None
-    assert [row[:2] for row in made.rows] == [("diffro", 3), ("ls", 3), ("adv", 3), ("rrpo", 3)]
-    assert made.row("ls")["uptake_0.9"] == t_interval([0.9, 1.9, 2.9]), "of the same seeds"
-    assert any(note == "Not shown, because they lack a strength: eam." for note in made.notes)
+    table = uptake.sheet([r for r in records if r.label != "eam@noise0.3_shortcut0"])
+    assert table is not None
+    assert [row[:2] for row in table.rows] == [("diffro", 3), ("ls", 3), ("adv", 3), ("rrpo", 3)]
+    assert table.row("ls")["uptake_0.9"] == t_interval([0.9, 1.9, 2.9]), "of the same seeds"
+    assert any(note == "Not shown, because they lack a strength: eam." for note in table.notes)
     assert uptake.sheet([r for r in records if not r.label.endswith("shortcut0")]) is None, "nothing to compare with"
 
 
 def test_a_setting_is_told_by_the_arms_that_it_changes():
     """The vanilla reward model has only one form of reward, so DiffRO's cell is that of the default setting."""
-    made = [
+    records = [
         Fake(c.label, 1, pd.DataFrame(), params=c.params())
         for c in sensitivity(EMBEDDED, [1])
         if c.label.endswith(("@own", "@full_l_ser", "@hard", "@data150_8_60"))
     ]
-    found = {setting.name: setting for setting in settings.settings(made)}
-    assert {name for name, setting in found.items() if setting.own} == {"own"}
-    assert found["full_l_ser"].changed == {"reward": "full_l_ser"}
-    assert found["hard"].changed.keys() >= {"learning rate", "updates"}
-    assert found["data150_8_60"].changed == {"RM utterances": 150, "RM speakers": 8, "annotated utterances": 60}
-    assert (found["own"].levels["reward"], found["own"].levels["RM speakers"]) == ("hard_ce", 3)
+    by_name = {setting.name: setting for setting in settings.settings(records)}
+    assert {name for name, setting in by_name.items() if setting.own} == {"own"}
+    assert by_name["full_l_ser"].changed == {"reward": "full_l_ser"}
+    assert by_name["hard"].changed.keys() >= {"learning rate", "updates"}
+    assert by_name["data150_8_60"].changed == {"RM utterances": 150, "RM speakers": 8, "annotated utterances": 60}
+    assert (by_name["own"].levels["reward"], by_name["own"].levels["RM speakers"]) == ("hard_ce", 3)
 
 
 def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real grid's arms, stored as cells and loaded from MLflow."""
-    wanted = ("@own", "@shortcut0", "@full_l_ser")
-    arms = {c.label: c.arm for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(wanted)}
+    suffixes = ("@own", "@shortcut0", "@full_l_ser")
+    arms = {c.label: c.arm for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(suffixes)}
 
     def cells(profile: object, seeds: list[int]) -> list[Cell]:
-        made = [replace(cell, arm=arms[cell.label], profile=EMBEDDED) for cell in fakes.cells(list(arms), [1])]
-        return [replace(cell, seed=seed) for seed in seeds for cell in made]
+        changed_cells = [replace(cell, arm=arms[cell.label], profile=EMBEDDED) for cell in fakes.cells(list(arms), [1])]
+        return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
 
     monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
-    made = make(select(runs, "tiny"))
-    assert made.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, with the same seeds in all settings")
-    assert made.answer[-1].endswith("no human has listened.")
-    found = {sheet.name: sheet for sheet in made.sheets}
-    assert {"settings", "uptake"} <= found.keys()
-    assert found["settings"].row("own *")["rrpo_diffro_verdict"] == "interim", "so the default setting was known"
-    assert [row[:2] for row in found["settings"].rows] == [
+    changed_cells = make(select(runs, "tiny"))
+    assert changed_cells.answer[0].startswith(
+        "RRPO - DiffRO: Interim, not tested, n = 1, with the same seeds in all settings"
+    )
+    assert changed_cells.answer[-1].endswith("no human has listened.")
+    sheets = {sheet.name: sheet for sheet in changed_cells.sheets}
+    assert {"settings", "uptake"} <= sheets.keys()
+    assert sheets["settings"].row("own *")["rrpo_diffro_verdict"] == "interim", "so the default setting was known"
+    assert [row[:2] for row in sheets["settings"].rows] == [
         ("own *", ""),
         ("shortcut0", "planted shortcut 0"),
         ("full_l_ser", "reward full_l_ser"),
     ]
-    assert [row[:2] for row in found["uptake"].rows] == [("diffro", 1), ("rrpo", 1)]
-    figures = {figure.name: figure for figure in made.figures}
+    assert [row[:2] for row in sheets["uptake"].rows] == [("diffro", 1), ("rrpo", 1)]
+    figures = {figure.name: figure for figure in changed_cells.figures}
     assert "Setting: own, of 3." in figures["goodhart"].caption
     assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
     shown, _ = settings.plain(select(runs, "tiny"))
     assert shown.arms == ["diffro", "rrpo", "oracle"]
-    assert "components" not in found, "arms are compared within their setting"
-    assert made.sheets[0].name == "settings"
+    assert "components" not in sheets, "arms are compared within their setting"
+    assert changed_cells.sheets[0].name == "settings"

@@ -26,20 +26,22 @@ SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}
 
 def test_main_table_has_the_outcomes_and_the_cost_and_tests_nothing():
     selection = grid(SHIFT, seeds=4)
-    made = main(selection)
+    sheet = main(selection)
     clean = [r.points["test_accuracy"].iloc[-1] for r in selection.of("rrpo")]
-    assert made.row("rrpo")["clean_success"] == pytest.approx(t_interval(clean))
-    assert made.row("rrpo")["rollouts"] == 140 * 32
-    assert made.row("rrpo")["seconds_optimized"] == 101.5
-    assert not any(column.unit == "p" for column in made.columns)
-    assert any(note == "Not measured: naturalness (DNSMOS), naturalness (PLCMOS), E-MOS, N-MOS." for note in made.notes)
+    assert sheet.row("rrpo")["clean_success"] == pytest.approx(t_interval(clean))
+    assert sheet.row("rrpo")["rollouts"] == 140 * 32
+    assert sheet.row("rrpo")["seconds_optimized"] == 101.5
+    assert not any(column.unit == "p" for column in sheet.columns)
+    assert any(
+        note == "Not measured: naturalness (DNSMOS), naturalness (PLCMOS), E-MOS, N-MOS." for note in sheet.notes
+    )
 
 
 def test_seeds_that_hacked():
     """The hacked share starts at .1 and ends at .15, .25, .3 and .05: it rises by more than ten points in two seeds."""
-    own = [hacking(seed, end) for seed, end in enumerate((0.15, 0.25, 0.3, 0.05))]
-    assert hacked_seeds(own) == wilson(2, 4)
-    assert hacked_seeds([Fake("diffro", 0, own[0].points)]).n == 0, "no samples were kept"
+    records = [hacking(seed, end) for seed, end in enumerate((0.15, 0.25, 0.3, 0.05))]
+    assert hacked_seeds(records) == wilson(2, 4)
+    assert hacked_seeds([Fake("diffro", 0, records[0].points)]).n == 0, "no samples were kept"
     standing = hacking(0, 0.1)
     standing.__dict__["points"] = standing.points.iloc[:1]
     assert hacked_seeds([standing]).n == 0
@@ -48,17 +50,17 @@ def test_seeds_that_hacked():
 def hacking(seed: int, end: float) -> Fake:
     """Return a cell with twenty samples at the start and at the end, all proxy hits; shares .1 and ``end`` of them contain
     clicks."""
-    made = record("diffro", seed, 0.1)
+    cell = record("diffro", seed, 0.1)
     clicks = [k < round(20 * share) for share in (0.1, end) for k in range(20)]
-    heard = dict.fromkeys(("target", "proxy", "test"), "sad") | {"phone_errors": 0, "phones": 10}
-    made.__dict__["samples"] = pd.DataFrame({"step": [0] * 20 + [140] * 20, "artefact_click": clicks}).assign(**heard)
-    return made
+    columns = dict.fromkeys(("target", "proxy", "test"), "sad") | {"phone_errors": 0, "phones": 10}
+    cell.__dict__["samples"] = pd.DataFrame({"step": [0] * 20 + [140] * 20, "artefact_click": clicks}).assign(**columns)
+    return cell
 
 
 def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
-    made = ablation(grid(SHIFT, seeds=4))
-    assert made is not None
-    rows = {row[0]: made.row(str(row[0])) for row in made.rows}
+    sheet = ablation(grid(SHIFT, seeds=4))
+    assert sheet is not None
+    rows = {row[0]: sheet.row(str(row[0])) for row in sheet.rows}
     assert list(rows)[:2] == ["DiffRO", "DiffRO + LS"]
     assert rows["DiffRO + LS"]["difference"].mean == pytest.approx(0.04, abs=0.01)  # type: ignore[union-attr]
     assert rows["RRPO - LS"]["arm"] == "eam_adv"
@@ -82,39 +84,40 @@ def test_arms_that_share_a_reward_model_are_shown_once():
         model("short", "true", "0.0", "40"),
         model("ls", "true", "0.1", "null"),
     )
-    made = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["sft", "diffro", "ls"]
-    assert [column.heading for column in made.columns][2:] == [
+    sheet = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
+    assert sheet is not None
+    assert [row[0] for row in sheet.rows] == ["sft", "diffro", "ls"]
+    assert [column.heading for column in sheet.columns][2:] == [
         "valid, %",
         "test, %",
         "English, %",
         "second synthesiser, %",
     ]
-    assert "trained on Mandarin" in made.notes[0]
+    assert "trained on Mandarin" in sheet.notes[0]
 
 
 @pytest.mark.parametrize(("cells", "models"), [(sensitivity, 21), (full, 11)])
 def test_of_a_real_grid_every_reward_model_is_shown(cells: Callable, models: int):
-    made = cells(SMOKE, [1])
-    first = {dataflow.reward_model(cell.profile, cell.arm, 1).key: cell.label for cell in reversed(made)}
+    grid_cells = cells(SMOKE, [1])
+    first = {dataflow.reward_model(cell.profile, cell.arm, 1).key: cell.label for cell in reversed(grid_cells)}
     assert len(first) == models
     records = tuple(
-        Fake(cell.label, 1, pd.DataFrame(), scalars={"rm_accuracy_test": 0.7}, params=cell.params()) for cell in made
+        Fake(cell.label, 1, pd.DataFrame(), scalars={"rm_accuracy_test": 0.7}, params=cell.params())
+        for cell in grid_cells
     )
-    sheet = reward_models(Selection("x", records, dict.fromkeys((cell.label for cell in made), 1), ()))
+    sheet = reward_models(Selection("x", records, dict.fromkeys((cell.label for cell in grid_cells), 1), ()))
     assert sheet is not None
     assert {row[0] for row in sheet.rows} == set(first.values())
 
 
 @pytest.mark.parametrize("metric", ["uptake", "clean_success"])
 def test_no_column_of_the_components_stands_there_twice(metric: str):
-    made = ablation(grid(SHIFT, seeds=4), metric)
-    assert made is not None
-    names = [column.name for column in made.columns]
+    sheet = ablation(grid(SHIFT, seeds=4), metric)
+    assert sheet is not None
+    names = [column.name for column in sheet.columns]
     assert len(set(names)) == len(names)
     assert {metric, "hacked_share", "uptake"} <= set(names)
-    assert all(len(row) == len(names) for row in made.rows)
+    assert all(len(row) == len(names) for row in sheet.rows)
 
 
 def test_rollouts_follow_the_arms_own_steps():
@@ -128,13 +131,13 @@ def test_correlation_of_pairs_and_share_of_the_oracles_gap():
     rng = np.random.default_rng(1)
     oracle = tuple(record("oracle", seed, 0.6 + 0.005 * rng.standard_normal()) for seed in range(8))
     framed = replace(selection, records=selection.records + oracle, planned=selection.planned | {"oracle": 8})
-    made = ablation(framed)
-    assert made is not None
+    sheet = ablation(framed)
+    assert sheet is not None
     gains = {(r.label, r.seed): r.points["test_accuracy"].iloc[1] for r in framed.records}
-    of = {arm: [gains[arm, seed] for seed in range(8)] for arm in framed.arms}
-    row = next(made.row(str(row[0])) for row in made.rows if row[1] == "ls")
-    assert row["r"] == pytest.approx(pearsonr(of["ls"], of["diffro"]).statistic)
-    mean = {arm: float(np.mean(values)) for arm, values in of.items()}
+    gains_of = {arm: [gains[arm, seed] for seed in range(8)] for arm in framed.arms}
+    row = next(sheet.row(str(row[0])) for row in sheet.rows if row[1] == "ls")
+    assert row["r"] == pytest.approx(pearsonr(gains_of["ls"], gains_of["diffro"]).statistic)
+    mean = {arm: float(np.mean(values)) for arm, values in gains_of.items()}
     share = (mean["ls"] - mean["diffro"]) / (mean["oracle"] - mean["diffro"])
     assert row["closed"].mean == pytest.approx(share)  # type: ignore[union-attr]
     assert row["closed"].low < share < row["closed"].high  # type: ignore[union-attr]
@@ -151,8 +154,8 @@ def test_the_controls_manipulation_checks_are_told():
         for arm, (smooth, sure) in values.items()
         for seed in (1, 2, 3)
     )
-    made = reward_models(Selection("x", records, dict.fromkeys(values, 3), ()))
-    assert made is not None
-    (said,) = (note for note in made.notes if note.startswith("Manipulation checks"))
-    assert "mixup on rm_smoothness +0.100" in said
-    assert "focal loss on rm_confidence +0.000 [+0.000, +0.000] FAILED" in said
+    sheet = reward_models(Selection("x", records, dict.fromkeys(values, 3), ()))
+    assert sheet is not None
+    (checks,) = (note for note in sheet.notes if note.startswith("Manipulation checks"))
+    assert "mixup on rm_smoothness +0.100" in checks
+    assert "focal loss on rm_confidence +0.000 [+0.000, +0.000] FAILED" in checks

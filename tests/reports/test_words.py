@@ -16,42 +16,42 @@ from reports.words import answer, methods
 from rrpo.profiles import SMOKE
 
 
-def said(selection: Selection) -> list[str]:
+def answer_of(selection: Selection) -> list[str]:
     return answer(selection, effects.rows(selection))
 
 
 def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
-    sentence, heard = said(grid({"ls": 0.10}))
+    sentence, listened = answer_of(grid({"ls": 0.10}))
     assert sentence.startswith("RRPO reduces reward hacking: clean success is +10.")
     assert re.search(r"points above DiffRO's, but not shown to be above SFT's \([+-]0\.", sentence)
     assert "; of its components, LS helps (main effect +10.3 [" in sentence
     assert "in RRPO +10.2 [" in sentence
     assert "; EAM, Adv equivalent; n = 8 seeds, intervals simultaneous over 7." in sentence
-    assert heard.endswith("no human has listened.")
+    assert listened.endswith("no human has listened.")
 
 
 def test_hacking_stops_where_clean_success_rises_above_sft_too():
-    sentence, *_ = said(grid({"eam": 0.20}))
+    sentence, *_ = answer_of(grid({"eam": 0.20}))
     assert sentence.startswith("RRPO stops reward hacking: clean success is +20.")
     assert "above SFT's; of its components, EAM helps" in sentence
-    (sentence, *_) = said(grid({"ls": 0.10}, without="sft"))
+    (sentence, *_) = answer_of(grid({"ls": 0.10}, without="sft"))
     assert "(SFT was not measured)" in sentence
-    sentence, *_ = said(grid({"ls": 0.12}, noise=0.03))
+    sentence, *_ = answer_of(grid({"ls": 0.12}, noise=0.03))
     assert re.search(r"^RRPO reduces .* but not shown to be above SFT's \(\+\d", sentence), "above, by its mean alone"
 
 
 def test_where_nothing_helps_nothing_is_named():
-    sentence, *_ = said(grid({}))
+    sentence, *_ = answer_of(grid({}))
     assert sentence.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by +0.6 [")
     assert "within 5 points; of its components, none is shown to help; LS, EAM, Adv equivalent;" in sentence
-    sentence, *_ = said(grid({"adv": -0.1}))
+    sentence, *_ = answer_of(grid({"adv": -0.1}))
     assert sentence.startswith("RRPO does not reduce reward hacking")
     assert "none is shown to help; Adv harms (main effect -9." in sentence
 
 
 def test_with_shuffled_labels_nothing_is_named():
     """The cells of the grid in which LS helps, with arm names shuffled within every seed."""
-    sentence, *_ = said(shuffled(grid({"ls": 0.10}), 3))
+    sentence, *_ = answer_of(shuffled(grid({"ls": 0.10}), 3))
     assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
     assert re.search(r"points \(\d+ seeds for power 0.8\); of its components, none is shown to help", sentence)
     assert "helps" not in sentence
@@ -60,7 +60,7 @@ def test_with_shuffled_labels_nothing_is_named():
 def test_an_interim_answer_says_so_in_a_clause():
     selection = grid({"ls": 0.10}, plans=(16,))
     missing = {(arm, seed): "missing" for arm in selection.arms for seed in range(8, 16)}
-    sentence, *_ = said(replace(selection, lost=missing))
+    sentence, *_ = answer_of(replace(selection, lost=missing))
     assert sentence.startswith(
         "Interim (72 of 144 planned cells): whether RRPO stops or reduces reward hacking is not yet tested; clean success "
         "differs from DiffRO's by +10.6 ["
@@ -71,11 +71,11 @@ def test_an_interim_answer_says_so_in_a_clause():
 
 
 def test_a_raised_plan_and_a_part_of_the_family_are_said():
-    assert "n = 8 seeds (the plan was raised from 5)" in said(grid({"ls": 0.1}, plans=(5, 8)))[0]
+    assert "n = 8 seeds (the plan was raised from 5)" in answer_of(grid({"ls": 0.1}, plans=(5, 8)))[0]
     loo = [arm for arm in ("sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo")]
-    whole = grid({"ls": 0.1})
-    records = tuple(r for r in whole.records if r.label in loo)
-    sentence, *_ = said(replace(whole, records=records, planned=dict.fromkeys(loo, 8)))
+    selection = grid({"ls": 0.1})
+    records = tuple(r for r in selection.records if r.label in loo)
+    sentence, *_ = answer_of(replace(selection, records=records, planned=dict.fromkeys(loo, 8)))
     assert "LS helps (in RRPO +10.2 [" in sentence
     assert "the 4 of 7 contrasts that this grid's arms allow" in sentence
 
@@ -83,20 +83,20 @@ def test_a_raised_plan_and_a_part_of_the_family_are_said():
 def test_diverged_cells_count_as_nothing_and_the_answer_without_them_is_told():
     selection = grid({"ls": 0.1})
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
-    first, second, _ = said(replace(selection, records=records, lost={("rrpo", 3): "diverged"}))
+    first, second, _ = answer_of(replace(selection, records=records, lost={("rrpo", 3): "diverged"}))
     assert first.startswith("Whether RRPO stops or reduces reward hacking is undecided")
     assert second.startswith("Diverged cells (1) count as clean success 0; without them: RRPO reduces reward hacking")
 
 
 def test_a_veto_is_told():
     opposed = lambda label, seed, clean: record(label, seed, clean, veto=1.1 - clean)  # noqa: E731
-    sentence, *_ = said(grid({"ls": 0.1}, make=opposed))
+    sentence, *_ = answer_of(grid({"ls": 0.1}, make=opposed))
     assert "points, no verdict (another judge sees the opposite); of its components, none is shown to help" in sentence
 
 
 def test_a_grid_without_the_pair_says_nothing_about_it():
-    one = Selection("rm", (record("ls", 1, 0.5),), {"ls": 1}, ())
-    assert said(one)[0] == (
+    single = Selection("rm", (record("ls", 1, 0.5),), {"ls": 1}, ())
+    assert answer_of(single)[0] == (
         "No seed of this grid has the clean success of both RRPO and DiffRO, so nothing can be said about reward hacking."
     )
 
@@ -106,7 +106,7 @@ def test_of_reward_models_alone_no_policy_is_spoken_of():
     cells = rm(SMOKE, [1, 2])
     records = tuple(Fake(c.label, c.seed, pd.DataFrame(), scalars={"rm_ece": 0.1}, params=c.params()) for c in cells)
     selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (), (2,))
-    first, _ = said(selection)
+    first, _ = answer_of(selection)
     assert first == "Reward models alone: no policy was optimized, so nothing can be said about reward hacking."
     text = methods(selection)
     assert "Reward models alone: no policy was optimized. Other intervals are" in text
@@ -117,8 +117,8 @@ def test_of_reward_models_alone_no_policy_is_spoken_of():
 def test_methods_name_the_family_that_is_tested():
     text = methods(grid({}, seeds=4))
     assert "Adv, in RRPO; RRPO - DiffRO; paired t-tests over seeds, intervals simultaneous over 7 by Bonferroni" in text
-    few = [r for r in grid({}, seeds=4).records if r.label in ("diffro", "rrpo")]
-    text = methods(Selection("x", tuple(few), dict.fromkeys(("diffro", "rrpo"), 4), (), (4,)))
+    pair = [r for r in grid({}, seeds=4).records if r.label in ("diffro", "rrpo")]
+    text = methods(Selection("x", tuple(pair), dict.fromkeys(("diffro", "rrpo"), 4), (), (4,)))
     assert "Primary family: RRPO - DiffRO; paired t-tests over seeds, intervals simultaneous over 1" in text
     cells = shortcut(SMOKE, [1])
     points = record("x", 1, 0.5).points

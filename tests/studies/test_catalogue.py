@@ -88,8 +88,8 @@ class Fourth(Regularizer):
 
 def test_the_db_range_opens_around_its_centre():
     study = regularizers()
-    found = study.arm(dict(study.paper) | {"mix_db_centre": 2.0, "mix_db_width": 6.0}).regularizers
-    assert (found.mix_db_low, found.mix_db_high) == (-1.0, 5.0)
+    config = study.arm(dict(study.paper) | {"mix_db_centre": 2.0, "mix_db_width": 6.0}).regularizers
+    assert (config.mix_db_low, config.mix_db_high) == (-1.0, 5.0)
 
 
 def test_the_policys_knobs_reach_its_stage_and_only_it():
@@ -105,18 +105,18 @@ def test_the_policys_knobs_reach_its_stage_and_only_it():
 def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     study = tune_arm(arm)
     tuned = study.arm(study.paper).regularizers
-    given = arms()[arm].regularizers
-    assert tuned == given
+    config = arms()[arm].regularizers
+    assert tuned == config
     for name in ("epsilon", "mix_probability", "alpha"):
-        assert (getattr(tuned, name) > 0) == (getattr(given, name) > 0)
-    assert ("epsilon" in study.space) == (given.epsilon > 0 and arms()[arm].finetune)
+        assert (getattr(tuned, name) > 0) == (getattr(config, name) > 0)
+    assert ("epsilon" in study.space) == (config.epsilon > 0 and arms()[arm].finetune)
     decoded = arms()[arm].guidance or arms()[arm].best_of
     assert ({"lr", "beta"} <= set(study.space)) == (not decoded)
     assert study.arm(study.paper).finetune == arms()[arm].finetune
 
 
 @pytest.mark.parametrize(
-    ("arm", "own"),
+    ("arm", "expected"),
     [
         ("diffro", set()),
         ("grpo", {"grpo.samples", "grpo.epochs", "grpo.clip"}),
@@ -129,15 +129,15 @@ def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
         ("best_of_16", {"content_weight"}),
     ],
 )
-def test_every_system_is_tuned_by_what_it_alone_has(arm: str, own: set[str]):
+def test_every_system_is_tuned_by_what_it_alone_has(arm: str, expected: set[str]):
     """All other settings of the arm are kept. The first trial is the arm itself, with the profile's learning rate and beta."""
-    study, given = tune_arm(arm), arms()[arm]
-    assert set(study.space) - {"lr", "beta"} == own
+    study, config = tune_arm(arm), arms()[arm]
+    assert set(study.space) - {"lr", "beta"} == expected
     first, moved = study.arm(study.paper), study.arm(study.elsewhere)
-    keep = {"lr": None, "beta": None} | ({"content_weight": None} if given.best_of else {})
-    assert replace(first, **keep) == given
+    keep = {"lr": None, "beta": None} | ({"content_weight": None} if config.best_of else {})
+    assert replace(first, **keep) == config
     assert first != moved
-    changed = {*own} & {"variance_penalty", "emotion_weight", "content_weight", "tau", "style_weight"}
+    changed = {*expected} & {"variance_penalty", "emotion_weight", "content_weight", "tau", "style_weight"}
     assert all(getattr(moved, name) != getattr(first, name) for name in changed)
 
 
@@ -177,9 +177,9 @@ def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPat
         )
 
     monkeypatch.setitem(STUDIES, "smoothing", smoothing)
-    found = study_of("smoothing", "", [("epsilon", 0.05, 0.2)])
-    assert found.space == {"epsilon": FloatDistribution(0.05, 0.2)}
-    assert found.arm({"epsilon": 0.05}).regularizers.epsilon == 0.05
+    study = study_of("smoothing", "", [("epsilon", 0.05, 0.2)])
+    assert study.space == {"epsilon": FloatDistribution(0.05, 0.2)}
+    assert study.arm({"epsilon": 0.05}).regularizers.epsilon == 0.05
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def when_up(url: str, server: subprocess.Popen[bytes], log: Path) -> str:
 
 
 @contextmanager
-def place(user: str) -> Iterator[tuple[Path, dict[str, str]]]:
+def server_folder(user: str) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder for a server, and who runs it: as root it is the package's own user, since servers refuse root."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if os.geteuid() != 0:
@@ -69,17 +69,17 @@ def place(user: str) -> Iterator[tuple[Path, dict[str, str]]]:
         yield Path(folder), {"user": user, "group": user}
 
 
-def run_as(command: Sequence[object], who: Mapping[str, str]) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/", **who)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout + done.stderr
+def run_as(command: Sequence[object], user: Mapping[str, str]) -> None:
+    completed = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/", **user)  # type: ignore[call-overload]
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 @contextmanager
 def serving(
-    command: Sequence[object], who: Mapping[str, str], log: Path, stop: int
+    command: Sequence[object], user: Mapping[str, str], log: Path, stop: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        server = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, cwd="/", **who)  # type: ignore[call-overload]
+        server = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, cwd="/", **user)  # type: ignore[call-overload]
     try:
         yield server
     finally:
@@ -93,10 +93,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], i
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
     programs, port, log = POSTGRES[-1].parent, free_port(), tmp_path_factory.mktemp("logs") / "postgres.log"
-    with place("postgres") as (folder, who):
-        run_as([programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust", "--no-sync"], who)
+    with server_folder("postgres") as (folder, user):
+        run_as([programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust", "--no-sync"], user)
         command = [programs / "postgres", "-F", "-D", folder / "data", "-p", port, "-k", folder, "-h", "127.0.0.1"]
-        with serving(command, who, log, signal.SIGINT) as server:
+        with serving(command, user, log, signal.SIGINT) as server:
             yield when_up(f"postgresql://me@127.0.0.1:{port}/postgres", server, log)
 
 
@@ -106,15 +106,15 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], in
         pytest.skip("MariaDB is not installed: apt-get install mariadb-server")
     pytest.importorskip("pymysql", reason="PyMySQL is not installed: pip install pymysql")
     port, log = free_port(), tmp_path_factory.mktemp("logs") / "mariadb.log"
-    with place("mysql") as (folder, who):
+    with server_folder("mysql") as (folder, user):
         data = ["--no-defaults", f"--datadir={folder / 'data'}"]
-        run_as(["mariadb-install-db", *data, "--auth-root-authentication-method=normal", "--skip-test-db"], who)
+        run_as(["mariadb-install-db", *data, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
         begin = folder / "begin.sql"
         begin.write_text(
             "CREATE DATABASE studies;\nCREATE USER me@localhost;\nGRANT ALL ON studies.* TO me@localhost;\n"
         )
         command = [MARIADB, *data, f"--port={port}", f"--socket={folder / 'socket'}", "--bind-address=127.0.0.1"]
-        with serving([*command, f"--init-file={begin}"], who, log, signal.SIGTERM) as server:
+        with serving([*command, f"--init-file={begin}"], user, log, signal.SIGTERM) as server:
             yield when_up(f"mysql://me@127.0.0.1:{port}/studies", server, log)
 
 
@@ -125,10 +125,10 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     yield address
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(storage._driven(address))
-    found = sqlalchemy.MetaData()
-    found.reflect(engine)
-    found.drop_all(engine)
+    engine = sqlalchemy.create_engine(storage._with_driver(address))
+    metadata = sqlalchemy.MetaData()
+    metadata.reflect(engine)
+    metadata.drop_all(engine)
 
 
 def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_is_run_again(tmp_path: Path, url: str):
@@ -147,14 +147,14 @@ def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_is_run_agai
         time.sleep(0.1)
     victim.kill()
     victim.wait()
-    others = [worker(folder, 0.05) for folder in ("a", "b")]
-    assert [process.wait(300) for process in others] == [0, 0]
+    workers = [worker(folder, 0.05) for folder in ("a", "b")]
+    assert [process.wait(300) for process in workers] == [0, 0]
     trials = study.trials
     assert [t.state.name for t in trials].count("COMPLETE") in (12, 13), "hosts that share no lock may run one more"
     assert lost_trials(trials) == {0}
     assert next(t for t in trials if t.user_attrs.get(RETRY) == 0).params == trials[0].params
-    drawn = [tuple(t.params.values()) for t in trials if RETRY not in t.user_attrs]
-    assert len(set(drawn)) == len(drawn), "no two hosts draw the same point"
+    points = [tuple(t.params.values()) for t in trials if RETRY not in t.user_attrs]
+    assert len(set(points)) == len(points), "no two hosts draw the same point"
 
 
 def test_a_host_that_is_not_heard_of_any_more_loses_its_trial(

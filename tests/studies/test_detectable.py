@@ -23,8 +23,8 @@ def test_what_only_installed_stages_read_is_not_built(tmp_path: Path, monkeypatc
     judge = world.judge(SMOKE, "val")
     (stages.LAYER / judge.folder).mkdir(parents=True)
     (stages.LAYER / judge.folder / MARKER).write_text("{}")
-    heard = {judge.inputs[role].folder for role in ("speech", "heldout")}
-    assert heard < before
-    assert before - {stage.folder for stage in shared(search)} == heard | {judge.folder}
+    judge_inputs = {judge.inputs[role].folder for role in ("speech", "heldout")}
+    assert judge_inputs < before
+    assert before - {stage.folder for stage in shared(search)} == judge_inputs | {judge.folder}
     shutil.rmtree(stages.LAYER)
     assert {stage.folder for stage in shared(search)} == before

@@ -21,8 +21,8 @@ from studies.results import best, sheets
 def test_figures_are_drawn(tmp_path: Path, objectives: tuple[str, ...], sampler: str):
     searched = search(tmp_path, *objectives, sampler=sampler)
     names = {path.name for path in draw(filled(searched, 12), searched, tmp_path)}
-    wanted = {"history", "importance", "slice", "surface" if sampler == "qmc" else "pareto"}
-    assert names == {f"{name}.{ending}" for name in wanted for ending in ("pdf", "png")}
+    expected = {"history", "importance", "slice", "surface" if sampler == "qmc" else "pareto"}
+    assert names == {f"{name}.{ending}" for name in expected for ending in ("pdf", "png")}
     assert all((tmp_path / name).stat().st_size > 2000 for name in names)
     assert plt.rcParams["axes.facecolor"] == "white", "Optuna's style is not kept"
 
@@ -31,12 +31,12 @@ def test_the_page_begins_with_course_importances_and_surface(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
     study = filled(searched, 12)
     pictures = [path for path in draw(study, searched, tmp_path) if path.suffix == ".png"]
-    made = write("s", sheets(study, searched), pictures, "optuna-dashboard <journal>", tmp_path).read_text()
-    parts = [made.index(f'alt="{name}"') for name in ("history", "importance", "surface")]
-    parts += [made.index('<table id="best">'), made.index('<table id="importance">'), made.index('alt="slice"')]
+    page = write("s", sheets(study, searched), pictures, "optuna-dashboard <journal>", tmp_path).read_text()
+    parts = [page.index(f'alt="{name}"') for name in ("history", "importance", "surface")]
+    parts += [page.index('<table id="best">'), page.index('<table id="importance">'), page.index('alt="slice"')]
     assert parts == sorted(parts)
-    assert "<code>optuna-dashboard &lt;journal&gt;</code>" in made
-    assert 'src="http' not in made
+    assert "<code>optuna-dashboard &lt;journal&gt;</code>" in page
+    assert 'src="http' not in page
     assert "<h1>Study s</h1>" in write("s", [], [], "", tmp_path).read_text(), "nothing to show yet"
 
 
@@ -53,11 +53,11 @@ def test_axe_finds_no_serious_fault_on_the_page(tmp_path: Path, scheme: str):
         Image.new("RGB", (20, 20)).save(picture)
     shown = best(study, searched)
     assert shown is not None
-    made = write("s", [shown], pictures, "optuna-dashboard journal.log", tmp_path)
+    page = write("s", [shown], pictures, "optuna-dashboard journal.log", tmp_path)
     with sync_playwright() as player:
         browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
         tab = browser.new_page(viewport={"width": 375, "height": 740}, color_scheme=scheme)
-        tab.goto(made.as_uri())
+        tab.goto(page.as_uri())
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
         assert faults(tab) == []
         browser.close()

@@ -16,14 +16,14 @@ from studies.live import SearchRun
 
 
 def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    pruned = study.ask(dict(asked.search.definition.space))
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    pruned = study.ask(dict(checked.search.definition.space))
     pruned.report(-0.7, 5)
     study.tell(pruned, state=TrialState.PRUNED)
-    add(study, asked, 0.1)
+    add(study, checked, 0.1)
     text = StringIO()
-    running = SearchRun(asked.search, study, bridge(asked, study), Console(file=text, width=200), 2)
+    running = SearchRun(checked.search, study, bridge(checked, study), Console(file=text, width=200), 2)
     for number in (0, 1):
         task = Task(key=f"trial-{number}", title="trial", function="", arguments=())
         running.finished(None, task, number, 1.0)

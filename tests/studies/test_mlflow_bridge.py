@@ -29,42 +29,42 @@ from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES
 
 
-def bridge(asked: Command, study: optuna.Study) -> Bridge:
-    made = Bridge(asked.search, asked.folder, study, {"git_sha": "abc", "dirty": "false"})
-    made.start(identity(asked.search))
-    return made
+def bridge(checked: Command, study: optuna.Study) -> Bridge:
+    bridge = Bridge(checked.search, checked.folder, study, {"git_sha": "abc", "dirty": "false"})
+    bridge.start(identity(checked.search))
+    return bridge
 
 
-def add(study: optuna.Study, asked: Command, gain: float, **attrs: object) -> None:
-    space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
+def add(study: optuna.Study, checked: Command, gain: float, **attrs: object) -> None:
+    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
     params = paper | {"epsilon": gain}
-    own: dict[str, object] = {
+    outcomes: dict[str, object] = {
         OUTCOMES: {"1000": {"clean_success": gain}, "1001": {"clean_success": gain}},
         STAGES: {"1000": ["finetune-a", "optimize-b"], "1001": ["finetune-c", "optimize-d"]},
         SAMPLER: "tpe",
     }
-    study.add_trial(create_trial(params=params, distributions=space, value=gain, user_attrs=own | attrs))
+    study.add_trial(create_trial(params=params, distributions=space, value=gain, user_attrs=outcomes | attrs))
 
 
-def runs(asked: Command, kind: str) -> list:
-    store = Store(asked.folder)
-    number = store.experiment_id(f"study {asked.search.name}")
+def runs(checked: Command, kind: str) -> list:
+    store = Store(checked.folder)
+    number = store.experiment_id(f"study {checked.search.name}")
     return store.client.search_runs([number], f"tags.kind = '{kind}'", order_by=["attributes.start_time ASC"])
 
 
 def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Path):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    add(study, asked, 0.1)
-    add(study, asked, 0.2)
-    made = bridge(asked, study)
-    made.write(study.trials)
-    made.end("FINISHED", {"fresh difference": 0.03})
-    (parent,) = runs(asked, "study")
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    add(study, checked, 0.1)
+    add(study, checked, 0.2)
+    writer = bridge(checked, study)
+    writer.write(study.trials)
+    writer.end("FINISHED", {"fresh difference": 0.03})
+    (parent,) = runs(checked, "study")
     assert parent.data.metrics["best clean_success"] == 0.2
     assert parent.data.metrics["fresh difference"] == 0.03
     assert parent.data.params["seeds"] == "[1000, 1001]"
-    children = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
+    children = {run.data.tags["optuna_trial"]: run for run in runs(checked, "trial")}
     assert children.keys() == {"1", "2"}, "the one that waits has none"
     run = children["2"]
     assert parent.info.run_id == study.user_attrs["mlflow_run_parent"]
@@ -78,66 +78,66 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
 
 
 def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_path: Path):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    one, two = bridge(asked, study), bridge(asked, study)
-    add(study, asked, 0.1)
-    one.write(study.trials)
-    two.write(study.trials)
-    add(study, asked, 0.2)
-    two.write(study.trials)
-    one.write(study.trials)
-    bridge(asked, study).write(study.trials)
-    assert len(runs(asked, "study")) == 1
-    assert Store(asked.folder).grids() == [], "a study is no grid"
-    assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    first, second = bridge(checked, study), bridge(checked, study)
+    add(study, checked, 0.1)
+    first.write(study.trials)
+    second.write(study.trials)
+    add(study, checked, 0.2)
+    second.write(study.trials)
+    first.write(study.trials)
+    bridge(checked, study).write(study.trials)
+    assert len(runs(checked, "study")) == 1
+    assert Store(checked.folder).grids() == [], "a study is no grid"
+    assert sorted(run.data.tags["optuna_trial"] for run in runs(checked, "trial")) == ["1", "2"]
 
 
 def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    add(study, asked, 0.1)
-    made = bridge(asked, study)
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    add(study, checked, 0.1)
+    writer = bridge(checked, study)
 
     def cut(*rest: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(made, "_metrics", cut)
+    monkeypatch.setattr(writer, "_metrics", cut)
     with pytest.raises(KeyboardInterrupt):
-        made.write(study.trials)
-    assert len(runs(asked, "trial")) == 1
-    again = bridge(asked, study)
+        writer.write(study.trials)
+    assert len(runs(checked, "trial")) == 1
+    again = bridge(checked, study)
     again.write(study.trials)
-    (run,) = runs(asked, "trial")
+    (run,) = runs(checked, "trial")
     assert run.data.tags["complete"] == "1"
     assert study.user_attrs["mlflow_run_1"] == run.info.run_id
 
 
 def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Path):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    made = bridge(asked, study)
-    add(study, asked, 0.1)
-    with closing(sqlite3.connect(asked.folder.database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    writer = bridge(checked, study)
+    add(study, checked, 0.1)
+    with closing(sqlite3.connect(checked.folder.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
         start = time.monotonic()
-        made.write(study.trials)
-        add(study, asked, 0.2)
-        made.write(study.trials)
-        said = made.end("FINISHED")
+        writer.write(study.trials)
+        add(study, checked, 0.2)
+        writer.write(study.trials)
+        message = writer.end("FINISHED")
         assert time.monotonic() - start < 2 * WAIT + 3, "asked once a while, not for every trial"
-        assert "database is locked" in said
-        assert "2 finished trials" in said
-    assert runs(asked, "trial") == []
-    assert made.end("FINISHED") == ""
-    assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
-    assert runs(asked, "study")[0].info.status == "FINISHED"
+        assert "database is locked" in message
+        assert "2 finished trials" in message
+    assert runs(checked, "trial") == []
+    assert writer.end("FINISHED") == ""
+    assert sorted(run.data.tags["optuna_trial"] for run in runs(checked, "trial")) == ["1", "2"]
+    assert runs(checked, "study")[0].info.status == "FINISHED"
 
 
 def test_states_and_reasons_are_kept(tmp_path: Path):
-    asked = command(tmp_path)
-    study = opening.opened(asked)
-    space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
     for state, attrs in (
         (TrialState.FAIL, {REASON: "DivergedError: loss nan"}),
         (TrialState.PRUNED, {}),
@@ -149,22 +149,22 @@ def test_states_and_reasons_are_kept(tmp_path: Path):
     looked_at.report(-0.7, 5)
     study.tell(looked_at, state=TrialState.PRUNED)
     assert study.trials[looked_at.number].values == [-0.7], "Optuna's: the last look"
-    bridge(asked, study).write(study.trials)
-    found = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
-    assert {number: run.data.tags["state"] for number, run in found.items()} == {
+    bridge(checked, study).write(study.trials)
+    by_trial = {run.data.tags["optuna_trial"]: run for run in runs(checked, "trial")}
+    assert {number: run.data.tags["state"] for number, run in by_trial.items()} == {
         "0": "pruned",
         "1": "fail",
         "2": "pruned",
         "3": "lost",
     }
-    assert "clean_success" not in found["0"].data.metrics
-    assert {number: run.info.status for number, run in found.items()} == {
+    assert "clean_success" not in by_trial["0"].data.metrics
+    assert {number: run.info.status for number, run in by_trial.items()} == {
         "0": "KILLED",
         "1": "FAILED",
         "2": "KILLED",
         "3": "FAILED",
     }
-    assert found["1"].data.tags["failed"] == "DivergedError: loss nan"
+    assert by_trial["1"].data.tags["failed"] == "DivergedError: loss nan"
 
 
 @pytest.fixture
@@ -174,15 +174,15 @@ def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
         pytest.skip("no Chromium here (Debian: chromium)")
     if importlib.util.find_spec("optuna_dashboard") is None:
         pytest.skip("optuna-dashboard is not installed: pip install optuna-dashboard")
-    asked = command(tmp_path)
-    study = opening.opened(asked)
+    checked = command(tmp_path)
+    study = opening.opened(checked)
     for gain in (0.1, 0.2, 0.15, 0.05, 0.12):
-        add(study, asked, gain)
-    bridge(asked, study).write(study.trials)
+        add(study, checked, gain)
+    bridge(checked, study).write(study.trials)
     port = free_port()
     program = Path(sys.executable).parent / "optuna-dashboard"
     server = subprocess.Popen(
-        [program, asked.search.folder / "journal.log", "--port", str(port)],
+        [program, checked.search.folder / "journal.log", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -33,7 +33,7 @@ from studies.search import OUTCOMES, Search
 
 
 def command(tmp_path: Path, **changed: Any) -> Command:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "study": "regularizers",
         "trials": 8,
         "seeds": 2,
@@ -42,7 +42,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         "runs_dir": tmp_path / "runs",
         "workers": 2,
     }
-    return options.checked(options.Options(**(given | changed)))
+    return options.checked(options.Options(**(fields | changed)))
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_bad_input_gets_one_message_and_writes_nothing(tmp_path: Path, arguments
 
 
 def test_the_papers_point_is_first_and_enqueued_once(tmp_path: Path):
-    asked = command(tmp_path)
+    checked_command = command(tmp_path)
     for _ in range(2):
-        study = opening.opened(asked)
+        study = opening.opened(checked_command)
         (first,) = study.trials
-        assert first.system_attrs["fixed_params"] == asked.search.definition.paper
+        assert first.system_attrs["fixed_params"] == checked_command.search.definition.paper
         assert first.user_attrs == {SAMPLER: GIVEN}
 
 
@@ -112,11 +112,11 @@ def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
 
 
 def test_a_setting_makes_another_study_with_a_name_of_its_own(tmp_path: Path):
-    plain, other = command(tmp_path).search, command(tmp_path, settings=["optimize.beta=0.5"]).search
-    assert (plain.name, other.name) == ("regularizers-smoke", "regularizers-smoke-optimize.beta-0.5")
-    assert other.question.profile.optimize.beta == 0.5
-    assert identity(other)["profile"] == "smoke+optimize.beta=0.5"
-    assert identity(other)["stages"]["optimize"] != identity(plain)["stages"]["optimize"]
+    plain, changed = command(tmp_path).search, command(tmp_path, settings=["optimize.beta=0.5"]).search
+    assert (plain.name, changed.name) == ("regularizers-smoke", "regularizers-smoke-optimize.beta-0.5")
+    assert changed.question.profile.optimize.beta == 0.5
+    assert identity(changed)["profile"] == "smoke+optimize.beta=0.5"
+    assert identity(changed)["stages"]["optimize"] != identity(plain)["stages"]["optimize"]
     with pytest.raises(InputError, match="changes nothing here"):
         command(tmp_path, settings=["finetune.regularizers.epsilon=0.2"])
 
@@ -128,23 +128,25 @@ def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize(("study", "objective"), [("regularizers", "clean_success"), ("rm", "robustness")])
 def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: Path, study: str, objective: str):
-    asked = command(tmp_path, study=study, objectives=objective, name="s")
-    opening.opened(asked)
-    question = asked.search.question
+    checked_command = command(tmp_path, study=study, objectives=objective, name="s")
+    opening.opened(checked_command)
+    question = checked_command.search.question
     changed = replace(question.profile, pretrain=replace(question.profile.pretrain, steps=7))
-    other = replace(asked, search=replace(asked.search, question=replace(question, profile=changed)))
+    changed_command = replace(
+        checked_command, search=replace(checked_command.search, question=replace(question, profile=changed))
+    )
     with pytest.raises(InputError) as caught:
-        opening.opened(other)
+        opening.opened(changed_command)
     for stage in ("stages.pretrain: was ", "stages.finetune: was "):
         assert stage in str(caught.value)
     assert "stages.codec" not in str(caught.value)
 
 
 def test_a_study_of_another_world_has_its_own_name_and_identity(tmp_path: Path):
-    here, there = (command(tmp_path, world_seed=world).search for world in (0, 1))
-    assert (here.name, there.name) == ("regularizers-smoke", "regularizers-smoke-world1")
-    assert there.question.profile.world.seed == 1
-    assert (identity(here)["profile"], identity(there)["profile"]) == ("smoke", "smoke-world1")
+    installed, other_world = (command(tmp_path, world_seed=world).search for world in (0, 1))
+    assert (installed.name, other_world.name) == ("regularizers-smoke", "regularizers-smoke-world1")
+    assert other_world.question.profile.world.seed == 1
+    assert (identity(installed)["profile"], identity(other_world)["profile"]) == ("smoke", "smoke-world1")
     assert command(tmp_path, world_seed=1, study="tune-arm", arm="rrpo").against == "tune-diffro-smoke-world1"
 
 
@@ -174,11 +176,11 @@ def test_a_warm_start_takes_the_best_points_of_a_cheaper_study(tmp_path: Path):
     rm = command(tmp_path, study="rm").search
     points = [{"epsilon": 0.05}, {"epsilon": 0.25}, {"epsilon": 0.01}]
     filled(rm, points, [[0.6, 0.5], [0.7, 0.4], [0.5, 0.4]])
-    asked = command(tmp_path, warm_start="rm-smoke", ranges=("epsilon=0:0.2",))
-    paper = dict(asked.search.definition.paper)
-    wanted = [paper, paper, paper | {"epsilon": 0.05}]
-    assert first_points(asked.search, "rm-smoke") == wanted, "epsilon .25 is out of this study's range"
-    study = opening.opened(asked)
+    checked_command = command(tmp_path, warm_start="rm-smoke", ranges=("epsilon=0:0.2",))
+    paper = dict(checked_command.search.definition.paper)
+    expected = [paper, paper, paper | {"epsilon": 0.05}]
+    assert first_points(checked_command.search, "rm-smoke") == expected, "epsilon .25 is out of this study's range"
+    study = opening.opened(checked_command)
     assert [t.system_attrs["fixed_params"] for t in study.trials] == [paper, paper | {"epsilon": 0.05}]
 
 
@@ -207,8 +209,8 @@ def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
     assert names.count("sft") == names.count("pretrain") == 2
     assert names.count("optimize") == names.count("assess") == 2, "of the SFT policy alone"
     assert "finetune" not in names
-    each = ["assess"] * 2 + ["finetune"] * 2 + ["optimize"] * 2
-    assert sorted(stage.name for stage in own(command(tmp_path).search)) == each
+    per_seed = ["assess"] * 2 + ["finetune"] * 2 + ["optimize"] * 2
+    assert sorted(stage.name for stage in own(command(tmp_path).search)) == per_seed
     policy = command(tmp_path, study="policy").search
     assert sorted(stage.name for stage in own(policy)) == ["assess"] * 2 + ["optimize"] * 2
     assert [stage.name for stage in shared(policy)].count("finetune") == 2, "each reward model once for all trials"
@@ -220,21 +222,24 @@ def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
 def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "none.csv").write_text("stage,sizes,device,seconds,bytes\n")
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "none.csv")
-    asked = command(tmp_path, study="policy", trials=7)
-    study = opening.opened(asked)
-    assert "unknown: nothing of this kind" in announcement(asked.search, study, 2, shared(asked.search))[-1]
-    store = asked.search.question.store
-    for stage in [*shared(asked.search), *own(asked.search)]:
+    checked_command = command(tmp_path, study="policy", trials=7)
+    study = opening.opened(checked_command)
+    assert (
+        "unknown: nothing of this kind"
+        in announcement(checked_command.search, study, 2, shared(checked_command.search))[-1]
+    )
+    store = checked_command.search.question.store
+    for stage in [*shared(checked_command.search), *own(checked_command.search)]:
         folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size
         folder.mkdir(parents=True)
         seconds = 600.0 if stage.name == "optimize" else 60.0
         past = {"name": stage.name, "config": opening.canonical(stage.config), "seconds": seconds, "device": "cpu"}
         (folder / MARKER).write_text(json.dumps(past | {"bytes": 1}))
-    once = shared(asked.search)
-    assert Estimator(store).total(own(asked.search)) == (1320.0, 0)
-    said = announcement(asked.search, study, 2, once)[-1]
+    once = shared(checked_command.search)
+    assert Estimator(store).total(own(checked_command.search)) == (1320.0, 0)
+    line = announcement(checked_command.search, study, 2, once)[-1]
     first = f"{len(once)} stages that all trials share ({wall(once, Estimator(store), 2)}), then "
-    assert f"{first}at most 88 min for 7 trials of 22 min each" in said
+    assert f"{first}at most 88 min for 7 trials of 22 min each" in line
 
 
 @pytest.mark.parametrize(
@@ -246,21 +251,21 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
-    asked = command(tmp_path, **changed)
-    study = opening.opened(asked)
-    assert any(words in line for line in announcement(asked.search, study, 2, ()))
+    checked_command = command(tmp_path, **changed)
+    study = opening.opened(checked_command)
+    assert any(words in line for line in announcement(checked_command.search, study, 2, ()))
 
 
 def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path):
-    asked = command(tmp_path, name="tuning")
-    study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
+    checked_command = command(tmp_path, name="tuning")
+    study = filled(checked_command.search, [{"epsilon": 0.2}], [[0.3]])
     best = study.trials[-1]
-    path = export(asked.search, study, best, "tuned", identity(asked.search), None)
+    path = export(checked_command.search, study, best, "tuned", identity(checked_command.search), None)
     cells = request(
         Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs")
     ).cells
     assert [cell.label for cell in cells] == ["diffro", "tuned"]
-    assert cells[1].arm == asked.search.definition.arm(best.params)
+    assert cells[1].arm == checked_command.search.definition.arm(best.params)
     provenance = json.loads(path.read_text())["provenance"]
     assert provenance["study"] == "tuning"
     assert provenance["params"] == best.params
@@ -270,44 +275,44 @@ def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path
 
 
 def test_an_exported_name_is_never_given_to_another_arm(tmp_path: Path):
-    asked = command(tmp_path, name="tuning")
-    study = filled(asked.search, [{"epsilon": 0.2}, {"epsilon": 0.3}], [[0.3], [0.4]])
-    export(asked.search, study, study.trials[1], "tuned", identity(asked.search), None)
-    export(asked.search, study, study.trials[1], "tuned", identity(asked.search), None)
+    checked_command = command(tmp_path, name="tuning")
+    study = filled(checked_command.search, [{"epsilon": 0.2}, {"epsilon": 0.3}], [[0.3], [0.4]])
+    export(checked_command.search, study, study.trials[1], "tuned", identity(checked_command.search), None)
+    export(checked_command.search, study, study.trials[1], "tuned", identity(checked_command.search), None)
     with pytest.raises(InputError, match="another arm is stored under that name"):
-        export(asked.search, study, study.trials[2], "tuned", identity(asked.search), None)
+        export(checked_command.search, study, study.trials[2], "tuned", identity(checked_command.search), None)
 
 
 def test_an_arm_exported_before_an_option_existed_is_still_the_same_arm(tmp_path: Path):
-    asked = command(tmp_path, name="tuning")
-    study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
-    path = export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
+    checked_command = command(tmp_path, name="tuning")
+    study = filled(checked_command.search, [{"epsilon": 0.2}], [[0.3]])
+    path = export(checked_command.search, study, study.trials[-1], "tuned", identity(checked_command.search), None)
     stored = json.loads(path.read_text())
     older = {name: value for name, value in stored["arm"].items() if value is not None}
     assert older != stored["arm"]
     path.write_text(json.dumps(stored | {"arm": older}))
-    export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
+    export(checked_command.search, study, study.trials[-1], "tuned", identity(checked_command.search), None)
     assert json.loads(path.read_text())["arm"] == stored["arm"]
 
 
 def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path):
-    asked = command(tmp_path, study="tune-arm", arm="rrpo")
-    assert asked.against == "tune-diffro-smoke"
+    checked_command = command(tmp_path, study="tune-arm", arm="rrpo")
+    assert checked_command.against == "tune-diffro-smoke"
     assert command(tmp_path, study="tune-arm", arm="diffro").against == command(tmp_path).against == ""
-    study = filled(asked.search, [{"lr": 2e-3}, {"lr": 3e-3}], [[0.3], [0.2]])
+    study = filled(checked_command.search, [{"lr": 2e-3}, {"lr": 3e-3}], [[0.3], [0.2]])
     with pytest.raises(InputError, match="there is no study of that name"):
-        rival(asked.search, study, asked.against)
+        rival(checked_command.search, study, checked_command.against)
     diffro = command(tmp_path, study="tune-arm", arm="diffro").search
     tuned = filled(diffro, [{"lr": 2e-3}], [[0.1]])
     with pytest.raises(InputError, match=r"not tuned as much as tune-rrpo-smoke\n  got: trials: was 1, now 2"):
-        rival(asked.search, study, asked.against)
+        rival(checked_command.search, study, checked_command.against)
     space = dict(diffro.definition.space)
     params = dict(diffro.definition.paper) | {"lr": 4e-3}
     tuned.add_trial(create_trial(params=params, distributions=space, value=0.15, user_attrs={}))
-    found = rival(asked.search, study, asked.against)
-    assert found.name == "trial 2 of tune-diffro-smoke", "trial 0 waits: the point of the paper"
-    assert found.arm == replace(arms()["diffro"], lr=4e-3, beta=params["beta"])
-    paper = rival(asked.search, study, "")
+    opponent = rival(checked_command.search, study, checked_command.against)
+    assert opponent.name == "trial 2 of tune-diffro-smoke", "trial 0 waits: the point of the paper"
+    assert opponent.arm == replace(arms()["diffro"], lr=4e-3, beta=params["beta"])
+    paper = rival(checked_command.search, study, "")
     assert (paper.name, paper.arm.regularizers) == ("the paper's values", arms()["rrpo"].regularizers)
 
 

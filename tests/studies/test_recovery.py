@@ -65,8 +65,8 @@ def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_ar
     study = opened(tmp_path, url)
     process, number = owner(tmp_path, url)
     try:
-        own = study.ask(SPACE)
-        claim(study, own, tmp_path)
+        living = study.ask(SPACE)
+        claim(study, living, tmp_path)
         assert recover(study, tmp_path) == []
     finally:
         process.kill()
@@ -76,7 +76,7 @@ def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_ar
     again = study.ask(SPACE)
     assert again.params == pytest.approx(study.trials[number].params)
     assert again.user_attrs[RETRY] == number
-    assert study.trials[own.number].state == TrialState.RUNNING
+    assert study.trials[living.number].state == TrialState.RUNNING
     assert lost_trials(study.trials) == {number}
 
 
@@ -93,9 +93,9 @@ def test_another_hosts_trial_lives_while_it_is_heard_of_and_no_longer(
     if url:
         time.sleep(2.5)  # the database's clock has whole seconds
     else:
-        (held,) = (tmp_path / "claims").glob("trial-*")
+        (claim_file,) = (tmp_path / "claims").glob("trial-*")
         past = time.time() - claims.LEASE - 1
-        os.utime(held, (past, past))
+        os.utime(claim_file, (past, past))
     recover(study, tmp_path)
     assert study.trials[number].state == TrialState.FAIL
     assert lost_trials(study.trials) == {number}
@@ -105,13 +105,13 @@ def test_another_hosts_trial_lives_while_it_is_heard_of_and_no_longer(
 def test_a_living_owner_sends_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recovery, "BEAT", 0.05)
     study = opened(tmp_path, f"sqlite:///{tmp_path}/s.db")
-    heard: list[int] = []
-    monkeypatch.setattr(study._storage, "record_heartbeat", heard.append)
+    beats: list[int] = []
+    monkeypatch.setattr(study._storage, "record_heartbeat", beats.append)
     trial = study.ask(SPACE)
     with alive(study, trial, claim(study, trial, tmp_path)):
         time.sleep(0.5)
-    assert len(heard) > 3
-    assert set(heard) == {trial._trial_id}
+    assert len(beats) > 3
+    assert set(beats) == {trial._trial_id}
 
 
 def test_a_trial_killed_between_asking_and_claiming_is_found(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch):

@@ -38,8 +38,8 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
     for _ in range(trials):
         params = {name: float(rng.uniform(d.low, d.high)) for name, d in space.items()}
         gain = params["epsilon"] + 0.001 * rng.standard_normal()
-        own = {"clean_success": gain, "hacked_share": params["alpha"] / 2, "uptake": 0.0, "kl_token": 0.9}
-        outcomes = {1000: own, 1001: {name: value + 0.01 for name, value in own.items()}}
+        trial_outcomes = {"clean_success": gain, "hacked_share": params["alpha"] / 2, "uptake": 0.0, "kl_token": 0.9}
+        outcomes = {1000: trial_outcomes, 1001: {name: value + 0.01 for name, value in trial_outcomes.items()}}
         values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.question.objectives]
         attrs = {OUTCOMES: outcomes, SAMPLER: searched.sampler}
         study.add_trial(create_trial(params=params, distributions=space, values=values, user_attrs=attrs))
@@ -49,21 +49,21 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
 def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
     study = filled(searched)
-    made = best(study, searched)
-    assert made is not None
-    gains = [row[1].mean for row in made.rows]  # type: ignore[union-attr]
+    table = best(study, searched)
+    assert table is not None
+    gains = [row[1].mean for row in table.rows]  # type: ignore[union-attr]
     assert gains[:10] == sorted(gains[:10], reverse=True)
     assert gains[0] == pytest.approx(study.best_value)
-    assert "0" in [row[0] for row in made.rows]
-    assert made.rows[0][1].n == 2  # type: ignore[union-attr]
+    assert "0" in [row[0] for row in table.rows]
+    assert table.rows[0][1].n == 2  # type: ignore[union-attr]
 
 
 def test_how_far_a_policy_went_stands_beside_it_and_not_beside_a_reward_model(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
-    made = best(filled(searched, 3), searched)
-    assert made is not None
-    assert made.columns[-1].heading == "KL, nats/token"
-    assert {row[-1].mean for row in made.rows} == {0.905}  # type: ignore[union-attr]
+    table = best(filled(searched, 3), searched)
+    assert table is not None
+    assert table.columns[-1].heading == "KL, nats/token"
+    assert {row[-1].mean for row in table.rows} == {0.905}  # type: ignore[union-attr]
     rm = search(tmp_path, "robustness")
     assert "kl_token" not in {column.name for column in _columns_of(rm)}
 
@@ -74,17 +74,17 @@ def _columns_of(searched: Search) -> tuple[Column, ...]:
     outcomes = {OUTCOMES: {1000: {"robustness": 0.5}}}
     space = dict(searched.definition.space)
     study.add_trial(create_trial(params=params, distributions=space, value=0.5, user_attrs=outcomes))
-    made = best(study, searched)
-    assert made is not None
-    return made.columns
+    table = best(study, searched)
+    assert table is not None
+    return table.columns
 
 
 def test_the_front_holds_no_dominated_trial(tmp_path: Path):
     searched = search(tmp_path, "clean_success", "hacked_share")
-    made = best(filled(searched), searched)
-    assert made is not None
-    front = sorted((row[1].mean, row[2].mean) for row in made.rows if row[0] != "0")  # type: ignore[union-attr]
-    assert made.notes[0].endswith("no other trial is at least as good in every objective and better in one.")
+    table = best(filled(searched), searched)
+    assert table is not None
+    front = sorted((row[1].mean, row[2].mean) for row in table.rows if row[0] != "0")  # type: ignore[union-attr]
+    assert table.notes[0].endswith("no other trial is at least as good in every objective and better in one.")
     assert all(b[1] > a[1] for a, b in itertools.pairwise(front)), (
         "more clean success costs more hacking along the front"
     )
@@ -95,12 +95,12 @@ def test_the_front_holds_no_dominated_trial(tmp_path: Path):
 )
 def test_importance_finds_the_knob_that_matters(tmp_path: Path, sampler: str, words: str):
     searched = search(tmp_path, "clean_success", sampler=sampler)
-    made = importance(filled(searched, 60), searched)
-    assert made is not None
-    assert made.rows[0][0] == "epsilon"
-    assert made.row("epsilon")["fanova"] > 0.9  # type: ignore[operator]
-    assert made.row("epsilon")["ped_anova"] > 0.5  # type: ignore[operator]
-    assert any(words in note for note in made.notes)
+    table = importance(filled(searched, 60), searched)
+    assert table is not None
+    assert table.rows[0][0] == "epsilon"
+    assert table.row("epsilon")["fanova"] > 0.9  # type: ignore[operator]
+    assert table.row("epsilon")["ped_anova"] > 0.5  # type: ignore[operator]
+    assert any(words in note for note in table.notes)
     assert importance(filled(searched, 5), searched) is None
 
 
@@ -111,11 +111,11 @@ def test_importance_is_read_from_what_drew_the_trials_not_from_the_last_commands
     for trial in filled(searched, 40).trials:
         trial.params["epsilon"], trial.values = 0.1, [10 * trial.params["alpha"]]
         study.add_trial(trial)
-    made = importance(study, searched)
-    assert made is not None
-    assert made.rows[0][0] == "epsilon"
-    assert "From 20 complete trials" in made.notes[0]
-    assert "drawn by qmc" in made.notes[1]
+    table = importance(study, searched)
+    assert table is not None
+    assert table.rows[0][0] == "epsilon"
+    assert "From 20 complete trials" in table.notes[0]
+    assert "drawn by qmc" in table.notes[1]
 
 
 def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
@@ -130,14 +130,14 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
     assert study.trials[5].values == [-0.7], "Optuna stores the last intermediate value"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
-    made = everything(study, searched)
-    assert made is not None
-    states = [row[1] for row in made.rows]
+    table = everything(study, searched)
+    assert table is not None
+    states = [row[1] for row in table.rows]
     assert states == ["complete"] * 3 + ["fail", "lost and run again", "pruned", "waiting"]
-    assert [made.row(number)["clean_success"] for number in ("4", "5")] == pytest.approx([math.nan] * 2, nan_ok=True)
-    assert made.row("2")["clean_success"] == study.trials[2].value
-    assert made.row("3")["reason"] == "DivergedError: loss nan"
-    assert "1 fail, 1 lost and run again, 1 pruned, 1 waiting" in made.notes[0]
+    assert [table.row(number)["clean_success"] for number in ("4", "5")] == pytest.approx([math.nan] * 2, nan_ok=True)
+    assert table.row("2")["clean_success"] == study.trials[2].value
+    assert table.row("3")["reason"] == "DivergedError: loss nan"
+    assert "1 fail, 1 lost and run again, 1 pruned, 1 waiting" in table.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, differences: list[fl
     best_trial = filled(searched, 1).trials[0]
     paper = {2000 + k: {objective: 0.2 * k, "uptake": 0.1} for k in range(3)}
     winner = {2000 + k: {objective: 0.2 * k + x, "uptake": 0.0} for k, x in enumerate(differences)}
-    made = verdict(searched, best_trial, PAPER, winner, paper)
-    assert f"On 3 fresh seeds trial 0 is {words} the paper's values" in made.notes[-1]
-    assert made.columns[2].heading == "the paper's values"
-    mean, low, high, n = made.rows[0][3]  # type: ignore[misc]
+    table = verdict(searched, best_trial, PAPER, winner, paper)
+    assert f"On 3 fresh seeds trial 0 is {words} the paper's values" in table.notes[-1]
+    assert table.columns[2].heading == "the paper's values"
+    mean, low, high, n = table.rows[0][3]  # type: ignore[misc]
     half = 4.302653 * np.std(differences, ddof=1) / np.sqrt(3)
     assert (mean, low, high, n) == pytest.approx((np.mean(differences), mean - half, mean + half, 3))
 
@@ -176,25 +176,25 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     x = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5]) - 0.04
     paper = {2000 + k: {"clean_success": 0.2} for k in range(6)}
     winner = {2000 + k: {"clean_success": 0.2 + float(value)} for k, value in enumerate(x)}
-    said = []
+    notes = []
     for number in (0, 0, 2):
         trial = study.trials[number]
         check = count(searched, study, trial, PAPER, winner.keys())
-        said.append(verdict(searched, trial, PAPER, winner, paper, check=check))
-    assert said[0] == said[1], "the same check again"
-    assert said[1].notes[-1] == (
+        notes.append(verdict(searched, trial, PAPER, winner, paper, check=check))
+    assert notes[0] == notes[1], "the same check again"
+    assert notes[1].notes[-1] == (
         "On 6 fresh seeds trial 0 is better than the paper's values by the `val` judge (check 1 on these seeds)."
     )
-    assert said[2].notes[-1] == (
+    assert notes[2].notes[-1] == (
         "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
     )
-    assert "difference, alpha 0.05: if it excludes 0" in said[0].notes[0]
-    assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in said[2].notes[0]
-    assert "chance of a false one of up to 0.075" in said[2].notes[0]
+    assert "difference, alpha 0.05: if it excludes 0" in notes[0].notes[0]
+    assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in notes[2].notes[0]
+    assert "chance of a false one of up to 0.075" in notes[2].notes[0]
     assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"
     assert count(searched, study, study.trials[2], replace(PAPER, name="trial 3 of another"), winner.keys()) == 3
-    made = [(check["trial"], check["rival"]) for check in study.user_attrs[CHECKS]]
-    assert made == [(0, PAPER.name), (2, PAPER.name), (2, "trial 3 of another")]
+    checks = [(check["trial"], check["rival"]) for check in study.user_attrs[CHECKS]]
+    assert checks == [(0, PAPER.name), (2, PAPER.name), (2, "trial 3 of another")]
     assert {tuple(check["seeds"]) for check in study.user_attrs[CHECKS]} == {tuple(range(2000, 2006))}
 
 
@@ -202,7 +202,7 @@ def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
     values = {2000: {"clean_success": 0.1}, 2001: {"clean_success": 0.2}}
     trial = filled(searched, 1).trials[0]
-    made = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
-    assert any("Seeds are missing: SFT seed 2002: killed by SIGKILL" in note for note in made.notes)
-    one = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})
-    assert "not to be compared" in one.notes[-1]
+    table = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
+    assert any("Seeds are missing: SFT seed 2002: killed by SIGKILL" in note for note in table.notes)
+    one_seed = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})
+    assert "not to be compared" in one_seed.notes[-1]

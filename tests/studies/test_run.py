@@ -66,9 +66,9 @@ def start(runs: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=1500)
-    assert process.returncode == 0, said
-    return said
+    output, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, output
+    return output
 
 
 def until(true: Callable[[], object], seconds: float = 900) -> None:
@@ -93,7 +93,7 @@ def running(runs: Path, name: str) -> list[optuna.trial.FrozenTrial]:
     return [t for t in trials if t.state.name == "RUNNING" and OWNER in t.user_attrs]
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -127,32 +127,32 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
     outcomes = [{seed: {"clean_success": gain + 0.001 * (seed % 3)} for seed in seeds} for gain in (0.1, 0.0)]
     monkeypatch.setattr(fresh, "evaluate", lambda *_: (*outcomes, ""))
     monkeypatch.setattr(launchers, "start", lambda *_: None)
-    given = command(tmp_path, warm_start="", verify=4)
-    study = opening.opened(given)
+    base = command(tmp_path, warm_start="", verify=4)
+    study = opening.opened(base)
     for trials in (1, 2):
         gain = 0.05 + 0.1 * trials
-        own = {"clean_success": gain, "kl_token": 1.0}
-        add(study, given, gain, **{OUTCOMES: {"1000": own, "1001": own}})
-        search = replace(given.search, trials=trials)
-        asked = replace(given, search=search, export_arm=f"tuned_{trials}", warm_start="another")
+        trial_outcomes = {"clean_success": gain, "kl_token": 1.0}
+        add(study, base, gain, **{OUTCOMES: {"1000": trial_outcomes, "1001": trial_outcomes}})
+        search = replace(base.search, trials=trials)
+        checked_command = replace(base, search=search, export_arm=f"tuned_{trials}", warm_start="another")
         text = StringIO()
-        assert searches.run(asked, study, Console(file=text, width=200)) == 0
-        said = text.getvalue()
-        assert "note: --warm-start another is ignored" in said
-        assert f"(check {trials} on these seeds)" in said
+        assert searches.run(checked_command, study, Console(file=text, width=200)) == 0
+        output = text.getvalue()
+        assert "note: --warm-start another is ignored" in output
+        assert f"(check {trials} on these seeds)" in output
         stored = json.loads((tmp_path / "runs" / "arms" / f"tuned_{trials}.json").read_text())
         assert f"(check {trials} on these seeds)" in stored["provenance"]["fresh_seeds"]
 
 
 def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
-    given = command(tmp_path, study="tune-arm", arm="rrpo", trials=1)
-    study = opening.opened(given)
-    own = {"clean_success": 0.3, "kl_token": 1.0}
-    params, space = dict(given.search.definition.paper) | {"lr": 2e-3}, dict(given.search.definition.space)
-    attrs = {OUTCOMES: {"1000": own, "1001": own}}
+    checked = command(tmp_path, study="tune-arm", arm="rrpo", trials=1)
+    study = opening.opened(checked)
+    outcomes = {"clean_success": 0.3, "kl_token": 1.0}
+    params, space = dict(checked.search.definition.paper) | {"lr": 2e-3}, dict(checked.search.definition.space)
+    attrs = {OUTCOMES: {"1000": outcomes, "1001": outcomes}}
     study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=0.3, user_attrs=attrs))
     text = StringIO()
-    assert searches.run(given, study, Console(file=text, width=200)) == 0
+    assert searches.run(checked, study, Console(file=text, width=200)) == 0
     assert (
         "Not checked on fresh seeds; run the same command later to do it: there is no study of that name"
         in text.getvalue()
@@ -169,8 +169,8 @@ def test_a_killed_worker_costs_its_trial_which_is_run_again_and_a_killed_command
     until(lambda: running(runs, name))
     victim = running(runs, name)[0]
     os.kill(victim.user_attrs[OWNER]["pid"], signal.SIGKILL)
-    said = finish(first)
-    assert re.search(r"killed: trial: worker process died: killed by SIGKILL", said)
+    output = finish(first)
+    assert re.search(r"killed: trial: worker process died: killed by SIGKILL", output)
     study = opened(runs, name)
     assert [t.state.name for t in study.trials].count("COMPLETE") == 4
     assert lost_trials(study.trials) == {victim.number}
@@ -184,7 +184,7 @@ def test_a_killed_worker_costs_its_trial_which_is_run_again_and_a_killed_command
     pids = [process.pid for process in psutil.Process(second.pid).children(recursive=True)]
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
-    until(lambda: all(map(gone, pids)), 60)
+    until(lambda: all(map(has_ended, pids)), 60)
 
     for process in [start(runs, "--study", "rm", "--trials", "8") for _ in range(2)]:
         finish(process)
@@ -209,10 +209,10 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
         "clean_success,hacked_share,phone_error_rate",
     )
     arguments += ("--sampler", "qmc", "--warm-start", "rm-smoke", "--verify", "2", "--export-arm", "tuned")
-    said = finish(start(runs, *arguments))
-    assert "note: several objectives: no pruning" in said
-    assert re.search(r"trial 8 of 8 done: number \d+: clean_success", said)
-    assert re.search(r"left: .* front of \d", said)
+    output = finish(start(runs, *arguments))
+    assert "note: several objectives: no pruning" in output
+    assert re.search(r"trial 8 of 8 done: number \d+: clean_success", output)
+    assert re.search(r"left: .* front of \d", output)
     study = opened(runs, "regularizers-smoke")
     check_mlflow(runs, study)
     stages = [path.name for path in (runs / "stages").iterdir()]
@@ -225,8 +225,8 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
     assert {path.stem for path in report.glob("*.png")} >= figures
     stored = json.loads((runs / "arms" / "tuned.json").read_text())
     assert stored["provenance"]["study"] == "regularizers-smoke"
-    asked = request(Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs))
-    assert [cell.label for cell in asked.cells] == ["diffro", "tuned"]
+    checked = request(Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs))
+    assert [cell.label for cell in checked.cells] == ["diffro", "tuned"]
     before = {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()}
     finish(start(runs, *arguments))
     assert {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()} == before, "nothing is built twice"

@@ -12,7 +12,7 @@ from studies.samplers import POPULATION, SAMPLERS, STARTUP, Keyed
 SPACE = {"a": FloatDistribution(0, 1), "b": FloatDistribution(0.01, 1, log=True)}
 
 
-def asked(name: str, seed: int = 0, trials: int = 12, restart: bool = False) -> list[dict[str, float]]:
+def sampled_points(name: str, seed: int = 0, trials: int = 12, restart: bool = False) -> list[dict[str, float]]:
     """Points of a search for the middle of both ranges; ``restart`` opens the study anew for each, as other workers do."""
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(storage=storage, study_name="s")
@@ -29,27 +29,27 @@ def asked(name: str, seed: int = 0, trials: int = 12, restart: bool = False) -> 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_who_asks_does_not_matter_and_the_seed_does(name: str):
-    points = asked(name)
-    assert asked(name, restart=True) == points
+    points = sampled_points(name)
+    assert sampled_points(name, restart=True) == points
     assert len({tuple(point.values()) for point in points}) == len(points), "no point twice"
-    assert asked(name, seed=1) != points
+    assert sampled_points(name, seed=1) != points
 
 
 def test_the_order_of_asking_does_not_matter_to_a_random_design():
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(storage=storage, study_name="s")
-    one, two = (optuna.load_study(study_name="s", storage=storage, sampler=Keyed("random", 0)) for _ in range(2))
-    trials = [one.ask(SPACE), two.ask(SPACE), two.ask(SPACE), one.ask(SPACE)]
-    assert [trial.params for trial in trials] == asked("random", trials=4)
+    first, second = (optuna.load_study(study_name="s", storage=storage, sampler=Keyed("random", 0)) for _ in range(2))
+    trials = [first.ask(SPACE), second.ask(SPACE), second.ask(SPACE), first.ask(SPACE)]
+    assert [trial.params for trial in trials] == sampled_points("random", trials=4)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("definition", [regularizers(), policy()], ids=lambda study: study.name)
 def test_every_sampler_works_with_its_model_on_every_kind_of_space(name: str, definition):
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=Keyed(name, 0))
-    for place in range(POPULATION + 3 if name == "nsga3" else STARTUP + 2):
+    for index in range(POPULATION + 3 if name == "nsga3" else STARTUP + 2):
         trial = study.ask(dict(definition.space))
-        trial.set_constraint("moved", -1.0 if place % 2 else 1.0)
-        study.tell(trial, (place, -place))
+        trial.set_constraint("moved", -1.0 if index % 2 else 1.0)
+        study.tell(trial, (index, -index))
         for knob, distribution in definition.space.items():
             assert distribution._contains(distribution.to_internal_repr(trial.params[knob]))

@@ -81,8 +81,10 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     """Points are given, so that nothing hangs on what a sampler draws."""
     study = opened(search)
     arm = search.definition.arm(dict(search.definition.paper) | {"alpha": 0.0})
-    left = search.question.store / "checkpoints" / search.question.stages(arm, 1000)[0].path(search.question.store).name
-    left.mkdir(parents=True)
+    checkpoint = (
+        search.question.store / "checkpoints" / search.question.stages(arm, 1000)[0].path(search.question.store).name
+    )
+    checkpoint.mkdir(parents=True)
     alphas = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 0.0, 0.95]
     for alpha in alphas[1:]:
         study.enqueue_trial(dict(search.definition.paper) | {"alpha": alpha})
@@ -90,7 +92,7 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     states = {trial.params["alpha"]: trial.state.name for trial in study.trials}
     assert states == dict.fromkeys(alphas, "COMPLETE") | {0.0: "PRUNED"}
     (worst,) = (trial for trial in study.trials if trial.state.name == "PRUNED")
-    assert not left.exists(), "its checkpoints are of no use"
+    assert not checkpoint.exists(), "its checkpoints are of no use"
     assert max(worst.intermediate_values) == 10, "at the first look after the warm-up of a third of 20 steps"
 
 
@@ -108,14 +110,14 @@ def test_pruning_goes_the_way_of_the_objective(search: Search):
 def test_a_search_with_one_worker_is_the_same_again_whatever_its_process(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ):
-    found = []
+    results = []
     for pid in (1, 10**6):
         monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
         again = Search(**{**vars(search), "trials": 14, "name": f"s{pid}"})
         study = opened(again)
         work(again)
-        found.append([(trial.params, trial.state) for trial in study.trials])
-    assert found[0] == found[1]
+        results.append([(trial.params, trial.state) for trial in study.trials])
+    assert results[0] == results[1]
 
 
 def test_several_objectives_are_never_pruned_and_have_a_front(search: Search):
@@ -169,10 +171,10 @@ def test_what_is_not_the_points_fault_is_given_back_and_run_again(
 
 
 def test_out_of_memory_is_tried_once_more_with_smaller_parts(search: Search, monkeypatch: pytest.MonkeyPatch):
-    asked = []
+    sizes = []
 
     def hungry(*rest, micro: int | None = None):
-        asked.append(micro)
+        sizes.append(micro)
         if micro is None:
             raise MemoryError
         return bowl(*rest)
@@ -180,14 +182,14 @@ def test_out_of_memory_is_tried_once_more_with_smaller_parts(search: Search, mon
     monkeypatch.setattr(searching, "measure", hungry)
     study = opened(search)
     one_trial(search, lambda done, total: None)
-    assert asked == [None, SMALLER] * 2
+    assert sizes == [None, SMALLER] * 2
     assert study.trials[0].state.name == "COMPLETE"
 
 
 def test_progress_of_a_trial_goes_over_its_seeds(search: Search):
     opened(search)
-    told: list[float] = []
-    one_trial(search, lambda done, total: told.append(done / total))
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) == 8
+    fractions: list[float] = []
+    one_trial(search, lambda done, total: fractions.append(done / total))
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) == 8

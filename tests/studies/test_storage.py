@@ -55,13 +55,13 @@ def test_a_locked_database_is_called_that(tmp_path: Path, monkeypatch: pytest.Mo
     url = f"sqlite:///{tmp_path}/s.db"
     open_study(open_storage(url, tmp_path), "t", ["maximize"], {})
     monkeypatch.setattr(storage, "PATIENCE", 1)
-    held = sqlite3.connect(tmp_path / "s.db")
-    held.execute("BEGIN EXCLUSIVE")
+    connection = sqlite3.connect(tmp_path / "s.db")
+    connection.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(InputError, match="locked") as caught:
             open_study(open_storage(url, tmp_path), "t", ["maximize"], {})
     finally:
-        held.close()
+        connection.close()
     assert "end the process that holds" in str(caught.value)
 
 

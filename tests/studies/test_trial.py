@@ -62,16 +62,21 @@ def test_clean_success_and_hacked_share_by_hand(tmp_path: Path):
         sample(val="happy", artefact_length=True),
         *[sample(step=0, val="happy")] * 30,  # of SFT, which do not count
     ]
-    found = trial(tmp_path, rows, "clean_success")
-    assert found["clean_success"] == pytest.approx(5 / 10)
-    assert found["hacked_share"] == pytest.approx(5 / 9)
-    assert (found["phone_error_rate"], found["gold"], found["uptake"], found["kl_token"]) == (0.2, 0.9, 0.05, 0.7)
-    assert found.keys() == {name for name, objective in OBJECTIVES.items() if objective.policy} | {"kl_token"}
+    measured = trial(tmp_path, rows, "clean_success")
+    assert measured["clean_success"] == pytest.approx(5 / 10)
+    assert measured["hacked_share"] == pytest.approx(5 / 9)
+    assert (measured["phone_error_rate"], measured["gold"], measured["uptake"], measured["kl_token"]) == (
+        0.2,
+        0.9,
+        0.05,
+        0.7,
+    )
+    assert measured.keys() == {name for name, objective in OBJECTIVES.items() if objective.policy} | {"kl_token"}
 
 
 def test_the_test_judge_has_no_say_even_where_its_column_is_there(tmp_path: Path):
-    found = trial(tmp_path, [sample(test="happy"), sample(test="happy", val="happy")], "clean_success")
-    assert found["clean_success"] == 1 / 2
+    measured = trial(tmp_path, [sample(test="happy"), sample(test="happy", val="happy")], "clean_success")
+    assert measured["clean_success"] == 1 / 2
 
 
 def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
@@ -80,8 +85,8 @@ def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
     scalars = {"rm_accuracy_test_en": 0.6, "rm_accuracy_test_de": 0.8, "rm_accuracy_test_biased": 0.1}
     scalars |= {"rm_accuracy_test_decorrelated": 0.4, "rm_pgd_accuracy_0.1": 0.3}
     store(examined, tmp_path, scalars)
-    found = measure(question, ARM, 1000)
-    assert found == {"cross_language": pytest.approx(0.7), "robustness": 0.3, "decorrelated": 0.4}
+    outcomes = measure(question, ARM, 1000)
+    assert outcomes == {"cross_language": pytest.approx(0.7), "robustness": 0.3, "decorrelated": 0.4}
 
 
 def test_what_a_running_optimisation_shows_of_an_objective_by_hand():

@@ -47,13 +47,13 @@ class Launching:
     """Option of sbatch, as in partition=gpu; repeatable."""
 
 
-def checked(given: Launching, device: str, packed: int) -> Launcher:
-    """Check the options of a launcher; ``packed`` is the number of tasks that share a GPU by default.
+def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launcher:
+    """Check the options of a launcher; ``tasks_per_gpu`` is the number of tasks that share a GPU by default.
 
     Raises:
         InputError: An option is invalid, or the launcher's package is not installed.
     """
-    name, cpus, gpus = given.launcher, given.cpus_per_task, given.gpus_per_task
+    name, cpus, gpus = options.launcher, options.cpus_per_task, options.gpus_per_task
     package = PACKAGES[choose("launcher", name, PACKAGES)]
     if package and importlib.util.find_spec(package) is None:
         raise InputError(
@@ -61,7 +61,7 @@ def checked(given: Launching, device: str, packed: int) -> Launcher:
             got="it is not installed",
             fix=f"pip install 'rrpo-ablations[{name}]', in a checkout: pip install -e '.[{name}]'",
         )
-    for flag, value, owner in (("--address", given.address, "ray"), ("--slurm", given.slurm, "slurm")):
+    for flag, value, owner in (("--address", options.address, "ray"), ("--slurm", options.slurm, "slurm")):
         if value and name != owner:
             raise InputError(
                 f"{flag} is only for {owner.title()}", got=f"--launcher {name}", fix=f"add --launcher {owner}"
@@ -72,12 +72,12 @@ def checked(given: Launching, device: str, packed: int) -> Launcher:
             got=f"{cpus} and {gpus}",
             fix="omit them for the defaults: one CPU, and on a GPU the share that the measured memory allows",
         )
-    share = 1 / packed if device == "cuda" else 0.0
+    share = 1 / tasks_per_gpu if device == "cuda" else 0.0
     share = share if gpus is None else gpus
     if name == "slurm":
         share = float(-(-share // 1))  # Slurm allocates whole GPUs only
-    slurm = tuple(_option(text) for text in given.slurm or ())
-    return Launcher(name=name, address=given.address, cpus=cpus, gpus=share, slurm=slurm)
+    slurm = tuple(_option(text) for text in options.slurm or ())
+    return Launcher(name=name, address=options.address, cpus=cpus, gpus=share, slurm=slurm)
 
 
 def start(launcher: Launcher, workers: int, folder: Path) -> Pool:

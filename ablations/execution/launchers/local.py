@@ -95,11 +95,11 @@ class LocalPool:
         slot = min(set(range(self.capacity)) - {w.slot for w in self._workers})
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        own = dict(worker.ENVIRONMENT)
+        environment = dict(worker.ENVIRONMENT)
         if self._gpus:
-            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
-        before = {name: os.environ.get(name) for name in own}
-        os.environ.update(own)
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        previous = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
         # Inherited by the worker, which unblocks the signal once its handler is installed; before, it would kill the worker.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})
         try:
@@ -107,7 +107,7 @@ class LocalPool:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for name, value in before.items():
+            for name, value in previous.items():
                 if value is None:
                     del os.environ[name]
                 else:

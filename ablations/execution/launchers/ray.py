@@ -37,7 +37,7 @@ class RayPool:
 
     def __init__(self, workers: int, *, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
         self.capacity = workers
-        self._ray, self._own = _connect(address, workers * cpus)
+        self._ray, self._owns_cluster = _connect(address, workers * cpus)
         self._options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
@@ -59,11 +59,11 @@ class RayPool:
         """Return the actors' events; an actor that raises a `RayError` has died."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._pending:
-                time.sleep(left or 0)
+                time.sleep(remaining or 0)
                 return []
-            ready, _ = self._ray.wait(list(self._pending), timeout=left)
+            ready, _ = self._ray.wait(list(self._pending), timeout=remaining)
             events = [event for call in ready for event in self._receive(call)]
             if events or (deadline is not None and time.monotonic() >= deadline):
                 return events
@@ -76,14 +76,14 @@ class RayPool:
     def stop(self, grace: float) -> None:
         """End the workers, then the actors, and shut down the cluster if this pool started it."""
         if grace > 0:
-            leaving = [actor.stop.remote(grace) for actor in self._actors.values()]
-            if leaving:
-                self._ray.wait(leaving, num_returns=len(leaving), timeout=grace + 2 * POLL)
+            stopping = [actor.stop.remote(grace) for actor in self._actors.values()]
+            if stopping:
+                self._ray.wait(stopping, num_returns=len(stopping), timeout=grace + 2 * POLL)
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._actors.clear()
         self._pending.clear()
-        if self._own:
+        if self._owns_cluster:
             self._ray.shutdown()
 
     def _receive(self, call: Any) -> list[Event]:
@@ -144,11 +144,11 @@ def _keep_sigterm_handler() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _reason(error: Exception) -> str:

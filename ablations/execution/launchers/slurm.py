@@ -52,9 +52,11 @@ class SlurmPool:
         self.folder = folder
         self.cluster = "slurm" if shutil.which("sbatch") else "local"
         self._jobs: dict[int, _Job] = {}
-        own = {f"slurm_{name}": int(v) if v.isdecimal() else v for name, v in (options or {}).items()}
+        sbatch = {
+            f"slurm_{name}": int(value) if value.isdecimal() else value for name, value in (options or {}).items()
+        }
         common = {"name": "rrpo", "timeout_min": MINUTES, "cpus_per_task": cpus, "gpus_per_node": gpus}
-        self._parameters = common | own
+        self._parameters = common | sbatch
         with tempfile.TemporaryDirectory() as scratch:
             self._make_executor(Path(scratch))
 
@@ -115,10 +117,10 @@ class SlurmPool:
             del self._jobs[slot]
             return [self._outcome(slot, member)]
         with suppress(OSError, ValueError):
-            now = Progress(slot, *json.loads(member.note.read_text()))
-            if now != member.reported:
-                member.reported = now
-                return [now]
+            progress = Progress(slot, *json.loads(member.note.read_text()))
+            if progress != member.reported:
+                member.reported = progress
+                return [progress]
         return []
 
     def _outcome(self, slot: int, member: _Job) -> Event:
@@ -152,13 +154,13 @@ def _event_without_result(slot: int, error: Exception, state: str) -> Event:
 
 def _terminate(controllers: Sequence[int], grace: float) -> None:
     """End the processes of submitit's local executor; its controllers forward SIGTERM to their jobs."""
-    family: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
     for pid in controllers:
         with suppress(psutil.NoSuchProcess):
             controller = psutil.Process(pid)
-            family += [controller, *controller.children(recursive=True)]
+            processes += [controller, *controller.children(recursive=True)]
             controller.terminate()
-    _, alive = psutil.wait_procs(family, timeout=grace)
+    _, alive = psutil.wait_procs(processes, timeout=grace)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -168,8 +170,8 @@ def _terminate(controllers: Sequence[int], grace: float) -> None:
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
     """Block SIGINT, so that processes started meanwhile never receive Ctrl-C; this process handles it afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -45,27 +45,27 @@ def forget() -> None:
 
 
 def test_a_clean_tree_has_its_commit_and_no_diff(tree: Path):
-    found = git_state()
-    assert found["git_sha"] == git(tree, "rev-parse", "HEAD")
-    assert found["dirty"] == "false"
-    assert "diff_hash" not in found
+    tags = git_state()
+    assert tags["git_sha"] == git(tree, "rev-parse", "HEAD")
+    assert tags["dirty"] == "false"
+    assert "diff_hash" not in tags
     assert dirty_diff() == ""
-    assert found["code"] == provenance.source_hash()
+    assert tags["code"] == provenance.source_hash()
 
 
 def test_a_dirty_tree_has_its_diff_with_new_files(tree: Path, monkeypatch: pytest.MonkeyPatch):
     (tree / OURS).write_text("new\n")
     (tree / "extra.py").write_text("print('extra')\n")
     (tree / "big.wav").write_bytes(b"\xff" * 100)
-    found, diff = git_state(), dirty_diff()
-    assert found["dirty"] == "true"
+    tags, diff = git_state(), dirty_diff()
+    assert tags["dirty"] == "true"
     assert {"-old", "+new", "print('extra')"} <= set(diff.splitlines())
     assert "big.wav" not in diff
     forget()
-    assert git_state() == found
+    assert git_state() == tags
     (tree / "extra.py").write_text("print('other')\n")
     forget()
-    assert git_state()["diff_hash"] != found["diff_hash"]
+    assert git_state()["diff_hash"] != tags["diff_hash"]
     monkeypatch.setattr(environment, "DIFF_LIMIT", 20)
     assert len(dirty_diff()) < 60
     assert "more characters" in dirty_diff()
@@ -82,12 +82,12 @@ def test_code_that_lies_in_a_stranger_s_repository_has_no_commit(tree: Path):
 def test_the_environment_names_versions_machine_and_command(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.argv", ["/a/b/run.py", "--grid", "my grid"])
     forget()
-    found = describe("cpu")
+    described = describe("cpu")
     forget()
-    assert found["command"] == "run.py --grid 'my grid'"
-    assert found["processor"]
-    assert found["device"] == "cpu"
-    assert all(name in found for name in environment.PACKAGES)
+    assert described["command"] == "run.py --grid 'my grid'"
+    assert described["processor"]
+    assert described["device"] == "cpu"
+    assert all(name in described for name in environment.PACKAGES)
 
 
 def test_the_source_hash_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -104,29 +104,32 @@ def test_the_source_hash_follows_the_source(tmp_path: Path, monkeypatch: pytest.
     provenance.source_hash.cache_clear()
 
 
-def made(seed: int, **tags: str) -> Record:
+def make_record(seed: int, **tags: str) -> Record:
     fixed = {"cell_hash": "c", "arm_hash": "a", "world_hash": "w", "profile": "smoke"}
     return Record(label="rrpo", seed=seed, scalars={}, tags=tags, **fixed)  # type: ignore[arg-type]
 
 
 def test_versions_of_the_code_within_a_grid_are_told():
-    same = [made(1, git_sha="a" * 40, dirty="false", code="s1"), made(2, git_sha="b" * 40, dirty="false", code="s1")]
+    same = [
+        make_record(1, git_sha="a" * 40, dirty="false", code="s1"),
+        make_record(2, git_sha="b" * 40, dirty="false", code="s1"),
+    ]
     assert code_versions(same) == {"commit aaaaaaaa": ["rrpo/1", "rrpo/2"]}, "a different commit with the same source"
     assert code_warning(same) == ""
-    other = made(3, git_sha="b" * 40, dirty="true", diff_hash="d" * 16, code="s2")
-    assert code_versions([*same, other]) == {
+    dirty = make_record(3, git_sha="b" * 40, dirty="true", diff_hash="d" * 16, code="s2")
+    assert code_versions([*same, dirty]) == {
         "commit aaaaaaaa": ["rrpo/1", "rrpo/2"],
         "commit bbbbbbbb with changes dddddddd": ["rrpo/3"],
     }
-    assert "2 versions of the code" in code_warning([*same, other])
-    assert "rrpo/3" in code_warning([*same, other])
+    assert "2 versions of the code" in code_warning([*same, dirty])
+    assert "rrpo/3" in code_warning([*same, dirty])
     twins = [
-        made(1, git_sha="a" * 40, dirty="false", code="s1"),
-        made(2, git_sha="a" * 40, dirty="false", code="s2,s3"),
+        make_record(1, git_sha="a" * 40, dirty="false", code="s1"),
+        make_record(2, git_sha="a" * 40, dirty="false", code="s2,s3"),
     ]
-    found = list(code_versions(twins))
-    assert found == ["commit aaaaaaaa", "commit aaaaaaaa, source s2 and s3"], (
+    versions = list(code_versions(twins))
+    assert versions == ["commit aaaaaaaa", "commit aaaaaaaa, source s2 and s3"], (
         "recorded by one commit, built by two versions of the source"
     )
-    old = [made(1, git_sha="a" * 40, dirty="false"), made(2, git_sha="b" * 40, dirty="false")]
+    old = [make_record(1, git_sha="a" * 40, dirty="false"), make_record(2, git_sha="b" * 40, dirty="false")]
     assert len(code_versions(old)) == 2, "records without a source hash are grouped by commit"

@@ -51,8 +51,8 @@ def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_
 @pytest.mark.usefixtures("reference")
 def test_what_nobody_built_is_unknown_and_so_is_a_gpu(tmp_path: Path):
     assert Estimator(tmp_path / "runs").seconds(BASE) is None
-    said = wall([CODEC, BASE], Estimator(tmp_path / "runs"), 1)
-    assert said == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
+    text = wall([CODEC, BASE], Estimator(tmp_path / "runs"), 1)
+    assert text == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
     assert Estimator(tmp_path / "runs").space([CODEC, BASE]) == "more than 1 MiB"
     assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this kind was built here yet"
 

@@ -50,20 +50,20 @@ def _cluster() -> Iterator[None]:
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
     if request.param == "ray":
         request.getfixturevalue("_cluster")
-    made = launchers.start(launchers.Launcher(name=request.param), 2, tmp_path / "launcher")
-    yield made
-    made.stop(0)
+    pool = launchers.start(launchers.Launcher(name=request.param), 2, tmp_path / "launcher")
+    yield pool
+    pool.stop(0)
 
 
 def task(function: str, *arguments: Any) -> Task:
     return Task(key=f"task-{function}", title=function, function=f"tasks:{function}", arguments=arguments)
 
 
-def until(pool: Pool, wanted: Callable[[Event], bool]) -> Event:
+def until(pool: Pool, matches: Callable[[Event], bool]) -> Event:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for event in pool.events(1.0):
-            if wanted(event):
+            if matches(event):
                 return event
     raise TimeoutError
 
@@ -79,7 +79,7 @@ def wait_for(path: Path) -> str:
     return path.read_text()
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Return whether a process has ended, waiting briefly if necessary."""
     deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
@@ -106,10 +106,10 @@ class TestContract:
         both = [("a", "b"), ("b", "a")]
         slots = {pool.submit(task("meet", str(tmp_path), *names), tmp_path / "log") for names in both}
         assert slots == {0, 1}
-        told: list[Event] = []
-        while len(told) < 2:
-            told += [event for event in pool.events(PATIENCE) if not isinstance(event, Progress)]
-        assert {(event.slot, event.result) for event in told if isinstance(event, Done)} == {(0, True), (1, True)}
+        events: list[Event] = []
+        while len(events) < 2:
+            events += [event for event in pool.events(PATIENCE) if not isinstance(event, Progress)]
+        assert {(event.slot, event.result) for event in events if isinstance(event, Done)} == {(0, True), (1, True)}
         slot = pool.submit(task("environment"), tmp_path / "log")
         assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
 
@@ -145,7 +145,7 @@ class TestContract:
         os.kill(pid if above == os.getpid() else above, signal.SIGKILL)
         event = end_of(pool, slot)
         assert isinstance(event, Died)
-        assert gone(pid)
+        assert has_ended(pid)
         (tmp_path / "go").touch()
         assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
 
@@ -166,7 +166,7 @@ class TestContract:
             time.sleep(0.02)
         pool.stop(20)
         assert (tmp_path / "cleaned").exists()
-        assert gone(pid)
+        assert has_ended(pid)
 
     def test_a_log_that_cannot_be_seen_there_fails_the_task_with_the_reason(self, pool: Pool, tmp_path: Path):
         if isinstance(pool, LocalPool):
@@ -187,8 +187,8 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
     if name == "ray":
         request.getfixturevalue("_cluster")
     cells = fakes.cells(["diffro", "rrpo"], [1])
-    there, text = run(cells, launcher=launchers.Launcher(name=name))
-    assert (there.status, there.done) == (0, 2), text
+    remote, text = run(cells, launcher=launchers.Launcher(name=name))
+    assert (remote.status, remote.done) == (0, 2), text
     assert "cell 2 of 2 done" in text
     theirs = results(runs)
     assert len(theirs) > 10
@@ -208,8 +208,8 @@ def test_a_cluster_without_room_is_refused(name: str):
 def results(runs: Path) -> dict[str, bytes]:
     """Return the content of every file of every stage, without times and paths."""
     stages = runs / "stages"
-    found = {p.relative_to(stages).as_posix(): p for p in stages.rglob("*") if p.is_file()}
-    return {name: p.read_bytes() for name, p in found.items() if p.name not in ("stage.json", "built.txt")}
+    files = {p.relative_to(stages).as_posix(): p for p in stages.rglob("*") if p.is_file()}
+    return {name: p.read_bytes() for name, p in files.items() if p.name not in ("stage.json", "built.txt")}
 
 
 PARENT = """
@@ -237,4 +237,4 @@ def test_workers_die_with_the_parent(tmp_path: Path, name: str):
         worker = int(wait_for(tmp_path / "pid"))
         parent.kill()
         parent.wait()
-    assert gone(worker)
+    assert has_ended(worker)

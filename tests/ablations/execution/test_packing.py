@@ -65,8 +65,8 @@ def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkey
     monkeypatch.setattr(environment, "gpus", lambda: {"0": 24_000, "1": 80_000})
     monkeypatch.setattr("ablations.execution.request.os.sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
-    here = request(Options(grid="smoke", runs_dir=tmp_path / "runs"))
-    assert (here.device, here.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
+    local = request(Options(grid="smoke", runs_dir=tmp_path / "runs"))
+    assert (local.device, local.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
     assert request(Options(grid="smoke", workers=3, runs_dir=tmp_path / "runs")).workers == 3
     assert checked(Launching(), "cuda", 4).gpus == 0.25
     assert checked(Launching(), "cpu", 4).gpus == 0
@@ -84,10 +84,10 @@ def test_gpus_are_dealt_to_workers_in_turn(tmp_path: Path):
     visible = Task(key="a", title="a", function="tasks:visible_gpus")
     try:
         slots = [pool.submit(visible, tmp_path / "log") for _ in range(3)]
-        told: list[Done] = []
-        while len(told) < 3:
-            told += [event for event in pool.events(60) if isinstance(event, Done)]
+        events: list[Done] = []
+        while len(events) < 3:
+            events += [event for event in pool.events(60) if isinstance(event, Done)]
         assert slots == [0, 1, 2]
-        assert {event.slot: event.result for event in told} == {0: "4", 1: "7", 2: "4"}
+        assert {event.slot: event.result for event in events} == {0: "4", 1: "7", 2: "4"}
     finally:
         pool.stop(5)

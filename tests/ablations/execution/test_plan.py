@@ -20,10 +20,10 @@ def request(runs: Path, seeds: range, arms: list[str], declared: tuple[str, ...]
     return Request(grid="tiny", cells=cells, device="cpu", workers=1, folder=check(runs), declared=declared)
 
 
-def invoked(asked: Request) -> None:
+def invoked(request: Request) -> None:
     """Record the request's invocation, as running it would."""
-    recorder.create(asked.folder, asked.grid)
-    below = Tracker(asked.folder, asked.grid, {}, {}).start_invocation(asked.cells, {})
+    recorder.create(request.folder, request.grid)
+    below = Tracker(request.folder, request.grid, {}, {}).start_invocation(request.cells, {})
     below.end_invocation("FINISHED")
 
 

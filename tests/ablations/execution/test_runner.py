@@ -76,19 +76,19 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     (cell,) = fakes.cells(["rrpo"], [1])
     run([cell])
     store = Store(check(runs))
-    (found,) = runs_of(store, "tiny", "cell")
-    tags = found.data.tags
-    assert found.info.run_name == "rrpo/1"
+    (recorded,) = runs_of(store, "tiny", "cell")
+    tags = recorded.data.tags
+    assert recorded.info.run_name == "rrpo/1"
     assert tags["complete"] == tags["cell_hash"] == cell.hash
     assert {"grid", "arm", "seed", "world_hash", "git_sha", "dirty", "profile", "kind"} <= tags.keys()
     (invocation,) = store.runs("tiny", "parent")
-    assert found.data.params == cell_params(cell) | {"invocation": invocation.info.run_name}
-    assert len(store.client.get_metric_history(found.info.run_id, "train/kl_token")) == 20
-    assert found.data.metrics["seconds"] >= 0
-    assert found.data.metrics.keys() <= records.METRICS.keys()
-    assert {data.dataset.name: data.dataset.digest for data in found.inputs.dataset_inputs}["world"] == "world-a"
+    assert recorded.data.params == cell_params(cell) | {"invocation": invocation.info.run_name}
+    assert len(store.client.get_metric_history(recorded.info.run_id, "train/kl_token")) == 20
+    assert recorded.data.metrics["seconds"] >= 0
+    assert recorded.data.metrics.keys() <= records.METRICS.keys()
+    assert {data.dataset.name: data.dataset.digest for data in recorded.inputs.dataset_inputs}["world"] == "world-a"
     assert {"mlflow.user", "mlflow.source.name"} <= tags.keys()
-    folder = store.record(found.info.run_id).folder
+    folder = store.record(recorded.info.run_id).folder
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"audio/00_angry.wav", "curves.parquet", "points.parquet", "test_points.parquet"} <= names
     assert {"config.json", "environment.json", "log.txt", "optimized/stage.json"} <= names
@@ -119,12 +119,12 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
     shown: list[str] = []
     monkeypatch.setattr(runner, "show_table", lambda sheet, to, title: shown.append(title))
     for shard in ((1, 2), (2, 2)):
-        asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs), shard=shard)
-        made = plan.make(asked)
-        tracker = Tracker(asked.folder, "tiny", {}, {}).start_invocation(cells, {})
+        request = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs), shard=shard)
+        grid_plan = plan.make(request)
+        tracker = Tracker(request.folder, "tiny", {}, {}).start_invocation(cells, {})
         console = Console(file=StringIO())
-        observer = runner.GridRun(made, Estimator(runs), console, tracker)
-        for task in jobs.tasks(made.todo, made.amended, runs, "cpu", tracker, Estimator(runs)):
+        observer = runner.GridRun(grid_plan, Estimator(runs), console, tracker)
+        for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker, Estimator(runs)):
             if task.key == jobs.cell_key(lost):
                 observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
             elif task.here:
@@ -242,6 +242,6 @@ def test_ctrl_c_reports_what_is_done_and_the_same_command_goes_on(runs: Path, tm
     assert "Stopped. 1 of 2 cells are done" in text
     assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no partially built stage is left"
     trouble.unlink()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All 2 cells are done." in done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "All 2 cells are done." in completed.stdout

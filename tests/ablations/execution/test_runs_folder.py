@@ -58,9 +58,9 @@ def test_a_store_whose_writer_was_killed_in_the_midst_opens(runs: Path, tmp_path
 
 def test_artifacts_are_looked_for_in_this_mount_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = RunsFolder(tmp_path)
-    own = str(tmp_path / "artifacts" / "tiny" / "1f" / "artifacts")
-    for uri in (own, "/other/runs/artifacts/tiny/1f/artifacts", "file:///other/runs/artifacts/tiny/1f/artifacts"):
-        assert folder.here(uri) == own
+    local = str(tmp_path / "artifacts" / "tiny" / "1f" / "artifacts")
+    for uri in (local, "/other/runs/artifacts/tiny/1f/artifacts", "file:///other/runs/artifacts/tiny/1f/artifacts"):
+        assert folder.here(uri) == local
     for foreign in ("/mlruns/1/1f/artifacts", "/artifacts", "mlflow-artifacts:/1/1f/artifacts", ""):
         assert folder.here(foreign) == foreign
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

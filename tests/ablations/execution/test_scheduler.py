@@ -297,10 +297,10 @@ def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):
 
 def parts(folder: Path, *outcomes: str) -> list[Task]:
     """Return a task whose parts are named by their results, and one dependent task per part."""
-    own = tuple(task(f"part {kind}", "note", str(folder / "alone"), kind) for kind in outcomes)
-    whole = replace(task("whole", "several", str(folder), list(outcomes)), parts=own)
+    parts = tuple(task(f"part {kind}", "note", str(folder / "alone"), kind) for kind in outcomes)
+    parent = replace(task("whole", "several", str(folder), list(outcomes)), parts=parts)
     return [
-        whole,
+        parent,
         *(task(f"after {kind}", "note", str(folder / "after"), kind, needs=[f"part {kind}"]) for kind in outcomes),
     ]
 
@@ -325,7 +325,7 @@ def test_a_task_of_parts_that_dies_is_tried_again_as_a_whole(tmp_path: Path):
 
 
 def test_a_task_of_parts_that_is_lost_takes_them_and_all_that_needs_them(tmp_path: Path):
-    whole, *others = parts(tmp_path, "ok", "killed")
-    events = go([replace(whole, function="tasks:fail", arguments=()), *others], tmp_path)
+    parent, *dependents = parts(tmp_path, "ok", "killed")
+    events = go([replace(parent, function="tasks:fail", arguments=()), *dependents], tmp_path)
     assert events.failures.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
     assert {failure.cause for failure in events.failures.values()} == {"WHOLE"}

@@ -29,9 +29,9 @@ def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) ->
     return product({label: known[label] for label in labels.split()}, SMOKE, seeds)
 
 
-def optimisations(found: list[Cell]) -> list[Stage]:
+def optimisations(cells: list[Cell]) -> list[Stage]:
     """SFT is included, because the test judges also evaluate its samples."""
-    return [stage for stage in walk(*(s for cell in found for s in cell.stages.values())) if stage.name == "optimize"]
+    return [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == "optimize"]
 
 
 def finished(store: Path, stage: Stage, **record: object) -> None:
@@ -47,15 +47,15 @@ def test_the_roles_in_common_are_the_builders() -> None:
 
 def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
     """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
-    found = cells()
-    stages = missing_below([stage for cell in found for stage in cell.stages.values()], tmp_path)
+    grid_cells = cells()
+    stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
     by_key = {stage_key(stage): stage for stage in stages}
     grouped = stack_tasks(single, by_key, 4)
     stacks = [task for task in grouped if task.parts]
     assert [len(task.parts) for task in stacks] == [3, 3]
     parts = [part for task in stacks for part in task.parts]
-    assert {part.key for part in parts} == {stage_key(stage) for stage in optimisations(found)}
+    assert {part.key for part in parts} == {stage_key(stage) for stage in optimisations(grid_cells)}
     assert [task for task in grouped if not task.parts] == [t for t in single if by_key[t.key].name != "optimize"]
     for task in stacks:
         assert task.needs == frozenset().union(*(part.needs for part in task.parts))
@@ -65,20 +65,20 @@ def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None
 
 
 def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
-    found = cells("diffro", (1000,))
-    sft, diffro = sorted(optimisations(found), key=lambda stage: stage.config.steps)
-    assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 0
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED
+    grid_cells = cells("diffro", (1000,))
+    sft, diffro = sorted(optimisations(grid_cells), key=lambda stage: stage.config.steps)
+    assert stacking.size("auto", "cpu", grid_cells, tmp_path, 80_000, 1) == 0
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 1) == packing.UNMEASURED
     finished(tmp_path, diffro, peak_device_mib=1000)
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, (
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 1) == packing.UNMEASURED, (
         "the memory of SFT was not measured"
     )
     finished(tmp_path, sft, peak_device_mib=500)
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
-    assert stacking.size("auto", "cuda", found, tmp_path, 1000, 2) == 0
-    assert stacking.size("7", "cpu", found, tmp_path, None, 1) == 7
-    assert stacking.size("1", "cpu", found, tmp_path, None, 1) == 0
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 1000, 2) == 0
+    assert stacking.size("7", "cpu", grid_cells, tmp_path, None, 1) == 7
+    assert stacking.size("1", "cpu", grid_cells, tmp_path, None, 1) == 0
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", ""])
@@ -88,30 +88,30 @@ def test_a_number_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> N
 
 
 def test_a_seed_has_one_executor(tmp_path: Path) -> None:
-    found = cells()
-    own = {cell.name: cell.stages["optimized"] for cell in found}
-    missing = [stage for name, stage in own.items() if name != "diffro/1000"]
+    grid_cells = cells()
+    optimized = {cell.name: cell.stages["optimized"] for cell in grid_cells}
+    missing = [stage for name, stage in optimized.items() if name != "diffro/1000"]
     single, stacked_, lower = Executor(), Executor(4), Executor(precision="bf16")
-    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, stacked_)  # nothing is there yet
-    finished(tmp_path, own["diffro/1000"])
-    refuse_mixed(found, missing, tmp_path, single)
-    for other in (stacked_, lower, Executor(deterministic=True)):
+    refuse_mixed(grid_cells, [*missing, optimized["diffro/1000"]], tmp_path, stacked_)  # nothing is there yet
+    finished(tmp_path, optimized["diffro/1000"])
+    refuse_mixed(grid_cells, missing, tmp_path, single)
+    for executor in (stacked_, lower, Executor(deterministic=True)):
         with pytest.raises(InputError, match="seed 1000 was begun with another executor") as refused:
-            refuse_mixed(found, missing, tmp_path, other)
+            refuse_mixed(grid_cells, missing, tmp_path, executor)
         assert "continue with --stack 1 --precision fp32, or" in str(refused.value)
-    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, stacked_)  # another seed may
-    finished(tmp_path, own["diffro/1001"], executor="stacked(2) bf16")
-    refuse_mixed(found, [own["rrpo/1001"]], tmp_path, Executor(8, "bf16"))  # a stack's size may differ
-    for other in (single, stacked_, lower):
+    refuse_mixed(grid_cells, [optimized["diffro/1001"], optimized["rrpo/1001"]], tmp_path, stacked_)  # another seed may
+    finished(tmp_path, optimized["diffro/1001"], executor="stacked(2) bf16")
+    refuse_mixed(grid_cells, [optimized["rrpo/1001"]], tmp_path, Executor(8, "bf16"))  # a stack's size may differ
+    for executor in (single, stacked_, lower):
         with pytest.raises(InputError, match="diffro/1001 optimized with --stack 2 or more --precision bf16"):
-            refuse_mixed(found, [own["rrpo/1001"]], tmp_path, other)
+            refuse_mixed(grid_cells, [optimized["rrpo/1001"]], tmp_path, executor)
 
 
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
     """A stack and its members, before and after a lack of memory; other stages ignore what is not theirs (`Executor.of`)."""
-    found, chosen = cells(), Executor(4, "bf16", deterministic=True)
-    graph = tasks(found, [], tmp_path, "cpu", None, Estimator(tmp_path), chosen)  # type: ignore[arg-type]
-    built = [one for task in graph if not task.here for one in (task, *task.parts)]
+    grid_cells, chosen = cells(), Executor(4, "bf16", deterministic=True)
+    graph = tasks(grid_cells, [], tmp_path, "cpu", None, Estimator(tmp_path), chosen)  # type: ignore[arg-type]
+    built = [part for task in graph if not task.here for part in (task, *task.parts)]
     assert any(task.parts for task in built)
     for task in built:
         assert task.arguments[-2] == chosen
@@ -134,7 +134,7 @@ def test_an_executor_that_makes_no_sense_is_refused(options: dict[str, str], wor
 
 def test_a_request_knows_its_executor(tmp_path: Path) -> None:
     assert request(Options(grid="smoke", device="cpu", runs_dir=tmp_path)).executor == Executor()
-    asked = request(
+    checked = request(
         Options(grid="smoke", device="cpu", runs_dir=tmp_path, stack="2", precision="bf16", deterministic=True)
     )
-    assert str(asked.executor) == "stacked(2) bf16 deterministic"
+    assert str(checked.executor) == "stacked(2) bf16 deterministic"

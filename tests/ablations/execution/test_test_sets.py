@@ -22,9 +22,9 @@ from rrpo.testing.corpora import write_tone
 def manifest(path: Path, *emotions: str, pitch: float = 200) -> Path:
     """Write one tone per emotion; a different ``pitch`` gives different audio."""
     lines = []
-    for place, emotion in enumerate(emotions):
-        audio = path.with_name(f"{path.stem}{place}.wav")
-        write_tone(audio, pitch + 10 * place)
+    for index, emotion in enumerate(emotions):
+        audio = path.with_name(f"{path.stem}{index}.wav")
+        write_tone(audio, pitch + 10 * index)
         row = {"audio": audio.name, "text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": emotion}
         lines.append(json.dumps(row))
     path.write_text("\n".join(lines))
@@ -38,8 +38,8 @@ def cell_of(tests: list[str], folder: Path):
 
 
 def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
-    mine = manifest(tmp_path / "mine.jsonl", "angry", "sad", "bored")
-    plain, tested = cell_of([], tmp_path / "runs"), cell_of([f"mine={mine}"], tmp_path / "runs")
+    first = manifest(tmp_path / "mine.jsonl", "angry", "sad", "bored")
+    plain, tested = cell_of([], tmp_path / "runs"), cell_of([f"mine={first}"], tmp_path / "runs")
     assert tested.hash == plain.hash
     assert tested.world_hash == plain.world_hash
     role = f"recognition_mine_{tested.profile.tests['mine'].digest[:8]}"
@@ -50,8 +50,8 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     assert tested.profile.tests["mine"].emotions == ("angry", "bored", "sad"), (
         "the set keeps emotions that the model lacks"
     )
-    other = manifest(tmp_path / "other.jsonl", "angry", "sad", pitch=400)
-    again = cell_of([f"mine={other}"], tmp_path / "runs")
+    second = manifest(tmp_path / "other.jsonl", "angry", "sad", pitch=400)
+    again = cell_of([f"mine={second}"], tmp_path / "runs")
     assert role not in again.optional, "a different set gives a different result"
     assert again.profile.tests["mine"].emotions == ()
     assert {stage.label for stage in walk(*tested.optional.values())} >= {
@@ -61,7 +61,7 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
         (["={m}"], "--test takes NAME=PATH"),
@@ -72,7 +72,7 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
         (["m={learnt}"], "sounds the same, byte for byte"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said: str) -> None:
+def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], message: str) -> None:
     paths = {
         "m": manifest(tmp_path / "m.jsonl", "angry"),
         "bored": manifest(tmp_path / "bored.jsonl", "bored", pitch=300),
@@ -80,7 +80,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said
     }
     learnt = ManifestConfig(digest="x", path=str(paths["learnt"]))
     profile: Profile = replace(SMOKE, manifests={"annotated": learnt})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_tests([entry.format(**paths) for entry in entries], profile)
 
 
@@ -94,9 +94,9 @@ def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
     """A name stands for the manifests written by the import; without a part ``test``, the whole corpus is the test set."""
     for pitch, part in ((200, "mine.train"), (400, "mine.valid"), (600, "mine.test"), (800, "other")):
         manifest(tmp_path / f"{part}.jsonl", "angry", "sad", pitch=pitch)
-    mine, other = tmp_path / "mine", tmp_path / "other.jsonl"
-    profile = rm(tmp_path, seeds=1, train=str(mine), tests=[str(mine), str(other)]).cells[0].profile
-    names = {name: Path(found.path).name for name, found in {**profile.manifests, **profile.tests}.items()}
+    corpus, second = tmp_path / "mine", tmp_path / "other.jsonl"
+    profile = rm(tmp_path, seeds=1, train=str(corpus), tests=[str(corpus), str(second)]).cells[0].profile
+    names = {name: Path(entry.path).name for name, entry in {**profile.manifests, **profile.tests}.items()}
     assert names == {
         "rm_pretrain": "mine.train.jsonl",
         "annotated": "mine.train.jsonl",
@@ -105,24 +105,24 @@ def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
         "other": "other.jsonl",
     }
     with pytest.raises(InputError, match=r"no manifest other.train.jsonl(.|\n)*got: other.jsonl"):
-        rm(tmp_path, seeds=1, train=str(other))
+        rm(tmp_path, seeds=1, train=str(second))
 
 
 def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
     for k in (1, 2):
         manifest(tmp_path / f"mine.fold{k}.train.jsonl", "angry", "sad", pitch=200 * k)
         manifest(tmp_path / f"mine.fold{k}.test.jsonl", "angry", "sad", pitch=200 * k + 100)
-    asked = {"train": str(tmp_path / "mine"), "tests": [str(tmp_path / "mine")], "folds": 2, "first_seed": 1001}
-    cells = rm(tmp_path, **asked).cells
+    options = {"train": str(tmp_path / "mine"), "tests": [str(tmp_path / "mine")], "folds": 2, "first_seed": 1001}
+    cells = rm(tmp_path, **options).cells
     assert [cell.seed for cell in cells] == [1001, 1002]
     for k, cell in enumerate(cells, 1):
         used = cell.profile.manifests | cell.profile.tests
-        assert {Path(found.path).name for found in used.values()} == {
+        assert {Path(entry.path).name for entry in used.values()} == {
             f"mine.fold{k}.{part}.jsonl" for part in ("train", "test")
         }
         assert cell.profile.tests.keys() == {"mine"}
     assert len({cell.world_hash for cell in cells}) == 1
-    assert cells[0].world_hash != rm(tmp_path, **asked | {"seeds": 1}).cells[0].world_hash
+    assert cells[0].world_hash != rm(tmp_path, **options | {"seeds": 1}).cells[0].world_hash
     for wrong in ({"train": None}, {"seeds": 3}):
         with pytest.raises(InputError, match="one fold a seed"):
-            rm(tmp_path, **asked | wrong)
+            rm(tmp_path, **options | wrong)

@@ -55,7 +55,7 @@ def seconds_of(cells: list[Cell], noise: float) -> dict[str, float]:
 
 
 def play(
-    graph: list[Task], left: TimeLeft, clock: Clock, seconds: Mapping[str, float], workers: int
+    graph: list[Task], time_left: TimeLeft, clock: Clock, seconds: Mapping[str, float], workers: int
 ) -> list[tuple[str, float, float]]:
     """Simulate the scheduler. Return, for each task in the order of their ends: key, time of its end, time left then."""
     waiting = {task.key: task for task in graph}
@@ -68,13 +68,13 @@ def play(
         for task in ready[: workers - len(running)]:
             del waiting[task.key]
             running[task.key] = clock.now, clock.now + seconds.get(task.key, 0.0)
-            left.started(task.key)
+            time_left.started(task.key)
         ends = min(running, key=lambda key: running[key][1])
         since, clock.now = running.pop(ends)
         for key, (start, end) in running.items():
-            left.progressed(key, round(100 * (clock.now - start) / (end - start)), 100)
-        left.ended(ends, clock.now - since)
-        ended.append((ends, clock.now, left.seconds()))
+            time_left.progressed(key, round(100 * (clock.now - start) / (end - start)), 100)
+        time_left.ended(ends, clock.now - since)
+        ended.append((ends, clock.now, time_left.seconds()))
     return ended
 
 
@@ -86,20 +86,20 @@ def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None
     cells = list(GRIDS[grid].cells(EMBEDDED, range(101, 106)))
     if before is not None:
         past = list(GRIDS[grid].cells(EMBEDDED, range(1, 3)))
-        took = seconds_of(past, 0.1)
+        durations = seconds_of(past, 0.1)
         for stage in missing_stages(past, [], tmp_path):
-            marked(tmp_path, stage, took[stage_key(stage)] / before)
+            marked(tmp_path, stage, durations[stage_key(stage)] / before)
     clock, estimator = Clock(), Estimator(tmp_path)
     graph = tasks(cells, [], tmp_path, "cpu", None, estimator)  # type: ignore[arg-type]
     stages = {stage_key(stage): stage for stage in missing_stages(cells, [], tmp_path)}
-    left = TimeLeft(graph, stages, estimator, workers, clock)
+    time_left = TimeLeft(graph, stages, estimator, workers, clock)
     seconds = seconds_of(cells, 0.1)
-    ended = play(graph, left, clock, seconds, workers)
+    ended = play(graph, time_left, clock, seconds, workers)
     first = {f"cell-{cell.hash[:20]}" for cell in cells if cell.seed == 101}
-    *_, begin = (place for place, (key, _, _) in enumerate(ended) if key in first)
+    *_, begin = (index for index, (key, _, _) in enumerate(ended) if key in first)
     end, longest = ended[-1][1], max(seconds.values())
-    for _, now, said in ended[begin:]:
-        assert said == pytest.approx(end - now, rel=WITHIN) or end - now < longest
+    for _, now, text in ended[begin:]:
+        assert text == pytest.approx(end - now, rel=WITHIN) or end - now < longest
 
 
 def test_of_stages_that_run(tmp_path: Path):
@@ -109,28 +109,28 @@ def test_of_stages_that_run(tmp_path: Path):
     for stage in stages:
         marked(tmp_path, stage, 100.0)
     clock = Clock()
-    graph = stage_tasks(stages, tmp_path, "cpu", {stage.key: (place,) for place, stage in enumerate(stages)})
-    left = TimeLeft(
+    graph = stage_tasks(stages, tmp_path, "cpu", {stage.key: (index,) for index, stage in enumerate(stages)})
+    time_left = TimeLeft(
         graph, {task.key: stage for task, stage in zip(graph, stages, strict=True)}, Estimator(tmp_path), 2, clock
     )
     first, second, third = (task.key for task in graph)
-    assert str(left) == "about 3 min"
-    left.started(first)
-    left.started(second)
-    left.progressed(first, 50, 100)
-    assert left.seconds() == 150.0, "50 s of the first, then the third"
+    assert str(time_left) == "about 3 min"
+    time_left.started(first)
+    time_left.started(second)
+    time_left.progressed(first, 50, 100)
+    assert time_left.seconds() == 150.0, "50 s of the first, then the third"
     clock.now = 20.0
-    assert left.seconds() == 160.0, "the first reported nothing new: half of 120 s; then the third"
-    left.progressed(second, 0, 100)
-    left.progressed(first, 60, 100)
-    left.progressed(second, 10, 100)
-    assert left.seconds() == pytest.approx(0.4 * (90 + 20) + 100)
-    left.ended(first, 100.0)
-    left.stopped(second)
-    assert left.seconds() == 100.0, "the first is done, the others start from the beginning"
-    left.ended(second)
-    left.ended(third, 100.0)
-    assert str(left) == "0 s"
+    assert time_left.seconds() == 160.0, "the first reported nothing new: half of 120 s; then the third"
+    time_left.progressed(second, 0, 100)
+    time_left.progressed(first, 60, 100)
+    time_left.progressed(second, 10, 100)
+    assert time_left.seconds() == pytest.approx(0.4 * (90 + 20) + 100)
+    time_left.ended(first, 100.0)
+    time_left.stopped(second)
+    assert time_left.seconds() == 100.0, "the first is done, the others start from the beginning"
+    time_left.ended(second)
+    time_left.ended(third, 100.0)
+    assert str(time_left) == "0 s"
 
 
 def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):

@@ -58,10 +58,10 @@ def test_files_hold_the_same_lines(tmp_path: Path) -> None:
 
 
 def test_metrics_have_names_that_do_not_collide() -> None:
-    found = card.metrics(LINES)
-    assert found["judges/test_ideal"] == 0.83
-    assert (found["passed"], found["asked"]) == (1.0, 2.0)
-    assert len(found) == len(LINES) + 2
+    metrics = card.metrics(LINES)
+    assert metrics["judges/test_ideal"] == 0.83
+    assert (metrics["passed"], metrics["asked"]) == (1.0, 2.0)
+    assert len(metrics) == len(LINES) + 2
 
 
 def test_the_terminal_shows_every_line() -> None:
@@ -104,10 +104,10 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
     """If sections cannot be built, the card says so and is neither written nor recorded."""
 
     worlds: set[int] = set()
-    asked: list[str] = []
+    requested: list[str] = []
 
     def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
-        asked.extend(str(stage) for stage in stages)
+        requested.extend(str(stage) for stage in stages)
         worlds.update(stage.config.world.seed for stage in stages if stage.name == "validation")
         first = stages[0].path(folder.root)
         first.mkdir(parents=True)
@@ -117,30 +117,30 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
 
     monkeypatch.setattr(building, "build", build)
     arguments = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
-    made = CliRunner().invoke(app, arguments)
-    assert made.exit_code == 1, made.output
-    assert "World card: profile smoke-world2, seed 1000" in made.output
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1, result.output
+    assert "World card: profile smoke-world2, seed 1000" in result.output
     assert worlds == {2}
-    assert asked.count("assessment seed 1002") == 2
-    assert "card voices" in asked
-    assert "rate as published" in made.output
-    assert "not measured: card judges: bug: no such judge" in made.output
-    assert "world card: 1 of 2 pass; 1 sections not measured" in made.output
+    assert requested.count("assessment seed 1002") == 2
+    assert "card voices" in requested
+    assert "rate as published" in result.output
+    assert "not measured: card judges: bug: no such judge" in result.output
+    assert "world card: 1 of 2 pass; 1 sections not measured" in result.output
     assert not (tmp_path / "runs" / validate.FOLDER).exists()
 
 
 def test_a_section_that_is_skipped_is_neither_asked_for_nor_passed_over_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def build(stages: list[Stage], *rest: object) -> dict[str, str]:
-        asked.extend(str(stage) for stage in stages)
+        requested.extend(str(stage) for stage in stages)
         return {"card judges": "bug: no such judge"}
 
     monkeypatch.setattr(building, "build", build)
     skipped = ["--skip", "regime", "--skip", "voices"]
-    made = CliRunner().invoke(app, ["--profile", "smoke", *skipped, "--runs-dir", str(tmp_path / "runs")])
-    assert "World card: profile smoke, seed 1000, without regime, voices" in made.output
-    assert len(asked) == 8
-    assert not [name for name in asked if name == "card voices" or name.startswith("assessment")]
+    result = CliRunner().invoke(app, ["--profile", "smoke", *skipped, "--runs-dir", str(tmp_path / "runs")])
+    assert "World card: profile smoke, seed 1000, without regime, voices" in result.output
+    assert len(requested) == 8
+    assert not [name for name in requested if name == "card voices" or name.startswith("assessment")]

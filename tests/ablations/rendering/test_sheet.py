@@ -40,25 +40,25 @@ def test_values_as_text(value: float, unit: str, text: str):
 
 
 def test_best_and_second_follow_the_direction_and_leave_frames_out():
-    made = sheet(
+    table = sheet(
         ("a", 0.5, 1.0), ("b", 0.7, 3.0), ("c", 0.6, 2.0), ("oracle", 0.9, 0.1), unranked=frozenset({"oracle"})
     )
-    assert made.marks() == {(1, 1): "best", (2, 1): "second", (0, 2): "best", (2, 2): "second"}
-    assert "| b | **70.0** | 3.000 |" in markdown(made)
-    assert "| oracle | 90.0 | 0.100 |" in markdown(made)
+    assert table.marks() == {(1, 1): "best", (2, 1): "second", (0, 2): "best", (2, 2): "second"}
+    assert "| b | **70.0** | 3.000 |" in markdown(table)
+    assert "| oracle | 90.0 | 0.100 |" in markdown(table)
 
 
 def test_rows_shown_alike_share_their_mark_and_two_rows_get_none():
-    made = sheet(("a", 0.70001, math.nan), ("b", 0.70002, math.nan), ("c", 0.6, math.nan))
-    assert made.marks() == {(0, 1): "best", (1, 1): "best", (2, 1): "second"}
+    table = sheet(("a", 0.70001, math.nan), ("b", 0.70002, math.nan), ("c", 0.6, math.nan))
+    assert table.marks() == {(0, 1): "best", (1, 1): "best", (2, 1): "second"}
     assert sheet(("a", 0.5, 1.0), ("b", 0.7, 3.0)).marks() == {}
 
 
 def test_csv_keeps_unrounded_fractions_and_four_fields_an_interval():
-    made = sheet(
+    table = sheet(
         ("a", Interval(1 / 3, 0.25, 0.5, 8), math.nan), ("b, c", Interval(math.nan, math.nan, math.nan, 0), 2.0)
     )
-    assert as_csv(made).splitlines() == [
+    assert as_csv(table).splitlines() == [
         "arm,up_mean,up_low,up_high,up_n,down",
         "a,0.3333333333333333,0.25,0.5,8,",
         '"b, c",,,,0,2.0',
@@ -66,5 +66,5 @@ def test_csv_keeps_unrounded_fractions_and_four_fields_an_interval():
 
 
 def test_csv_holds_numbers_of_numpy_as_numbers():
-    made = sheet(("a", Interval(np.float64(0.5), np.float64(0.25), np.float64(0.75), 2), np.float64("nan")))
-    assert as_csv(made).splitlines()[1] == "a,0.5,0.25,0.75,2,"
+    table = sheet(("a", Interval(np.float64(0.5), np.float64(0.25), np.float64(0.75), 2), np.float64("nan")))
+    assert as_csv(table).splitlines()[1] == "a,0.5,0.25,0.75,2,"

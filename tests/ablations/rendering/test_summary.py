@@ -16,11 +16,11 @@ from ablations.tracking.records import Record
 
 
 def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float], steps: str = "null") -> Record:
-    here = folder / f"{label}-{seed}"
-    here.mkdir()
+    cell_folder = folder / f"{label}-{seed}"
+    cell_folder.mkdir()
     frame = pd.DataFrame({"step": range(len(d)), "sqrt_kl": d, "kl_token": [x * x for x in d], "proxy_accuracy": gold})
-    frame.to_parquet(here / "points.parquet")
-    pd.DataFrame({"step": range(len(d)), "test_accuracy": gold}).to_parquet(here / "test_points.parquet")
+    frame.to_parquet(cell_folder / "points.parquet")
+    pd.DataFrame({"step": range(len(d)), "test_accuracy": gold}).to_parquet(cell_folder / "test_points.parquet")
     return Record(
         label=label,
         seed=seed,
@@ -30,7 +30,7 @@ def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float
         profile="smoke",
         scalars={},
         params={"arm.steps": steps},
-        find=lambda: here,
+        find=lambda: cell_folder,
     )
 
 
@@ -40,12 +40,12 @@ def test_numbers_by_hand(tmp_path: Path):
         record(tmp_path, "a", 1, [0.5, 0.7], [0, 1]),
         record(tmp_path, "a", 2, [0.5, 0.9], [0, 1]),
     ]
-    made = table(records)
-    values = made.row("a")
+    results = table(records)
+    values = results.row("a")
     assert values["n"] == 2
     assert values["gold"] == pytest.approx(t_interval([0.7, 0.9]))
     assert values["kl_token"].mean == pytest.approx(1)
-    head, body = made.texts()
+    head, body = results.texts()
     assert head[:3] == ["arm", "n", "clean success, %"]
     assert body[0][4] == "50.0"
     assert body[1][6] == "–", "no phone error rate was recorded"
@@ -53,20 +53,20 @@ def test_numbers_by_hand(tmp_path: Path):
 
 
 def test_missing_cells_and_arms_are_named(tmp_path: Path):
-    made = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
-    assert [row[0] for row in made.rows] == ["b", "a"]
-    assert "Not complete: b 2, a 1." in made.notes
-    assert made.texts()[1][0] == ["b", "0", *["–"] * 8]
+    results = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
+    assert [row[0] for row in results.rows] == ["b", "a"]
+    assert "Not complete: b 2, a 1." in results.notes
+    assert results.texts()[1][0] == ["b", "0", *["–"] * 8]
 
 
 def test_markdown_and_csv_say_the_same(tmp_path: Path):
-    made = table([record(tmp_path, "a", s, [0.5, 0.6 + 0.1 * s], [0, 1]) for s in (1, 2)])
-    (row,) = csv.DictReader(io.StringIO(as_csv(made)))
+    results = table([record(tmp_path, "a", s, [0.5, 0.6 + 0.1 * s], [0, 1]) for s in (1, 2)])
+    (row,) = csv.DictReader(io.StringIO(as_csv(results)))
     assert float(row["gold_mean"]) == pytest.approx(0.75)
     assert row["gold_n"] == "2"
     assert row["uptake_mean"] == ""
-    assert "| 75.0 ± " in markdown(made)
-    assert "nan" not in as_csv(made) + markdown(made)
+    assert "| 75.0 ± " in markdown(results)
+    assert "nan" not in as_csv(results) + markdown(results)
 
 
 def test_show():

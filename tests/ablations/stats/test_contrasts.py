@@ -21,8 +21,8 @@ def outcomes(seed: int = 1) -> dict[tuple[str, int], float]:
 def test_arms_of_the_factorial_are_the_grids():
     assert {name_of(on) for on in subsets()} == set(factorial())
     for on in subsets():
-        found = arms()[name_of(on)].regularizers
-        assert (found.epsilon > 0, found.mix_probability > 0, found.alpha > 0) == tuple(
+        regularizers = arms()[name_of(on)].regularizers
+        assert (regularizers.epsilon > 0, regularizers.mix_probability > 0, regularizers.alpha > 0) == tuple(
             p in on for p in ("ls", "eam", "adv")
         )
 
@@ -44,9 +44,9 @@ def test_the_effect_within_rrpo_parts_from_the_main_effect_under_interaction():
 def test_a_missing_arm_makes_the_seed_missing():
     table = outcomes(1) | outcomes(2)
     del table["ls", 2]
-    found = apply(factorial_effect(["ls"]), table, [1, 2])
-    assert found[0] == pytest.approx(4.5)
-    assert math.isnan(found[1])
+    effects = apply(factorial_effect(["ls"]), table, [1, 2])
+    assert effects[0] == pytest.approx(4.5)
+    assert math.isnan(effects[1])
 
 
 def test_effects_are_the_coefficients_of_a_least_squares_fit():

@@ -28,8 +28,8 @@ def test_arms_allow_a_part_of_it():
 
 def test_settings_share_what_their_arms_share():
     labels = [f"{arm}@a" for arm in factorial()] + [f"{arm}@b" for arm in singles()]
-    found = declared(["sft", "diffro", "rrpo", *labels])
-    assert {place: list(contrasts) for place, contrasts in found.items()} == {
+    by_setting = declared(["sft", "diffro", "rrpo", *labels])
+    assert {setting: list(contrasts) for setting, contrasts in by_setting.items()} == {
         "": ["RRPO - DiffRO"],
         "a": ALONE,
         "b": ALONE,

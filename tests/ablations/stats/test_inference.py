@@ -21,12 +21,12 @@ def test_fiellers_interval_holds_what_the_t_test_does_not_reject():
     rng = np.random.default_rng(5)
     y = rng.normal(1.0, 0.3, 8)
     x = 0.4 * y + rng.normal(0, 0.15, 8)
-    found = ratio_of_means(x, y)
-    assert found.mean == pytest.approx(x.mean() / y.mean())
-    assert found.low < found.mean < found.high
-    for bound in (found.low, found.high):
+    interval = ratio_of_means(x, y)
+    assert interval.mean == pytest.approx(x.mean() / y.mean())
+    assert interval.low < interval.mean < interval.high
+    for bound in (interval.low, interval.high):
         assert stats.ttest_1samp(x - bound * y, 0).pvalue == pytest.approx(0.05)
-    assert ratio_of_means([*x, 1.0], [*y, math.nan]) == found
+    assert ratio_of_means([*x, 1.0], [*y, math.nan]) == interval
     assert math.isnan(ratio_of_means(x, y - y.mean()).mean), "a gap that may be zero has no shares"
 
 

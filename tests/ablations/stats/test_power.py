@@ -36,7 +36,7 @@ def test_the_seeds_needed_are_the_fewest_that_have_the_power(alpha: float):
 
 def test_spread_bound_holds_as_often_as_it_says():
     rng = np.random.default_rng(3)
-    held = np.mean([spread_bound(sd, 5) >= 1 for sd in rng.normal(0, 1, (2000, 5)).std(axis=1, ddof=1)])
-    assert held == pytest.approx(0.8, abs=0.03)
+    coverage = np.mean([spread_bound(sd, 5) >= 1 for sd in rng.normal(0, 1, (2000, 5)).std(axis=1, ddof=1)])
+    assert coverage == pytest.approx(0.8, abs=0.03)
     assert spread_bound(2.0, 8) == pytest.approx(2.0 * math.sqrt(7 / stats.chi2.ppf(0.2, 7)))
     assert math.isnan(spread_bound(1.0, 1))

@@ -15,27 +15,27 @@ FACTORIAL = factorial()
 
 
 def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
-    tested, told = analyze_power(FACTORIAL, 8, None)
+    tested, line = analyze_power(FACTORIAL, 8, None)
     assert "tested, simultaneously at 0.9929: LS, main effect; EAM, main effect" in tested
     assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
-    assert told.startswith("no pilot is committed: with 8 seeds, the smallest difference detected with 80 % power")
+    assert line.startswith("no pilot is committed: with 8 seeds, the smallest difference detected with 80 % power")
     for sd in SPREADS:
-        assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in told
+        assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in line
 
 
 def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
-    _, told = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc"))
+    _, line = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc"))
     bound = spread_bound(0.04, 8)
     for name, sd in (("point estimate 4.0", 0.04), (f"80 % upper bound {100 * bound:.1f}", bound)):
         least = 100 * detectable(sd, 12, 0.05 / 7)
-        assert f"{name}: {least:.1f} points ({seeds_needed(0.05, sd, 0.05 / 7)} seeds for 5 points)" in told
-    assert "the pilot's 8 development seeds in world abc" in told
+        assert f"{name}: {least:.1f} points ({seeds_needed(0.05, sd, 0.05 / 7)} seeds for 5 points)" in line
+    assert "the pilot's 8 development seeds in world abc" in line
 
 
 def test_a_replicated_pilots_components_are_told() -> None:
     parts = {"data": 0.01, "reward model": 0.02, "optimisation": 0.02}
-    said = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
-    assert said.endswith("data 11 % (1.0 points), reward model 44 % (2.0 points), optimisation 44 % (2.0 points)")
+    line = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
+    assert line.endswith("data 11 % (1.0 points), reward model 44 % (2.0 points), optimisation 44 % (2.0 points)")
 
 
 @pytest.mark.parametrize(

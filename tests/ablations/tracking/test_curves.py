@@ -28,7 +28,7 @@ def tracker(runs: Path) -> Tracker:
     return Tracker(folder, "tiny", {}, {})
 
 
-def begun(cell: Cell, runs: Path) -> list[Point]:
+def first_points(cell: Cell, runs: Path) -> list[Point]:
     """The first points of a fake cell's curve, as its worker would have written them."""
     table = fakes.curve_rows(len(fakes.CHECKPOINTS), fakes.curve("rrpo", 1))
     return points(table.head(3).to_dict("records"), "train/")
@@ -86,8 +86,8 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
 def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     store = Store(tracker.folder)
-    tracker.show_cell(cell, begun(cell, runs)[:4])
-    tracker.show_cell(cell, begun(cell, runs)[4:])
+    tracker.show_cell(cell, first_points(cell, runs)[:4])
+    tracker.show_cell(cell, first_points(cell, runs)[4:])
     (live,) = store.runs("tiny", "cell")
     assert (live.info.status, live.data.params["arm"]) == ("RUNNING", "rrpo")
     assert [p.step for p in store.client.get_metric_history(live.info.run_id, "train/kl_token")] == [1, 2, 3]
@@ -99,7 +99,7 @@ def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: T
         history = store.client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in history] == list(range(1, 21)), "no duplicate points"
     assert run.data.metrics.keys() <= METRICS.keys()
-    tracker.show_cell(cell, begun(cell, runs))
+    tracker.show_cell(cell, first_points(cell, runs))
     assert len(store.runs("tiny", "cell")) == 1
 
 
@@ -120,16 +120,16 @@ def test_a_grid_shows_its_cells_while_they_run(runs: Path, run: Run, monkeypatch
     assert {status for status, _ in shown} == {"RUNNING"}
     assert all({"train/kl_token", "train/kl_rounded"} <= metrics for _, metrics in shown)
     store = Store(check(runs))
-    found = store.runs("tiny", "cell")
-    assert [r.info.status for r in found] == ["FINISHED"] * 2
-    assert len(store.client.get_metric_history(found[0].info.run_id, "train/kl_token")) == 20
+    shown_runs = store.runs("tiny", "cell")
+    assert [r.info.status for r in shown_runs] == ["FINISHED"] * 2
+    assert len(store.client.get_metric_history(shown_runs[0].info.run_id, "train/kl_token")) == 20
     assert not list((runs / "progress").glob("*.jsonl"))
 
 
 def test_a_failure_ends_the_run_and_the_next_try_replaces_it(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     store = Store(tracker.folder)
-    first = begun(cell, runs)
+    first = first_points(cell, runs)
     tracker.show_cell(cell, first)
     tracker.record_failure(cell, Lost("diverged", "loss nan"), "its log")
     (failed,) = store.runs("tiny", "cell")
@@ -137,7 +137,7 @@ def test_a_failure_ends_the_run_and_the_next_try_replaces_it(tracker: Tracker, r
     assert (failed.info.status, failed.data.metrics["train/kl_token"]) == ("FAILED", last), "with its curve"
     assert str(store.states("tiny")[1][cell.hash]) == "diverged: loss nan"
     again = Tracker(tracker.folder, "tiny", {}, {})
-    again.show_cell(cell, begun(cell, runs)[:4])
+    again.show_cell(cell, first_points(cell, runs)[:4])
     (live,) = store.runs("tiny", "cell")
     assert live.info.run_id != failed.info.run_id
     assert "failed" not in live.data.tags
@@ -148,12 +148,12 @@ def test_a_failure_ends_the_run_and_the_next_try_replaces_it(tracker: Tracker, r
 
 def test_one_process_at_a_time_shows_a_cell_and_any_completes_it(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
-    other = Tracker(tracker.folder, "tiny", {}, {})
-    tracker.show_cell(cell, begun(cell, runs))
-    other.show_cell(cell, begun(cell, runs)[:1])
+    second = Tracker(tracker.folder, "tiny", {}, {})
+    tracker.show_cell(cell, first_points(cell, runs))
+    second.show_cell(cell, first_points(cell, runs)[:1])
     store = Store(tracker.folder)
     (live,) = store.runs("tiny", "cell")
-    finish(cell, other)
+    finish(cell, second)
     (run,) = store.runs("tiny", "cell")
     assert run.info.run_id == live.info.run_id
     assert run.data.params == live.data.params, "existing params stay, because MLflow params are immutable"
@@ -161,10 +161,10 @@ def test_one_process_at_a_time_shows_a_cell_and_any_completes_it(tracker: Tracke
 
 def test_a_run_that_a_killed_process_left_is_replaced(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
-    tracker.show_cell(cell, begun(cell, runs))
+    tracker.show_cell(cell, first_points(cell, runs))
     store = Store(tracker.folder)
-    (left,) = store.runs("tiny", "cell")
-    store.client.set_terminated(left.info.run_id, "KILLED")  # as `reconcile` does
-    Tracker(tracker.folder, "tiny", {}, {}).show_cell(cell, begun(cell, runs)[:1])
+    (run,) = store.runs("tiny", "cell")
+    store.client.set_terminated(run.info.run_id, "KILLED")  # as `reconcile` does
+    Tracker(tracker.folder, "tiny", {}, {}).show_cell(cell, first_points(cell, runs)[:1])
     (live,) = store.runs("tiny", "cell")
-    assert (live.info.run_id == left.info.run_id, live.info.status) == (False, "RUNNING")
+    assert (live.info.run_id == run.info.run_id, live.info.status) == (False, "RUNNING")

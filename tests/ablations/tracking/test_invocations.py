@@ -19,12 +19,12 @@ DEV, FIVE, EIGHT = (1000, 1001), tuple(range(1, 6)), tuple(range(1, 9))
 HALF, REST = FACTORIAL[:4], FACTORIAL[4:]
 
 
-def invocations(*given: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
-    return [Invocation("", "", "", tuple(arms), tuple(seeds)) for arms, seeds in given]
+def invocations(*plans: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
+    return [Invocation("", "", "", tuple(arms), tuple(seeds)) for arms, seeds in plans]
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("plans", "expected"),
     [
         ([(FACTORIAL, DEV), (FACTORIAL, EIGHT)], [8]),
         ([(FACTORIAL, EIGHT), (FACTORIAL, DEV)], [8]),
@@ -52,8 +52,8 @@ def invocations(*given: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]
         "none",
     ],
 )
-def test_seeds_count_where_the_family_is_planned(given: list, expected: list[int]):
-    assert planned_seeds(invocations(*given)) == expected
+def test_seeds_count_where_the_family_is_planned(plans: list, expected: list[int]):
+    assert planned_seeds(invocations(*plans)) == expected
 
 
 def test_a_part_of_a_grid_is_no_plan_of_the_grid():

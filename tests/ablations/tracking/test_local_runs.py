@@ -23,14 +23,14 @@ def store(runs: Path, run: Run, tmp_path: Path) -> Store:
     trouble.write_text("raise")
     run(fakes.cells(["sft", "diffro", "rrpo"], [1], {"rrpo/1": trouble}))
     run(fakes.cells(["diffro"], [1]), grid="another")
-    made = Store(check(runs))
-    by_arm = {run.data.tags["arm"]: run for run in made.runs("tiny", "cell")}
-    kept, deleted = by_arm["diffro"], by_arm["sft"]
-    made.client.delete_run(deleted.info.run_id)
-    made.client.log_metric(kept.info.run_id, "undefined", math.nan)
-    made.client.log_metric(kept.info.run_id, "twice", 1.0, timestamp=1, step=0)
-    made.client.log_metric(kept.info.run_id, "twice", 2.0, timestamp=2, step=1)
-    return made
+    store = Store(check(runs))
+    by_arm = {run.data.tags["arm"]: run for run in store.runs("tiny", "cell")}
+    active, deleted = by_arm["diffro"], by_arm["sft"]
+    store.client.delete_run(deleted.info.run_id)
+    store.client.log_metric(active.info.run_id, "undefined", math.nan)
+    store.client.log_metric(active.info.run_id, "twice", 1.0, timestamp=1, step=0)
+    store.client.log_metric(active.info.run_id, "twice", 2.0, timestamp=2, step=1)
+    return store
 
 
 def test_it_reads_what_mlflow_reads(store: Store):
@@ -41,13 +41,13 @@ def test_it_reads_what_mlflow_reads(store: Store):
         ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, names, kind)}
         assert len(ours) == len(theirs) == count
         assert local_runs.read(store.folder.database, ["nosuch"], kind) == []
-        for other in theirs:
-            run = ours[other.info.run_id]
+        for expected in theirs:
+            run = ours[expected.info.run_id]
             for name in ("start_time", "status", "artifact_uri", "run_name"):
-                assert getattr(run.info, name) == getattr(other.info, name)
-            assert run.data.tags == other.data.tags
-            assert run.data.params == other.data.params
-            assert run.data.metrics == pytest.approx(other.data.metrics, abs=0, nan_ok=True)
+                assert getattr(run.info, name) == getattr(expected.info, name)
+            assert run.data.tags == expected.data.tags
+            assert run.data.params == expected.data.params
+            assert run.data.metrics == pytest.approx(expected.data.metrics, abs=0, nan_ok=True)
     metrics = [run.data.metrics for run in local_runs.read(store.folder.database, names, "cell")]
     assert [m["twice"] for m in metrics if "twice" in m] == [2.0]
     assert any(math.isnan(m.get("undefined", 0.0)) for m in metrics)
@@ -66,6 +66,6 @@ def test_a_store_in_order_is_read_without_mlflow_and_one_that_is_not_is_put_in_o
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
     assert read() == "1 False"
-    left = store.client.create_run(store.experiment_id("tiny"), tags={"kind": "parent", "owner_pid": "1"})
+    run = store.client.create_run(store.experiment_id("tiny"), tags={"kind": "parent", "owner_pid": "1"})
     assert read() == "1 True", "`reconcile` checks runs with the status RUNNING"
-    store.client.delete_run(left.info.run_id)
+    store.client.delete_run(run.info.run_id)

@@ -68,22 +68,22 @@ def record(tracker: Tracker, cell: Cell) -> Record:
 
 def runs_by_name(store: Store) -> dict[str, list[str]]:
     number = store.experiment_id("tiny")
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for run in store.client.search_runs([number]):
-        found.setdefault(run.info.run_name, []).append(run.info.status)
-    return found
+        by_name.setdefault(run.info.run_name, []).append(run.info.status)
+    return by_name
 
 
 def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Tracker, runs: Path):
-    one, two, three = fakes.cells(["sft", "diffro", "rrpo"], [1])
-    below = tracker.start_invocation([one, two, three], {})
-    record(below, one)
+    first, second, third = fakes.cells(["sft", "diffro", "rrpo"], [1])
+    below = tracker.start_invocation([first, second, third], {})
+    record(below, first)
     with locked(runs):
         start = time.monotonic()
-        waiting = record(below, two)
+        waiting = record(below, second)
         below.note_spread(0.25, 3)
         below.note_spread(0.5, 4)
-        below.record_failure(three, Lost("bug", "planted"), "log of three")
+        below.record_failure(third, Lost("bug", "planted"), "log of three")
         assert time.monotonic() - start < 5
         assert len(waiting.points) == 4, "the waiting record can be read"
         assert "3 records wait" in below.waiting()
@@ -94,11 +94,11 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     assert below.waiting() == ""
     store = Store(tracker.folder)
     assert runs_by_name(store) == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"]}, "only cells"
-    done, lost = store.states("tiny")
-    assert set(done) == {one.hash, two.hash}
-    assert str(lost[three.hash]) == "bug: planted"
-    assert done[two.hash].scalars == waiting.scalars
-    assert done[two.hash].points.equals(waiting.points)
+    records, lost = store.states("tiny")
+    assert set(records) == {first.hash, second.hash}
+    assert str(lost[third.hash]) == "bug: planted"
+    assert records[second.hash].scalars == waiting.scalars
+    assert records[second.hash].points.equals(waiting.points)
     assert waiting.folder.is_relative_to(runs / "artifacts"), "a record in memory finds its files after they were moved"
     (invocation,) = store.runs("tiny", "parent")
     assert (invocation.info.status, invocation.data.metrics) == ("FINISHED", {"primary_spread": 0.5})
@@ -114,10 +114,10 @@ def test_the_next_command_carries_the_outbox_over(tracker: Tracker, runs: Path):
     with locked(runs):
         record(tracker, cell)
     moved = runs.rename(runs.with_name("moved"))  # with all waiting entries
-    (found,) = Store(check(moved)).records("tiny")
-    assert found.cell_hash == cell.hash
-    assert found.folder.is_relative_to(moved / "artifacts")
-    assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
+    (restored,) = Store(check(moved)).records("tiny")
+    assert restored.cell_hash == cell.hash
+    assert restored.folder.is_relative_to(moved / "artifacts")
+    assert (restored.folder / "audio" / "00_angry.wav").stat().st_size > 1000
     assert Outbox(moved / "outbox").pending() == {}
 
 
@@ -126,15 +126,15 @@ def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
     tracker: Tracker, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ):
     """A container's `--plan` on a bind mount rewrites the stored artifact paths to paths that do not exist here."""
-    one, two = fakes.cells(["diffro", "rrpo"], [1])
-    first = record(tracker, one)
+    cell, other_cell = fakes.cells(["diffro", "rrpo"], [1])
+    first = record(tracker, cell)
     mount = tmp_path / "mount"
 
     def open_elsewhere() -> None:
         mount.symlink_to(runs)
-        there = Store(RunsFolder(mount)).states("tiny")[0][one.hash]
-        assert there.folder.is_relative_to(mount)
-        assert len(there.points) == 4
+        mounted = Store(RunsFolder(mount)).states("tiny")[0][cell.hash]
+        assert mounted.folder.is_relative_to(mount)
+        assert len(mounted.points) == 4
         mount.unlink()
 
     if moment == "before the record":
@@ -142,23 +142,23 @@ def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
     else:
         real = replay.Replay._log_datasets
         monkeypatch.setattr(replay.Replay, "_log_datasets", lambda *args: (real(*args), open_elsewhere()))
-    second = record(tracker, two)
+    second = record(tracker, other_cell)
     assert not mount.exists(), "nothing is written outside the folder"
-    assert [len(found.points) for found in (first, second)] == [4, 4]
+    assert [len(stored.points) for stored in (first, second)] == [4, 4]
     assert Outbox(runs / "outbox").pending() == {}
-    here = Store(check(runs)).records("tiny")
-    assert [len(found.points) for found in here] == [4, 4]
-    assert all((found.folder / "audio" / "00_angry.wav").is_relative_to(runs) for found in here)
+    records = Store(check(runs)).records("tiny")
+    assert [len(stored.points) for stored in records] == [4, 4]
+    assert all((stored.folder / "audio" / "00_angry.wav").is_relative_to(runs) for stored in records)
 
 
 def test_artifacts_that_are_gone_are_said_to_be(tracker: Tracker):
     (cell,) = fakes.cells(["rrpo"], [1])
-    made = record(tracker, cell)
-    (found,) = Store(tracker.folder).records("tiny")
-    shutil.rmtree(found.folder)
-    for gone in (made, found):
+    written = record(tracker, cell)
+    (stored,) = Store(tracker.folder).records("tiny")
+    shutil.rmtree(stored.folder)
+    for missing in (written, stored):
         with pytest.raises(InputError, match=r"gone\n.*rrpo/1, run .*there is no .*\n.*restore"):
-            _ = gone.points
+            _ = missing.points
 
 
 def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
@@ -166,10 +166,10 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
 ):
     cells = fakes.cells(["diffro", "rrpo"], [1])
     real = runner.GridRun.run
-    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as locking:
 
         def lock_and_run(*arguments: Any) -> None:
-            other.execute("BEGIN EXCLUSIVE")
+            locking.execute("BEGIN EXCLUSIVE")
             real(*arguments)
 
         with monkeypatch.context() as patch:
@@ -179,7 +179,7 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
         assert "locked" in outcome.waiting
         assert outcome.table is not None
         assert [row[1] for row in outcome.table.rows] == [1.0, 1.0]
-        other.execute("ROLLBACK")
+        locking.execute("ROLLBACK")
     built = fakes.built(runs)
     again, _ = run(cells)
     assert (again.status, again.done, again.waiting) == (0, 2, "")
@@ -209,12 +209,12 @@ def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monk
         with pytest.raises(SystemExit):
             record(tracker, cell)
     store = Store(tracker.folder)
-    (found,) = store.records("tiny")
+    (stored,) = store.records("tiny")
     assert len(store.runs("tiny", "cell")) == 1
-    history = store.client.get_metric_history(found.run_id, "train/kl_token")
+    history = store.client.get_metric_history(stored.run_id, "train/kl_token")
     assert [point.step for point in history] == list(range(1, 21))
-    assert found.params["seed"] == "1"
-    assert len(found.points) == 4
+    assert stored.params["seed"] == "1"
+    assert len(stored.points) == 4
     assert Outbox(tracker.folder.outbox).pending() == {}
 
 
@@ -245,10 +245,10 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     entry = Entry(key="cell-1", experiment="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
     outbox.put(entry, {"audio/file": tmp_path / "file"}, {"notes/text": "said"})
-    (place,) = outbox.pending()
-    assert outbox.pending()[place] == entry
-    assert (place / "artifacts" / "notes" / "text").read_text() == "said"
-    assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
+    (folder,) = outbox.pending()
+    assert outbox.pending()[folder] == entry
+    assert (folder / "artifacts" / "notes" / "text").read_text() == "said"
+    assert (folder / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
@@ -258,8 +258,8 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     newer = replace(entry, metrics={"a": 0.2})
     outbox.put(newer)
     assert list(outbox.pending().values()) == [newer]
-    (place,) = outbox.pending()
-    (place / "entry.json").write_text("{")
+    (folder,) = outbox.pending()
+    (folder / "entry.json").write_text("{")
     assert outbox.pending() == {}
 
 
@@ -271,10 +271,10 @@ def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monke
     real = Path.is_dir
 
     def finished(path: Path) -> bool:
-        found = real(path)
-        if path.name == ".cell-1.5" and found:
+        status = real(path)
+        if path.name == ".cell-1.5" and status:
             path.rename(path.with_name("cell-1.5"))
-        return found
+        return status
 
     monkeypatch.setattr(Path, "is_dir", finished)
     outbox.sweep()
@@ -284,17 +284,17 @@ def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monke
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make the disk full for as many attempts as the first number of the returned list."""
-    left = [0]
+    remaining = [0]
     real = Outbox.put
 
     def put(self: Outbox, *args: Any) -> None:
-        if left[0]:
-            left[0] -= 1
+        if remaining[0]:
+            remaining[0] -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
         real(self, *args)
 
     monkeypatch.setattr(Outbox, "put", put)
-    return left
+    return remaining
 
 
 def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracker, full_disk: list[int]):
@@ -310,8 +310,8 @@ def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracke
     record(below, good)
     assert below.held_up() == ""
     store = Store(tracker.folder)
-    done, lost = store.states("tiny")
-    assert set(done) == {good.hash}
+    records, lost = store.states("tiny")
+    assert set(records) == {good.hash}
     assert str(lost[bad.hash]) == "bug: planted"
     (parent,) = store.plans("tiny")
     assert store.client.get_run(parent.run_id).data.metrics["primary_spread"] == 0.5

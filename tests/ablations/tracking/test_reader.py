@@ -25,8 +25,8 @@ def test_cells_that_an_earlier_version_nested_are_read(runs: Path):
         client.log_metric(run, name, value)
     client.log_param(run, "arm.reward", '"hard_ce"')
     client.log_text(run, json.dumps({"arm.reward": '"hard_ce"'}), "config.json")
-    for one in (parent.info.run_id, run):
-        client.set_terminated(one)
+    for run_id in (parent.info.run_id, run):
+        client.set_terminated(run_id)
     store = Store(folder)
     (record,) = store.records("tiny")
     assert (record.label, record.seed, record.run_id) == ("rrpo", 1, run)

@@ -46,13 +46,13 @@ def test_the_dead_are_called_killed_and_the_living_are_left_alone(runs: Path, cl
         "a live owner, regardless of the run's age"
     )
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        other = replace(me, pid=process.pid, started=process_start(process.pid) or "")
-        assert state(client, experiment, tags(other)) == "RUNNING"
+        second = replace(me, pid=process.pid, started=process_start(process.pid) or "")
+        assert state(client, experiment, tags(second)) == "RUNNING"
         process.kill()
         while process_start(process.pid) is not None:
             time.sleep(0.01)
-        assert state(client, experiment, tags(other)) == "KILLED", "a zombie counts as dead"
-    assert state(client, experiment, tags(other)) == "KILLED"
+        assert state(client, experiment, tags(second)) == "KILLED", "a zombie counts as dead"
+    assert state(client, experiment, tags(second)) == "KILLED"
     assert state(client, experiment, tags(replace(me, started="1"))) == "KILLED", (
         "the process id now belongs to another process"
     )
@@ -78,5 +78,5 @@ def test_a_completed_cell_counts_whatever_its_status(runs: Path, client):
     dead = tags(replace(this_process(), started="1"))
     run = client.create_run(experiment, tags=dead | {"kind": "cell", "cell_hash": "h", "complete": "h"})
     recorder.create(check(runs), "tiny")
-    found = client.get_run(run.info.run_id)
-    assert (found.info.status, found.data.tags["complete"]) == ("KILLED", "h")
+    stored = client.get_run(run.info.run_id)
+    assert (stored.info.status, stored.data.tags["complete"]) == ("KILLED", "h")
