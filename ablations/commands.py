@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ablations.rendering.sheet import Sheet
-from rrpo.commands import FAILING as FAILING
-from rrpo.commands import HOW as HOW
-from rrpo.commands import SAID as SAID
-from rrpo.commands import WHAT as WHAT
+from rrpo.commands import EXECUTION as EXECUTION
+from rrpo.commands import EXPERIMENT as EXPERIMENT
+from rrpo.commands import FAILURES as FAILURES
+from rrpo.commands import OUTPUT as OUTPUT
 from rrpo.commands import Plugin as Plugin
 from rrpo.commands import Set as Set
 from rrpo.commands import program as program
@@ -23,7 +23,7 @@ from rrpo.commands import refusing as refusing
 
 WIDTH = 150
 """Default width of the output in columns if it is not a terminal."""
-RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=SAID)]
+RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=OUTPUT)]
 RecordedIn = Annotated[Path, typer.Option(help="Runs folder with the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Profile to use if the grid was run on several.")]
 World = Annotated[str, typer.Option(help="World to use if there are several: the first characters of its hash.")]
@@ -32,19 +32,19 @@ WorldSeed = Annotated[
     typer.Option(
         "--world",
         help="Seed of the world. 0 is installed with the package; others differ in speakers, texts and judges.",
-        rich_help_panel=WHAT,
+        rich_help_panel=EXPERIMENT,
     ),
 ]
 Mixed = Annotated[
     bool, typer.Option("--mixed", help="Pool cells of different worlds or code versions, with a warning.")
 ]
-Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=HOW)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=EXECUTION)]
 Workers = Annotated[
     int | None,
     typer.Option(
         help="Number of worker processes. Default: one per CPU, at most 4 per GPU.",
         show_default=False,
-        rich_help_panel=HOW,
+        rich_help_panel=EXECUTION,
     ),
 ]
 

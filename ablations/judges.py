@@ -25,8 +25,6 @@ class Judge:
     """Readable name."""
     role: str
     """`GOLD`, `VETO` or `LISTENER`."""
-    asked: str
-    """Readable text: which samples it evaluates."""
     tuning: bool = False
     """Whether it is used to monitor training and to guide searches. Such a judge must not be gold."""
 
@@ -53,19 +51,16 @@ class Judge:
 
 
 BUILT_IN: list[Judge] = [
-    Judge(name="test", label="`test` judge", role=GOLD, asked="every stored checkpoint"),
-    Judge(name="val", label="`val` judge", role=VETO, asked="training and every stored checkpoint", tuning=True),
-    Judge(name="third", label="third judge", role=VETO, asked="the first, the middle and the last checkpoint"),
+    Judge(name="test", label="`test` judge", role=GOLD),
+    Judge(name="val", label="`val` judge", role=VETO, tuning=True),
+    Judge(name="third", label="third judge", role=VETO),
 ]
 """The built-in judges, gold first."""
 
 
 def registered() -> list[Judge]:
     """Return the judges of plugins, in order of registration."""
-    return [
-        Judge(name=name, label=kind.label, role=VETO if kind.veto else LISTENER, asked="every stored checkpoint")
-        for name, kind in JUDGES.items()
-    ]
+    return [Judge(name=name, label=kind.label, role=VETO if kind.veto else LISTENER) for name, kind in JUDGES.items()]
 
 
 def judges() -> list[Judge]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS, Batch, Loss, PolicyOptimizer, State
 from rrpo.optimizers.rollout import Models
-from rrpo.optimizers.scoring import hear, policy_gradient
+from rrpo.optimizers.scoring import compute_rewards, policy_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RewardWeighted(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield the policy-gradient loss of one update."""
-        outputs = hear(models, batch, config)
+        outputs = compute_rewards(models, batch, config)
         cost = outputs.cost(config).view(self.samples, -1)  # [k, prompts]
         advantage = self.samples * (-cost / self.temperature).softmax(0) - 1
         yield policy_gradient(models, batch, config, outputs, advantage.flatten())

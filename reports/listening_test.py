@@ -1,7 +1,7 @@
 """Create a blind listening test of a grid's samples, as one HTML file that needs no server.
 
 Blind: the page identifies each sample by a keyed hash (HMAC-SHA-256). The key and the meaning of each hash are stored in a run
-of kind ``listening`` in the experiment ``beside GRID``. The same choice of samples gives the same test, so its page can be
+of kind ``listening`` in the experiment ``about GRID``. The same choice of samples gives the same test, so its page can be
 written again.
 
 Balanced: each person hears every prompt by every arm exactly once. Seeds rotate over the prompts, and all arms of a prompt use
@@ -137,7 +137,7 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
     names = {opaque(key, f"{item.cell_hash}/{item.sound}"): item for item in items}
     test = ListeningTest(id=opaque(key, "test"), grid=grid, key=key, emotions=tuple(emotions), items=names)
     tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id}
-    run = store.client.create_run(store.beside(grid), run_name=f"listening test {test.id}", tags=tags).info.run_id
+    run = store.client.create_run(store.about(grid), run_name=f"listening test {test.id}", tags=tags).info.run_id
     store.client.log_param(run, "arms", ",".join(dict.fromkeys(item.arm for item in items)))
     store.client.log_param(run, "items", len(items))
     store.client.log_dict(run, asdict(test), FILE)

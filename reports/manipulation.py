@@ -46,7 +46,7 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
         return Checked(component, t_interval([]), weak=False)
     seeds = sorted({record.seed for record in records})
     treated = {label for label, weight in contrast.items() if weight > 0}
-    activity = [value for (label, _), value in scalar(declared.asked, records).items() if label in treated]
+    activity = [value for (label, _), value in scalar(declared.tested, records).items() if label in treated]
     moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
     return Checked(component, moved, weak=bool(activity) and float(np.mean(activity)) < ASKED)
 

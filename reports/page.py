@@ -197,7 +197,7 @@ def _picture(level: Any) -> bytes:
 
 
 def world_card(selection: Selection) -> dict[str, str]:
-    """Return the newest validation report of the records' world as ``table`` (HTML) and ``said``; empty if there is none."""
+    """Return the newest validation report of the records' world as ``table`` (HTML) and ``note``; empty if there is none."""
     assert selection.folder is not None
     world = selection.records[0].world_hash
     path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.json", world)
@@ -205,7 +205,7 @@ def world_card(selection: Selection) -> dict[str, str]:
         return {}
     lines = load(path)
     title = path.with_name("card.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-    return {"table": html(card.sheet(lines, title)), "said": f"{card.CAPTION} {card.conclusion(lines)}"}
+    return {"table": html(card.sheet(lines, title)), "note": f"{card.CAPTION} {card.conclusion(lines)}"}
 
 
 def cells(selection: Selection) -> dict[str, Any]:

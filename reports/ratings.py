@@ -148,7 +148,7 @@ def keep(store: Store, file: Ratings) -> str:
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
     run = str(
         store.client.create_run(
-            store.beside(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
+            store.about(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
         ).info.run_id
     )
     store.client.log_metric(run, "ratings", len(file.rows))

@@ -18,7 +18,7 @@ import typer
 from rrpo import plugins
 from rrpo.errors import InputError
 
-WHAT, HOW, FAILING, SAID = "Experiment", "Execution", "Failures", "Output"
+EXPERIMENT, EXECUTION, FAILURES, OUTPUT = "Experiment", "Execution", "Failures", "Output"
 """Headings of the options in ``--help``."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 Set = Annotated[
@@ -28,7 +28,7 @@ Set = Annotated[
         metavar="KEY=VALUE",
         help="Change the profile, as in optimize.beta=0.01; repeatable. The changed profile is a separate experiment "
         "with its own name.",
-        rich_help_panel=WHAT,
+        rich_help_panel=EXPERIMENT,
     ),
 ]
 
@@ -59,7 +59,7 @@ Plugin = Annotated[
         callback=_use_plugins,
         is_eager=True,
         help="Python file that registers your own arms, grids, regularizers, ...; repeatable.",
-        rich_help_panel=WHAT,
+        rich_help_panel=EXPERIMENT,
     ),
 ]
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablations.commands import HOW, WHAT, Device, Plugin, RunsDir, Set, WorldSeed
+from ablations.commands import EXECUTION, EXPERIMENT, Device, Plugin, RunsDir, Set, WorldSeed
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
@@ -31,45 +31,45 @@ from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
 class Options(Launching):
     """The options as given. The docstrings of the fields are the help of the command (`rrpo.commands.options_of`)."""
 
-    study: str = option(WHAT, ..., [*STUDIES, TUNE])
+    study: str = option(EXPERIMENT, ..., [*STUDIES, TUNE])
     """Which study."""
-    trials: int = option(WHAT, 50)
+    trials: int = option(EXPERIMENT, 50)
     """Total number of trials; a study that already has them is only reported."""
-    arm: str = option(WHAT, "")
+    arm: str = option(EXPERIMENT, "")
     """The arm that tune-arm tunes."""
-    name: str = option(WHAT, "")
+    name: str = option(EXPERIMENT, "")
     """Name of the study. Default: the study and the profile."""
-    ranges: list[str] | None = option(WHAT, None, flag="--range", metavar="NAME=LOW:HIGH")
+    ranges: list[str] | None = option(EXPERIMENT, None, flag="--range", metavar="NAME=LOW:HIGH")
     """Replace the range of a hyperparameter; repeatable."""
-    objectives: str = option(WHAT, "", OBJECTIVES)
+    objectives: str = option(EXPERIMENT, "", OBJECTIVES)
     """One or more objectives, separated by commas. Default: the study's."""
-    seeds: int = option(WHAT, 3)
+    seeds: int = option(EXPERIMENT, 3)
     """Development seeds per trial, the same for every trial."""
-    first_seed: int = option(WHAT, FIRST_SEED)
+    first_seed: int = option(EXPERIMENT, FIRST_SEED)
     """The first of these seeds; development seeds start at 1000."""
-    sampler: str = option(WHAT, "tpe", (f"{key} ({text})" for key, text in SAMPLERS.items()))
+    sampler: str = option(EXPERIMENT, "tpe", (f"{key} ({text})" for key, text in SAMPLERS.items()))
     """How hyperparameters are drawn."""
-    pruner: str = option(WHAT, "median", PRUNERS)
+    pruner: str = option(EXPERIMENT, "median", PRUNERS)
     """How trials are stopped early, by steps of the first seed. With several objectives there is no pruning."""
-    warm_start: str = option(WHAT, "")
+    warm_start: str = option(EXPERIMENT, "")
     """Study in the same storage whose best points are tried first, for example a finished rm study."""
-    profile: str = option(WHAT, "embedded", PROFILES)
+    profile: str = option(EXPERIMENT, "embedded", PROFILES)
     """Size of world and models."""
     world_seed: WorldSeed = 0
     settings: Set = None
     plugin: Plugin = None
-    verify: int | None = option(WHAT, None)
+    verify: int | None = option(EXPERIMENT, None)
     """Number of fresh seeds on which the best trial is compared with a rival; 0 for no comparison. Default: 8, with the smoke
     profile 2."""
-    against: str = option(WHAT, "")
+    against: str = option(EXPERIMENT, "")
     """Equally tuned study whose best trial is the rival. Default: the paper's values; for tune-arm, the tune-arm study of
     diffro."""
-    export_arm: str = option(WHAT, "")
+    export_arm: str = option(EXPERIMENT, "")
     """Store the best trial as an arm of this name, for ablations.run --arms."""
     device: Device = "auto"
-    workers: int | None = option(HOW, None)
+    workers: int | None = option(EXECUTION, None)
     """Trials at the same time. Default: one per CPU."""
-    storage: str = option(HOW, "")
+    storage: str = option(EXECUTION, "")
     """URL of a database (SQLite, PostgreSQL, MySQL). Default: a journal file in the runs folder."""
     runs_dir: RunsDir = Path("runs")
 

@@ -115,9 +115,9 @@ class Display:
             self._elsewhere.add(task.key)
             self.line(f"elsewhere: {failure.message}")
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Print a message that concerns no single task."""
-        self._emit("said", message=text)
+        self._emit("message", message=text)
         self.line(text, always=True)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:

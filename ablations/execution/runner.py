@@ -162,9 +162,11 @@ class GridRun(Display):
         self.tracker.end_invocation(status)
         why = self.tracker.held_up()
         if why and status == "KILLED":
-            self.said(f"NOT WRITTEN, the disk is full: {why}. Failed cells count as missing and will be run again.")
+            self.message(f"NOT WRITTEN, the disk is full: {why}. Failed cells count as missing and will be run again.")
         elif why:
-            self.said(f"PAUSED: the disk is full, which holds up {why}. Free some space, and the run ends by itself.")
+            self.message(
+                f"PAUSED: the disk is full, which holds up {why}. Free some space, and the run ends by itself."
+            )
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
@@ -193,7 +195,7 @@ class GridRun(Display):
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
         super().failed(slot, task, failure)
         if task.key in self._amending:
-            self.said(
+            self.message(
                 f"{task.title}: not added ({failure.cause}: {failure.message}); the cell's record is complete without them"
             )
         if cell := self._cells.get(task.key):

@@ -68,7 +68,7 @@ class Observer(Protocol):
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """A task failed, or cannot run because a dependency failed; ``failure.cause`` then names the dependency."""
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """The scheduler has a message that concerns no single task, such as a pause or a stop."""
 
 
@@ -235,7 +235,7 @@ class Scheduler:
     def _pause(self) -> None:
         free = shutil.disk_usage(self.logs).free
         if self._full < 0:
-            self.observer.said(
+            self.observer.message(
                 f"PAUSED: the disk under {self.logs.parent} is full ({free / 2**20:.1f} MiB free). Free some space, and the "
                 "run resumes by itself. Ctrl-C loses nothing either."
             )
@@ -244,7 +244,7 @@ class Scheduler:
     def _has_room(self) -> bool:
         if self._full >= 0 and shutil.disk_usage(self.logs).free >= self._full + ROOM:
             self._full = -1
-            self.observer.said("there is room again: resuming")
+            self.observer.message("there is room again: resuming")
         return self._full < 0
 
     def _stop(self, message: str) -> None:
@@ -252,7 +252,7 @@ class Scheduler:
         self._stop_deadline = time.monotonic() + PATIENCE
         self._waiting.clear()
         self.pool.halt()
-        self.observer.said(message)
+        self.observer.message(message)
 
     @contextlib.contextmanager
     def _counting_signals(self) -> Iterator[None]:

@@ -71,7 +71,7 @@ def metrics(lines: Sequence[Line]) -> dict[str, float]:
     """Return the value of each line under a name valid in MLflow, and the number of lines that pass."""
     values = {f"{_slug(line.section)}/{_slug(line.name)}": line.value for line in lines}
     judged = [line for line in lines if line.passed is not None]
-    return values | {"passed": float(sum(line.passed is True for line in judged)), "asked": float(len(judged))}
+    return values | {"passed": float(sum(line.passed is True for line in judged)), "judged": float(len(judged))}
 
 
 def _slug(text: str) -> str:

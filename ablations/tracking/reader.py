@@ -74,7 +74,7 @@ class Store:
         self._require_answer()
         with answering(self.folder):
             client = open_client(self.folder)
-            self.replay.carry(wait=0)
+            self.replay.flush(wait=0)
             reconcile(client)
         return client
 
@@ -93,7 +93,7 @@ class Store:
         """Return the names of all grids that have an experiment."""
         with answering(self.folder):
             names = [experiment.name for experiment in self.client.search_experiments()]
-        prefixes = (records.EXPERIMENT_STUDY, records.EXPERIMENT_BESIDE)
+        prefixes = (records.EXPERIMENT_STUDY, records.EXPERIMENT_ABOUT)
         return sorted(
             name
             for name in names
@@ -135,10 +135,10 @@ class Store:
             experiment = self.client.get_experiment_by_name(grid)
         return str(experiment.experiment_id) if experiment else ""
 
-    def beside(self, grid: str) -> str:
+    def about(self, grid: str) -> str:
         """Return the id of the experiment for a grid's runs other than cells; create it if it is missing."""
         with answering(self.folder):
-            return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_BESIDE}{grid}")
+            return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_ABOUT}{grid}")
 
     def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
         """Return the artifact ``name`` of the newest run, in the experiment and world, that has it; None if no run does."""
@@ -169,7 +169,7 @@ class Store:
 
     def runs(self, grid: str, kind: str) -> list[Any]:
         """Return all runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
-        names = [grid, f"{records.EXPERIMENT_BESIDE}{grid}"]
+        names = [grid, f"{records.EXPERIMENT_ABOUT}{grid}"]
         if not self.folder.server:
             self._open()
             return local_runs.read(self.folder.database, names, kind)

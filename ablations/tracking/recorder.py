@@ -1,7 +1,7 @@
 """Record the runs of a grid's invocation: each run is written to the outbox first, and from there to MLflow.
 
 Each grid has one experiment whose runs are cells, named ``arm/seed``, and a second experiment for invocations and other runs
-(`records.EXPERIMENT_BESIDE`). A cell counts as complete only if its run has the tag ``complete = <cell hash>``, which is written
+(`records.EXPERIMENT_ABOUT`). A cell counts as complete only if its run has the tag ``complete = <cell hash>``, which is written
 last. An unavailable store does not block a run: records wait in the outbox, and every command that opens the runs folder tries to
 write them.
 """
@@ -74,7 +74,7 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
             if not folder.exists:
                 folder.write_marker()
     folder.relocate()
-    Replay(folder).carry()
+    Replay(folder).flush()
     with answering(folder):
         reconcile(client)
 
@@ -207,7 +207,7 @@ class Tracker:
 
     def waiting(self) -> str:
         """Retry writing the outbox to the store. Return a sentence on what still waits and why; empty if nothing does."""
-        self.replay.carry(force=True)
+        self.replay.flush(force=True)
         return self.replay.waiting()
 
     def _cell_entry(self, cell: Cell, tags: Mapping[str, str] | None = None) -> Entry:
@@ -221,7 +221,7 @@ class Tracker:
         invocation = self.invocation.key if self.invocation else key
         fixed = {records.TAG_KIND: kind, records.TAG_GRID: self.grid, records.TAG_INVOCATION: invocation}
         all_tags = fixed | source_tags(self.tags) | owner_tags() | plugin_files.tags() | dict(self.tags) | dict(tags)
-        beside = "" if self.grid == records.EXPERIMENT_WORLD else records.EXPERIMENT_BESIDE
+        beside = "" if self.grid == records.EXPERIMENT_WORLD else records.EXPERIMENT_ABOUT
         return Entry(key=key, experiment=f"{beside}{self.grid}", name=name, tags=all_tags, params=params)
 
     def _put_or_hold(self, entry: Entry, texts: Mapping[str, str] | None = None) -> None:
@@ -231,11 +231,11 @@ class Tracker:
         """
         self._held[entry.key] = entry, texts or {}
         if not self.held_up():
-            self.replay.carry()
+            self.replay.flush()
 
     def _put(self, entry: Entry, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
         self.replay.outbox.put(entry, files, texts)
-        self.replay.carry()
+        self.replay.flush()
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
         return self._provenance() | {

@@ -210,7 +210,7 @@ EXPERIMENT_WORLD = "world"
 """The MLflow experiment of the worlds' validation reports."""
 EXPERIMENT_STUDY = "study "
 """Prefix of the name of a study's experiment."""
-EXPERIMENT_BESIDE = "beside "
+EXPERIMENT_ABOUT = "about "
 """Prefix of the name of the experiment for a grid's runs other than cells, which keeps them out of MLflow's table of cells.
 Experiments with other names belong to grids. Earlier versions recorded both in the grid's experiment."""
 TAG_KIND = "kind"

@@ -69,7 +69,7 @@ class Replay:
                 self._folders[entry.key] = locate(self.folder, run, self._artifact_uri(run))
         return self._folders[entry.key]
 
-    def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
+    def flush(self, *, force: bool = False, wait: float = WAIT) -> None:
         """Write every waiting entry, oldest first. Errors of the store are not raised: entries that cannot be written wait.
 
         Args:

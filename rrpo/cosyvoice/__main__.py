@@ -127,7 +127,7 @@ def table(runs: Annotated[list[Path], typer.Argument(help="Output folders of `tr
 
 
 @app.command()
-def speak(
+def decode(
     model: Model,
     run: Annotated[Path, typer.Argument(help="Output folder of `train`.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of the labelled audio that was converted by `extract`.")],
@@ -142,33 +142,34 @@ def speak(
     with resumable():
         from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
-        from rrpo.cosyvoice.audio import CosyVoiceDecoder, speak
+        from rrpo.cosyvoice.audio import CosyVoiceDecoder
+        from rrpo.cosyvoice.audio import decode as decode_samples
 
         samples = tokens.load(run)
         if recordings is not None:
             recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
             samples = {name: recorded[name] for name in samples if name in recorded}
         folder = run / ("audio" if recordings is None else "recordings")
-        decoded = speak(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
+        decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
         print(f"{folder}: {len(decoded)} samples and their manifest")
 
 
 @app.command()
-def hear(
+def judge(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens on which the runs were trained.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of the same utterances' audio.")],
-    runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`, decoded by `speak`.")],
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`, decoded by `decode`.")],
     steps: Annotated[int | None, typer.Option(help="Updates of the audio judge.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
     with resumable():
-        from rrpo.cosyvoice.hearing import TRAINING, lines
-        from rrpo.cosyvoice.hearing import hear as judge
+        from rrpo.cosyvoice.judging import TRAINING, lines
+        from rrpo.cosyvoice.judging import judge as judge_runs
         from rrpo.pipeline.stages import Context
 
         config = replace(TRAINING, **given(steps=steps))
-        rows = list(judge(tokens, manifest, runs, config, Context(device=device), print))
+        rows = list(judge_runs(tokens, manifest, runs, config, Context(device=device), print))
         print(*lines(rows), sep="\n")
 
 

@@ -88,7 +88,7 @@ class CosyVoiceDecoder:
         return {name: inputs[name] for name in names}
 
 
-def speak(
+def decode(
     decoder: TokenDecoder,
     samples: Mapping[str, Sequence[int]],
     recorded: Sequence[Utterance],
@@ -99,7 +99,7 @@ def speak(
 
     Args:
         decoder: The decoder.
-        said: Id of an utterance of ``recorded`` -> the tokens of a sample with its text and emotion.
+        samples: Id of an utterance of ``recorded`` -> the tokens of a sample with its text and emotion.
         recorded: The recordings, which also serve as acoustic prompts.
         out: Folder to write.
         tell: Called with lines of progress.

@@ -20,7 +20,7 @@ from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.loop import Trajectory, optimize
 from rrpo.optimizers.parallel import ALONE, Processes
 from rrpo.optimizers.rollout import Models, Prompts, merge
-from rrpo.optimizers.scoring import hear, score, split
+from rrpo.optimizers.scoring import compute_rewards, score, split
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
 
@@ -119,7 +119,7 @@ def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config:
     rollouts = [models.policy.sample(prompts.prefix, noise) for noise in noises]
     if len(rollouts) == 1:
         return rollouts[0]
-    costs = [hear(models, Batch(0, prompts, rollout), config).cost(config) for rollout in rollouts]
+    costs = [compute_rewards(models, Batch(0, prompts, rollout), config).cost(config) for rollout in rollouts]
     best = torch.stack(costs).argmin(0)
     return Rollout.concatenate(rollouts).select(best * len(best) + torch.arange(len(best), device=best.device))
 

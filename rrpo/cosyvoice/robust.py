@@ -60,8 +60,8 @@ def mined(
     """Return the answers that fool the reward model, labelled by the judge; as in `rrpo.training.mine`.
 
     Args:
-        asked: Utterances whose prompts were answered.
-        said: Tokens of each answer.
+        utterances: Utterances whose prompts were answered.
+        samples: Tokens of each answer.
         proxy: The reward model.
         judge: The held-out reward model.
         codec: Gives the frames of tokens.

@@ -91,7 +91,7 @@ def train(
 
 
 @dataclass
-class Begun:
+class Start:
     """State shared by all arms of a seed: the parts of the corpus, and the models trained before robust fine-tuning."""
 
     emotions: tuple[str, ...]
@@ -122,11 +122,11 @@ class Begun:
         (out / "scalars.json").write_text(json.dumps(self.scalars))
 
     @staticmethod
-    def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Begun:
+    def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Start:
         """Load what `save` wrote."""
         emotions, codec, parts = _read(corpus, config, context)
         with_content = (folder / "recogniser").is_dir()
-        return Begun(
+        return Start(
             emotions,
             codec,
             parts,
@@ -152,7 +152,7 @@ def begin(
     config: CosyVoiceConfig,
     context: Context,
     tell: Callable[[str], None] = lambda line: None,
-) -> Begun:
+) -> Start:
     """Train the models that all arms of a seed share."""
     emotions, codec, parts = _read(corpus, config, context)
     rm_data, judge_data, evaluation = (LabelledFrames.of(part, codec) for part in parts)
@@ -168,11 +168,11 @@ def begin(
     if losses := supervise(policy, parts[0], config.supervised, context):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
         tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token")
-    return Begun(emotions, codec, parts, policy, proxy, judge, recogniser, scalars)
+    return Start(emotions, codec, parts, policy, proxy, judge, recogniser, scalars)
 
 
 def finish(
-    start: Begun,
+    start: Start,
     out: Path,
     config: CosyVoiceConfig,
     context: Context,
@@ -235,7 +235,7 @@ def finish(
 
 
 def _optimized(
-    start: Begun,
+    start: Start,
     proxy: RewardModel,
     evaluation: Sequence[tokens.TokenUtterance],
     config: CosyVoiceConfig,
@@ -279,4 +279,4 @@ def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, 
 def build(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Build stage ``cosyvoice``: `finish` for one arm, on ``inputs["start"]``."""
     assert config.corpus is not None
-    finish(Begun.load(inputs["start"], Path(config.corpus.path), config, context), out, config, context)
+    finish(Start.load(inputs["start"], Path(config.corpus.path), config, context), out, config, context)

@@ -68,7 +68,7 @@ def tabulate(
 
     sft_file = inputs["sft"] / TABLE if "sft" in inputs else None
     evaluations = heard_once(samples, sft, sft_file, models.heard, evaluate)
-    return pd.concat([asked(samples, prompts, models.emotions), evaluations], axis=1)
+    return pd.concat([requests(samples, prompts, models.emotions), evaluations], axis=1)
 
 
 def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> Samples:
@@ -125,7 +125,7 @@ def expected(prompts: np.ndarray, sft: Samples) -> np.ndarray:
     return lengths[prompts]
 
 
-def asked(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
+def requests(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
     """Return each sample's target, and the outputs of the cell's own optimization for it."""
     names = np.array(emotions, dtype=object)
     return pd.DataFrame(

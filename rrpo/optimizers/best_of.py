@@ -26,7 +26,7 @@ from rrpo.models.policy import Policy, Rollout
 from rrpo.optimizers.base import Batch
 from rrpo.optimizers.loop import listen, opinions, save, stored
 from rrpo.optimizers.rollout import Models, Prompts, rollout_statistics
-from rrpo.optimizers.scoring import hear
+from rrpo.optimizers.scoring import compute_rewards
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
 
@@ -101,7 +101,7 @@ def costs(models: Models, prompts: Prompts, rollout: Rollout, config: BestOfConf
     settings = OptimizeConfig(
         reward=config.reward, emotion_weight=config.emotion_weight, content_weight=config.content_weight
     )
-    return hear(models, Batch(0, prompts, rollout), settings).cost(settings)
+    return compute_rewards(models, Batch(0, prompts, rollout), settings).cost(settings)
 
 
 def _evaluate(

@@ -132,9 +132,9 @@ class EmoDPO(PolicyOptimizer):
     def _losses(
         self, models: Models, batch: Batch, config: OptimizeConfig, state: State, dpo_weight: float
     ) -> Iterator[Loss]:
-        from rrpo.optimizers.scoring import hear, score, split
+        from rrpo.optimizers.scoring import compute_rewards, score, split
 
-        outputs = hear(models, batch, config)
+        outputs = compute_rewards(models, batch, config)
         for part, frames in zip(split(models, batch), outputs.frames, strict=True):
             scores = score(models, part, config.penalty)
             terms = self.terms(models.policy, state, state["order"][batch.step, part.rows])
@@ -211,7 +211,7 @@ class EmoDPO(PolicyOptimizer):
         from rrpo.corpus.prompts import load_prompts
         from rrpo.models.policy import Rollout
         from rrpo.optimizers.rollout import Prompts
-        from rrpo.optimizers.scoring import hear
+        from rrpo.optimizers.scoring import compute_rewards
         from rrpo.seeding import uniform
 
         emotions = models.reward_model.emotions
@@ -237,7 +237,7 @@ class EmoDPO(PolicyOptimizer):
                 ]
                 rollout = Rollout.concatenate(parts)
                 rollouts.append(rollout)
-                candidate_costs.append(hear(models, Batch(0, targeted, rollout), config).cost(config))
+                candidate_costs.append(compute_rewards(models, Batch(0, targeted, rollout), config).cost(config))
             ranked = torch.stack(candidate_costs).sort(0, descending=name == "rejected")
             half = (self.candidates + 1) // 2
             costs.append(ranked.values[:half].flatten())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rrpo.config import OptimizeConfig
     from rrpo.optimizers.rollout import Models
-    from rrpo.optimizers.scoring import Heard
+    from rrpo.optimizers.scoring import Rewards
 
 EPSILON = 1e-4
 """Added to the standard deviation of a group, so that equal rewards give zero advantage."""
@@ -65,9 +65,9 @@ class GRPO(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield `epochs` updates; advantages and the denominators of the ratios are those of the sampling policy."""
-        from rrpo.optimizers.scoring import hear
+        from rrpo.optimizers.scoring import compute_rewards
 
-        outputs = hear(models, batch, config)
+        outputs = compute_rewards(models, batch, config)
         cost = outputs.cost(config)
         if self.kl_in_reward:
             cost = cost + config.beta * log_ratio(models, batch)
@@ -88,7 +88,7 @@ class GRPO(PolicyOptimizer):
         models: Models,
         batch: Batch,
         config: OptimizeConfig,
-        outputs: Heard,
+        outputs: Rewards,
         advantage: Tensor,
         old: dict[int, Tensor],
     ) -> Iterator[Loss]:

@@ -40,9 +40,9 @@ class Reinforce(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield one update."""
-        from rrpo.optimizers.scoring import hear, policy_gradient
+        from rrpo.optimizers.scoring import compute_rewards, policy_gradient
 
-        outputs = hear(models, batch, config)
+        outputs = compute_rewards(models, batch, config)
         cost = outputs.cost(config).view(self.samples, -1)  # one column per prompt
         advantage = (cost.mean(0) - cost) * self.samples / (self.samples - 1)  # mean of the others minus own
         yield policy_gradient(models, batch, config, outputs, advantage.flatten())

@@ -88,7 +88,7 @@ def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Rewards:
     """Outputs of the frozen models for a batch's sampled speech; no gradient."""
 
     losses: dict[str, Tensor]
@@ -107,7 +107,7 @@ class Heard:
 
 
 @torch.no_grad()
-def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
+def compute_rewards(models: Models, batch: Batch, config: OptimizeConfig) -> Rewards:
     """Decode the sampled tokens, and compute the losses of the reward model and the phone recognizer."""
     losses: list[tuple[Tensor, dict[str, Tensor]]] = []
     decoded: list[tuple[Tensor, Tensor]] = []
@@ -117,11 +117,11 @@ def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
         content = models.recogniser.ctc_loss(F, frames, part.prompts.phones)
         losses.append((part.rows, {"reward_loss": reward, "content_loss": content}))
         decoded.append((F, frames))
-    return Heard(merge(losses), decoded)
+    return Rewards(merge(losses), decoded)
 
 
 def policy_gradient(
-    models: Models, batch: Batch, config: OptimizeConfig, outputs: Heard, advantage: Tensor
+    models: Models, batch: Batch, config: OptimizeConfig, outputs: Rewards, advantage: Tensor
 ) -> Iterator[Loss]:
     """Yield losses of one update with the gradient ``-mean_i A_i grad log pi(y_i)`` plus β times that of the penalty.
 
@@ -129,7 +129,7 @@ def policy_gradient(
         models: Policy and reference.
         batch: The roll-outs.
         config: β and the penalty.
-        outputs: Result of `hear` on the batch.
+        outputs: Result of `compute_rewards` on the batch.
         advantage: A ``[B]``.
     """
     for part, frames in zip(split(models, batch), outputs.frames, strict=True):

@@ -72,7 +72,7 @@ class ManipulationCheck:
     """+1 if the regularizer must increase it, -1 if it must decrease it."""
     text: str
     """Description of the measure; the heading of its column in the table of reward models."""
-    asked: str = ""
+    tested: str = ""
     """Scalar that is 1 if the regularizer had an effect on a reward model's training, else 0; empty: no such rule."""
     weak: str = ""
     """Message if that scalar is 0 for most of its reward models."""

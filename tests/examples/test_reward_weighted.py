@@ -16,7 +16,7 @@ from rrpo.config import OFF, ArmConfig
 from rrpo.optimizers import OPTIMIZERS, loop
 from rrpo.optimizers.base import PolicyOptimizer
 from rrpo.optimizers.rollout import Models
-from rrpo.optimizers.scoring import hear
+from rrpo.optimizers.scoring import compute_rewards
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
@@ -37,7 +37,7 @@ class TestRewardWeighted(OptimizerContract):
         """At a temperature near 0 only a prompt's best sample has weight: 3 (k - 1) for it and -1 for each of the others."""
         config = self.config(optimizer=OPTIMIZERS.choice("reward-weighted", samples=4, temperature=1e-6))
         batch = self.batch(models, inputs, config)
-        cost = hear(models, batch, config).cost(config).view(4, -1)
+        cost = compute_rewards(models, batch, config).cost(config).view(4, -1)
         weights = torch.full_like(cost, -1.0).scatter(0, cost.argmin(0, keepdim=True), 3.0).flatten()
         rollout = batch.rollout
         total = torch.zeros(())

@@ -71,7 +71,7 @@ def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Pa
     assert "Card of a" in shown["table"]
     assert "one | two" in shown["table"]
     assert '<td class="text">0.900 .. 0.940</td>' in shown["table"]
-    assert "world card: 1 of 1 pass" in shown["said"]
+    assert "world card: 1 of 1 pass" in shown["note"]
     text = write(selection, make(selection), [], tmp_path).read_text()
     names = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(names)) == len(names), "an id is one element's"

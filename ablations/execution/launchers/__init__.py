@@ -9,7 +9,7 @@ from pathlib import Path
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.launchers.pool import Pool
-from rrpo.commands import HOW, option
+from rrpo.commands import EXECUTION, option
 
 PACKAGES = {"local": "", "ray": "ray", "slurm": "submitit"}
 """Launcher -> required package, installed by the extra of the launcher's name."""
@@ -35,15 +35,15 @@ class Launcher:
 class Launching:
     """Options of commands that run tasks, as given; see `rrpo.commands.options_of`."""
 
-    launcher: str = option(HOW, "local", PACKAGES)
+    launcher: str = option(EXECUTION, "local", PACKAGES)
     """Where tasks run; at most --workers at a time."""
-    address: str | None = option(HOW, None)
+    address: str | None = option(EXECUTION, None)
     """Address of a running Ray cluster. Default: start one on this machine."""
-    cpus_per_task: int = option(HOW, 1)
+    cpus_per_task: int = option(EXECUTION, 1)
     """CPUs per task, on Ray and Slurm."""
-    gpus_per_task: float | None = option(HOW, None)
+    gpus_per_task: float | None = option(EXECUTION, None)
     """GPUs per task, on Ray and Slurm. Default: the share that the measured memory requires, or 0 on the CPU."""
-    slurm: list[str] | None = option(HOW, None, metavar="NAME=VALUE")
+    slurm: list[str] | None = option(EXECUTION, None, metavar="NAME=VALUE")
     """Option of sbatch, as in partition=gpu; repeatable."""
 
 

@@ -34,7 +34,7 @@ def test_quiet_tells_failures_and_json_everything(capsys: pytest.CaptureFixture[
         display = Display(console, 2, 0, lambda: "", mode=mode)
         display.finished(0, task("cell-a", "rrpo/1"), None, 1.5)
         display.failed(0, task("optimize-b", "optimise rrpo/3"), failure)
-        display.said("paused")
+        display.message("paused")
         text = console.file.getvalue()  # type: ignore[attr-defined]
         if mode == QUIET:
             assert "rrpo/1" not in text
@@ -43,7 +43,7 @@ def test_quiet_tells_failures_and_json_everything(capsys: pytest.CaptureFixture[
         else:
             assert text == ""
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["event"] for event in events] == ["finished", "failed", "said"]
+    assert [event["event"] for event in events] == ["finished", "failed", "message"]
     assert events[0] | {"time": 0} == {
         "event": "finished",
         "time": 0,

@@ -42,7 +42,7 @@ class Events:
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         self.retries.append((task.key, failure.kind))
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.words.append(text)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -257,8 +257,8 @@ def test_two_signals_end_it_at_once(tmp_path: Path):
         def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-        def said(self, text: str) -> None:
-            super().said(text)
+        def message(self, text: str) -> None:
+            super().message(text)
             os.kill(os.getpid(), signal.SIGINT)
 
     begin = time.monotonic()

@@ -60,7 +60,7 @@ def test_files_hold_the_same_lines(tmp_path: Path) -> None:
 def test_metrics_have_names_that_do_not_collide() -> None:
     metrics = card.metrics(LINES)
     assert metrics["judges/test_ideal"] == 0.83
-    assert (metrics["passed"], metrics["asked"]) == (1.0, 2.0)
+    assert (metrics["passed"], metrics["judged"]) == (1.0, 2.0)
     assert len(metrics) == len(LINES) + 2
 
 

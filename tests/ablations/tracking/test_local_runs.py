@@ -35,7 +35,7 @@ def store(runs: Path, run: Run, tmp_path: Path) -> Store:
 
 def test_it_reads_what_mlflow_reads(store: Store):
     experiment = store.experiment_id("tiny")
-    names = ["tiny", "beside tiny"]
+    names = ["tiny", "about tiny"]
     for kind, count in (("cell", 2), ("parent", 1)):
         theirs = store.client.search_runs([experiment, store.beside("tiny")], f"tags.kind = '{kind}'")
         ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, names, kind)}

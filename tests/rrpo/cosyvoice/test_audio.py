@@ -15,8 +15,8 @@ from rrpo.config import OFF, FinetuneConfig
 from rrpo.corpus.manifest import Utterance, read_manifest, write_manifest
 from rrpo.cosyvoice import standin, tokens
 from rrpo.cosyvoice.__main__ import app
-from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, speak
-from rrpo.cosyvoice.hearing import hear, lines
+from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, decode
+from rrpo.cosyvoice.judging import judge, lines
 from rrpo.cosyvoice.reward import SHARES, split
 from rrpo.errors import InputError
 from rrpo.testing.corpora import write_tone
@@ -85,7 +85,7 @@ def utterance(**values: str) -> Utterance:
 
 
 def finished(folder: Path, corpus: Path, samples: dict[str, list[int]], seed: int = 0) -> Path:
-    """Write what `hear` and `speak` read of a finished run."""
+    """Write what `judge` and `decode` read of a finished run."""
     folder.mkdir()
     tokens.write(folder / tokens.SAMPLES, samples)
     (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}}))
@@ -98,7 +98,7 @@ def test_samples_are_decoded_and_judged_on_audio(
     release: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run speaks the recordings' tokens, the other those of the next emotion: recalls near 1 and 0."""
-    monkeypatch.setattr("rrpo.cosyvoice.hearing.WHISPER", ())
+    monkeypatch.setattr("rrpo.cosyvoice.judging.WHISPER", ())
     monkeypatch.setattr("rrpo.judges.naturalness.predicted", lambda measure, waves, rate: np.array([3.0]))
     monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
     monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
@@ -109,13 +109,13 @@ def test_samples_are_decoded_and_judged_on_audio(
     runs = [finished(tmp_path / "right", corpus, samples), finished(tmp_path / "wrong", corpus, {**wrong, first: []})]
     run, manifest = CliRunner().invoke, str(corpus / "manifest.jsonl")
     for folder in runs:
-        result = run(app, ["speak", str(release), str(folder), manifest])
+        result = run(app, ["decode", str(release), str(folder), manifest])
         assert result.exit_code == 0, result.output
     assert f"{first}: left out" in result.output
-    result = run(app, ["speak", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
+    result = run(app, ["decode", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
     assert result.exit_code == 0, result.output
     measurements = list(
-        hear(
+        judge(
             corpus / "tokens.jsonl",
             corpus / "manifest.jsonl",
             runs,
@@ -137,7 +137,7 @@ def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corp
     recorded = read_manifest(corpus / "manifest.jsonl", None)
     decoder = CosyVoiceDecoder(release)
     samples = {recorded[0].id: [3, 6, 9], recorded[1].id: [4]}
-    speak(decoder, samples, recorded, tmp_path / "out")
+    decode(decoder, samples, recorded, tmp_path / "out")
     decoded = read_manifest(tmp_path / "out" / MANIFEST, None)
     wave, rate = soundfile.read(decoded[0].audio)
     assert (rate, len(wave)) == (24000, 3 * 960)
@@ -149,7 +149,7 @@ def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corp
         return np.zeros(10)
 
     broken.rate = 24000  # type: ignore[attr-defined]
-    speak(broken, samples | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    decode(broken, samples | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
     assert len(read_manifest(tmp_path / "out" / MANIFEST, None)) == 3
 
 
@@ -170,22 +170,22 @@ def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="put it"):
         CosyVoiceDecoder(tmp_path)
     with pytest.raises(InputError, match="manifest does not have"):
-        speak(lambda tokens, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+        decode(lambda tokens, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
     runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
     inputs = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
     with pytest.raises(InputError, match="decode them first"):
-        list(hear(*inputs, runs))
+        list(judge(*inputs, runs))
     for run in runs:
         (run / "audio").mkdir()
         (run / "audio" / MANIFEST).touch()
     with pytest.raises(InputError, match="one seed at a time"):
-        list(hear(*inputs, runs))
+        list(judge(*inputs, runs))
     write_manifest(
         corpus / "few.jsonl", [replace(utterance, audio=Path(str(utterance.audio)).name) for utterance in recorded[:9]]
     )
     with pytest.raises(InputError, match="without a recording"):
-        list(hear(inputs[0], corpus / "few.jsonl", runs[:1]))
-    assert CliRunner().invoke(app, ["speak", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
+        list(judge(inputs[0], corpus / "few.jsonl", runs[:1]))
+    assert CliRunner().invoke(app, ["decode", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
 
 
 def test_a_release_that_cosyvoice_cannot_load_is_told(release: Path, tmp_path: Path) -> None:

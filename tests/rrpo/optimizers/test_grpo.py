@@ -11,7 +11,7 @@ import torch
 from rrpo.optimizers import GRPO, OPTIMIZERS
 from rrpo.optimizers.grpo import EPSILON, log_ratio
 from rrpo.optimizers.rollout import Models
-from rrpo.optimizers.scoring import hear, sampled_log_probs, score, split
+from rrpo.optimizers.scoring import compute_rewards, sampled_log_probs, score, split
 from rrpo.plugins import PluginError
 from rrpo.testing.optimizers import OptimizerContract
 
@@ -34,7 +34,7 @@ class TestGRPO(OptimizerContract):
         """After the policy has moved: the clipped surrogate of each sample, token by token, plus beta times its KL."""
         config = self.config(beta=0.3, optimizer=OPTIMIZERS.choice("grpo", token_mean=token_mean, clip=0.1))
         batch, method = self.batch(models, inputs, config), GRPO(token_mean=token_mean, clip=0.1)
-        A = method.advantages(hear(models, batch, config).cost(config))
+        A = method.advantages(compute_rewards(models, batch, config).cost(config))
         before = {i: part for part in split(models, batch) for i in part.rows.tolist()}
         old = {
             id(part): sampled_log_probs(part.rollout, score(models, part).logits).detach() for part in before.values()

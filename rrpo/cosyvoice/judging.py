@@ -38,7 +38,7 @@ COLUMNS = ("samples", "token judge", "audio judge", "phone errors", "DNSMOS")
 
 
 @dataclass(frozen=True)
-class Heard:
+class Evaluation:
     """Measurements of one set of utterances; NaN where a package is not installed or the judge does not apply."""
 
     name: str
@@ -55,14 +55,14 @@ class Heard:
     """Mean DNSMOS."""
 
 
-def hear(
+def judge(
     corpus: Path,
     manifest: Path,
     runs: Sequence[Path],
     config: FinetuneConfig = TRAINING,
     context: Context | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> Iterator[Heard]:
+) -> Iterator[Evaluation]:
     """Yield the measurements of the recordings of the evaluation texts, then of each run's decoded samples.
 
     Args:
@@ -79,7 +79,7 @@ def hear(
     context = context or Context()
     folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
     if undecoded := [str(run) for run in runs if run not in {run for run, _ in folders}]:
-        fix = "decode them first: python -m rrpo.cosyvoice speak"
+        fix = "decode them first: python -m rrpo.cosyvoice decode"
         raise InputError("a run has no decoded samples", got=", ".join(undecoded), fix=fix)
     seeds = {json.loads((run / "settings.json").read_text("utf-8"))["optimize"]["seed"] for run in runs}
     if len(seeds) > 1:
@@ -99,13 +99,13 @@ def hear(
     emotions = tuple(sorted({utterance.emotion for utterance in labelled}))
     data = analyzed(judged, context.device)
     tell(f"training the audio judge on {len(judged)} recordings")
-    judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
-    yield measured("recordings", evaluation, judge, float("nan"), context.device)
+    audio_judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
+    yield measured("recordings", evaluation, audio_judge, float("nan"), context.device)
     for run, part in folders:
         by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
         name = run.name if part == "audio" else f"{run.name}: recordings, decoded"
         decoded = read_manifest(run / part / MANIFEST, None)
-        yield measured(name, decoded, judge, by_tokens if part == "audio" else float("nan"), context.device)
+        yield measured(name, decoded, audio_judge, by_tokens if part == "audio" else float("nan"), context.device)
 
 
 def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
@@ -126,7 +126,9 @@ def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utt
     return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterances))
 
 
-def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_tokens: float, device: str) -> Heard:
+def measured(
+    name: str, utterances: Sequence[Utterance], judge: RewardModel, by_tokens: float, device: str
+) -> Evaluation:
     """Return all measurements of one set of utterances."""
     waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
     errors = predicted = np.array([np.nan])
@@ -140,7 +142,7 @@ def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_
         )
     if naturalness.available():
         predicted = naturalness.predicted("dnsmos", waves, content.RATE)
-    return Heard(
+    return Evaluation(
         name,
         len(utterances),
         by_tokens,
@@ -150,7 +152,7 @@ def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_
     )
 
 
-def lines(rows: Sequence[Heard]) -> Iterator[str]:
+def lines(rows: Sequence[Evaluation]) -> Iterator[str]:
     """Yield a heading and one line per set; a dash where nothing was measured."""
     width = max(len(row.name) for row in rows)
     yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS)
