@@ -31,7 +31,7 @@ from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.base import Batch
 from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Models, Prompts
-from rrpo.optimizers.scoring import hear
+from rrpo.optimizers.scoring import compute_rewards
 from rrpo.packages import present
 
 EMOTIONS = ("angry", "happy")
@@ -118,9 +118,11 @@ def test_the_best_of_n_is_each_prompts_cheapest_sample(release: Path) -> None:
     prompts = prompts_of(models)
     noises = [torch.rand(8, 8, generator=torch.Generator().manual_seed(k)) for k in range(3)]
     rollouts = [models.policy.sample(prompts.prefix, noise) for noise in noises]
-    costs = torch.stack([hear(models, Batch(0, prompts, rollout), CONFIG).cost(CONFIG) for rollout in rollouts])
+    costs = torch.stack(
+        [compute_rewards(models, Batch(0, prompts, rollout), CONFIG).cost(CONFIG) for rollout in rollouts]
+    )
     best = cheapest(models, prompts, noises, CONFIG)
-    torch.testing.assert_close(hear(models, Batch(0, prompts, best), CONFIG).cost(CONFIG), costs.amin(0))
+    torch.testing.assert_close(compute_rewards(models, Batch(0, prompts, best), CONFIG).cost(CONFIG), costs.amin(0))
     for row, k in enumerate(costs.argmin(0).tolist()):
         n = int(best.lengths[row])
         assert best.tokens[row, :n].tolist() == rollouts[k].tokens[row, : int(rollouts[k].lengths[row])].tolist()
