@@ -197,7 +197,7 @@ GRIDS: Registry[Grid] = Registry("grid")
 
 GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000))
 GRIDS.register("loo", Grid(cells=loo))
-GRIDS.register("full", Grid(cells=full, seeds=8))
+GRIDS.register("full", Grid(cells=full, seeds=16))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))

@@ -64,7 +64,7 @@ class Pilot:
         return f"of the variance over seeds, roughly (a nested pilot): {shares}"
 
 
-PILOT: Pilot | None = None
+PILOT: Pilot | None = Pilot(spread=0.0632, seeds=8, world="ab0020a40db8d81a")
 """The pilot of the current world and regime; None until one is committed."""
 
 

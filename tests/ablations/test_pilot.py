@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from ablations import pilot
 from ablations.execution import building
-from ablations.grids import arms
-from ablations.pilot import REPLICATES, SEEDS, differences, draw, lines, measured, replicates
-from ablations.stats.family import Pilot
+from ablations.grids import GRIDS, arms
+from ablations.pilot import MOST, REPLICATES, SEEDS, differences, draw, lines, measured, replicates
+from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, family
 from ablations.stats.power import detectable, seeds_needed, spread_bound
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Stage
@@ -131,3 +131,10 @@ def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, m
     assert result.exit_code == 0, result.output
     assert len({stage.key for stage in built}) == 16 + 24
     assert "components={'data': " in result.output
+
+
+def test_the_committed_pilot_is_of_the_installed_world_and_gives_the_seeds_of_the_grid() -> None:
+    assert PILOT is not None
+    assert PILOT.world == draw(1000)["rrpo"].world_hash
+    needed = seeds_needed(MARGIN, PILOT.spread, ALPHA / len(family()), POWER)
+    assert GRIDS["full"].seeds == (needed if needed and needed <= MOST else MOST)
