@@ -156,10 +156,13 @@ def reward_models(selection: Selection) -> Sheet | None:
         for arm, arm_records in seeds.items()
     ]
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
-    language = selection.records[0].config.get("profile.world.language", "").strip('"')
+    config = selection.records[0].config
+    trained_on = LANGUAGES.get(config.get("profile.world.language", "").strip('"'), "one language")
+    if "profile.manifests.rm_pretrain.digest" in config:
+        trained_on = "the user's own speech"
     notes = (
         "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
-        f"{LANGUAGES.get(language, 'one language')}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
+        f"{trained_on}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
         "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
         "not trained on (cross-domain, until there are real corpora). Arms that share a reward model are shown once. "
         f"Manipulation checks: {targets}.",
