@@ -94,8 +94,8 @@ def test_arms_that_share_a_reward_model_are_shown_once():
         "second synthesiser, %",
     ]
     assert "trained on Mandarin" in sheet.notes[0]
-    for record in records:
-        record.params["profile.manifests.rm_pretrain.digest"] = '"abc"'
+    for fake in records:
+        fake.params["profile.manifests.rm_pretrain.digest"] = '"abc"'
     sheet = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
     assert sheet is not None
     assert "trained on the user's own speech" in sheet.notes[0]
