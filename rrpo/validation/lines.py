@@ -58,9 +58,9 @@ class Line:
         if (self.at_least is None and self.at_most is None) or self.note == NOT_INSTALLED:
             return None
         if self.decided_by == "low":
-            return self.at_least is not None and self.low > self.at_least
+            return self.at_least is not None and bool(self.low > self.at_least)
         above = self.at_least is None or self.value >= self.at_least
-        return above and (self.at_most is None or self.value <= self.at_most)
+        return bool(above and (self.at_most is None or self.value <= self.at_most))
 
     @property
     def threshold(self) -> str:

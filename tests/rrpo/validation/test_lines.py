@@ -21,6 +21,9 @@ def test_verdicts() -> None:
     assert line(value=0.5).passed is None
     assert line(at_least=0.9).passed is False  # a value that could not be had is no pass
     assert line(at_least=0.9, note=NOT_INSTALLED).passed is None
+    numbers = np.array([0.1, 0.3])  # of numpy, whose booleans are not Python's
+    assert line(value=numbers[0], at_least=0.2).passed is False
+    assert line(value=numbers[1], low=numbers[0], at_least=0.0, decided_by="low").passed is True
 
 
 def test_more_than_chance_is_decided_by_the_intervals_lower_end() -> None:
