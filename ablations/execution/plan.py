@@ -15,7 +15,9 @@ from ablations.execution.failures import Lost
 from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import RunsFolder
+from ablations.grids import GRIDS
 from ablations.parameters import distinguishing
+from ablations.stats.family import PILOT, primary
 from ablations.stats.power_analysis import analyze_power
 from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_invocation, planned_seeds
 from ablations.tracking.reader import Store
@@ -24,6 +26,7 @@ from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
+from rrpo.profiles import EMBEDDED
 
 WORLDS = ("world.seed", "profile.world.seed")
 """Parameter of a record that holds the world's seed: current name, then the name in older records."""
@@ -105,12 +108,20 @@ class Plan:
         return ["the arms differ in (values that most of them share are left out):", *rows] if rows else []
 
     def prospects(self) -> list[str]:
-        """Return the power analysis of all seeds planned so far, as readable lines."""
+        """Return the power analysis of all seeds planned so far, as readable lines, or why nothing is tested."""
         request = self.request
+        if request.grid in GRIDS and GRIDS[request.grid].screen:
+            return ["a screen: estimates and intervals, nothing is tested"]
+        if not any(cell.policy for cell in request.cells):
+            return ["reward models alone: recognition is tested on each set of --test, no policy is optimized"]
+        if request.cells[0].profile.cosyvoice:
+            return [f"{primary().label} is not defined on speech tokens: estimates and intervals, nothing is tested"]
         seeds = planned_seeds([*self.invocations, plan_invocation(request.cells)], request.declared) or [
             len(request.seeds)
         ]
-        return analyze_power({*request.arms, *request.declared}, seeds[-1])
+        cell = request.cells[0]
+        measured = PILOT is not None and (PILOT.world, EMBEDDED.name) == (cell.world_hash, cell.profile.name)
+        return analyze_power({*request.arms, *request.declared}, seeds[-1], PILOT if measured else None)
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
         """Return the plan as readable lines: the cells (unless ``cells`` is false), the stages to build, time and disk space."""

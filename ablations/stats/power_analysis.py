@@ -25,25 +25,26 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
         return []
     m = len(contrasts)
     lines = [
-        f"primary outcome: {primary().label} at the last update; tested, simultaneously at {1 - ALPHA / m:.4f}: "
+        f"primary outcome: {primary().label} at the last update; tested at a family-wise level of {ALPHA:g} (each interval "
+        f"{1 - ALPHA / m:.4f}): "
         f"{'; '.join(contrasts)}; estimates alone: "
         + ", ".join(outcome.label for outcome in all_outcomes() if outcome.name != primary().name)
     ]
     if n < 2:
         return [*lines, "WARNING: one seed allows no test; plan at least 8 seeds"]
     if pilot is None:
-        smallest = ", ".join(f"{100 * detectable(sd, n, ALPHA / m):.1f} at {100 * sd:g}" for sd in SPREADS)
+        smallest = ", ".join(f"{_points(detectable(sd, n, ALPHA / m))} at {100 * sd:g}" for sd in SPREADS)
         return [
             *lines,
-            f"no pilot is committed: with {n} seeds, the smallest difference detected with {100 * POWER:g} % power, by its "
-            f"standard deviation over seeds (both in points): {smallest}",
+            f"no pilot of this profile and world is committed: with {n} seeds, the smallest difference detected with "
+            f"{100 * POWER:g} % power, by its standard deviation over seeds (both in points): {smallest}",
         ]
     bound = spread_bound(pilot.spread, pilot.seeds)
     estimates = []
     for name, sd in (("point estimate", pilot.spread), ("80 % upper bound", bound)):
         needed = seeds_needed(MARGIN, sd, ALPHA / m, POWER)
         enough = f"{needed} seeds" if needed else "no number of seeds"
-        smallest = f"{100 * detectable(sd, n, ALPHA / m, POWER):.1f} points ({enough} for {margin_text()})"
+        smallest = f"{_points(detectable(sd, n, ALPHA / m, POWER))} points ({enough} for {margin_text()})"
         estimates.append(f"{name} {100 * sd:.1f}: {smallest}")
     return [
         *lines,
@@ -51,3 +52,8 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
         f"pilot's {pilot.seeds} development seeds in world {pilot.world}: {'; '.join(estimates)}",
         *([pilot.parts] if pilot.parts else []),
     ]
+
+
+def _points(difference: float) -> str:
+    """Return a detectable difference of fractions in points; more than 100 of them cannot occur."""
+    return f"{100 * difference:.1f}" if difference <= 1 else "none of up to 100"

@@ -25,13 +25,15 @@ def effective(cell: Cell) -> dict[str, Scalar]:
     top = cell.stages.get("optimized") or cell.stages["examined"]
     world = cell.profile.world
     parameters: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
-    for stage in walk(top):
+    for stage in walk(top, skip=lambda stage: stage.name == "fidelity"):  # whose reward models are not the cell's
         if stage.name in TRAINED:
             parameters |= _flat(described(stage.config), stage.name)
             if data := stage.inputs.get("speech"):
                 while data.name == "mine":  # the annotated utterances to which mined samples were added
                     data = data.inputs["speech"]
                 parameters |= _flat(described(data.config.split), f"{stage.name}.data")
+    if "rrpo_fidelity" in top.inputs:
+        parameters["optimize.gradient_scale"] = "RRPO's gradient norm at SFT"
     return parameters
 
 

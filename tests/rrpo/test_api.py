@@ -89,6 +89,11 @@ def test_what_an_arm_runs_with_is_read_off_its_stages():
     assert not any(name.endswith(".seed") for name in diffro if name != "world.seed")
     assert {type(value) for value in diffro.values()} <= {int, float, str, bool}
     assert len(diffro) < 80
+    scaled = of("diffro_scaled")
+    assert scaled["finetune.regularizers.epsilon"] == 0.0, (
+        "its own reward model's, not that of RRPO, which it is matched to"
+    )
+    assert scaled["optimize.gradient_scale"] == "RRPO's gradient norm at SFT"
     mined = effective(rrpo.make_cell(ArmConfig(rounds=2), profile="embedded"))
     assert (mined["finetune.data.name"], mined["finetune.data.size"]) == ("annotated", full["finetune.data.size"])
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
 
 from ablations.components import factorial
 from ablations.execution import plan
+from ablations.execution.options import Options
 from ablations.execution.request import Request
+from ablations.execution.request import request as make_request
 from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
@@ -40,5 +43,19 @@ def test_a_plan_counts_the_seeds_planned_before(runs: Path, seeds: range, n: int
 def test_a_part_of_the_grid_is_planned_at_the_level_of_the_whole(runs: Path):
     part = request(runs, range(1, 4), ["diffro", "rrpo"], tuple(factorial()))
     first, last = plan.make(part).prospects()
-    assert "simultaneously at 0.9929" in first
+    assert "each interval 0.9929" in first
     assert "with 3 seeds" in last
+
+
+def test_a_plan_tells_where_nothing_is_tested_and_where_the_pilot_does_not_apply(tmp_path: Path) -> None:
+    def prospects(**options: Any) -> list[str]:
+        return plan.make(
+            make_request(Options(runs_dir=tmp_path / "runs", device="cpu", workers=1, **options))
+        ).prospects()
+
+    assert prospects(grid="baselines") == ["a screen: estimates and intervals, nothing is tested"]
+    assert prospects(grid="rm", seeds=2)[0].startswith("reward models alone")
+    assert "16 seeds" in prospects(grid="full")[-1]
+    assert "the pilot's 8 development seeds" in prospects(grid="full")[-1]
+    for other in ({"profile": "quick"}, {"world_seed": 1}, {"settings": ["optimize.beta=0.01"]}):
+        assert prospects(grid="full", **other)[-1].startswith("no pilot of this profile and world")

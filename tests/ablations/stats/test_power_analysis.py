@@ -16,9 +16,9 @@ FACTORIAL = factorial()
 
 def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
     tested, line = analyze_power(FACTORIAL, 8, None)
-    assert "tested, simultaneously at 0.9929: LS, main effect; EAM, main effect" in tested
+    assert "tested at a family-wise level of 0.05 (each interval 0.9929): LS, main effect; EAM, main effect" in tested
     assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
-    assert line.startswith("no pilot is committed: with 8 seeds, the smallest difference detected with 80 % power")
+    assert line.startswith("no pilot of this profile and world is committed: with 8 seeds, the smallest difference")
     for sd in SPREADS:
         assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in line
 
@@ -48,9 +48,13 @@ def test_a_replicated_pilots_components_are_told() -> None:
     ids=["loo", "smoke", "settings"],
 )
 def test_the_level_is_that_of_the_contrasts_that_the_arms_allow(labels: list[str], level: str, names: str) -> None:
-    assert f"simultaneously at {level}: {names}" in analyze_power(labels, 8, None)[0]
+    assert f"(each interval {level}): {names}" in analyze_power(labels, 8, None)[0]
 
 
 def test_one_seed_gets_a_warning_and_a_grid_without_the_family_nothing() -> None:
     assert analyze_power(FACTORIAL, 1, None)[-1].startswith("WARNING")
     assert analyze_power(("sft", "diffro"), 8, None) == []
+
+
+def test_a_difference_that_cannot_occur_is_not_promised() -> None:
+    assert "none of up to 100 points" in analyze_power(FACTORIAL, 2, Pilot(spread=0.06, seeds=8, world="abc"))[-1]
