@@ -48,7 +48,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command("rrpo.__main__", "One cell", "train one arm on one seed, without MLflow"),
     "reproduce": Command("ablations.reproduce", "One cell", "build a recorded cell again and compare the numbers"),
-    "study": Command("studies.run", "Search", "search the components' strengths with Optuna"),
+    "study": Command("studies.run", "Search", "search hyperparameters with Optuna"),
     "listen": Command("reports.listen", "Listening test", "export a listening test, and import its ratings"),
     "corpus": Command("rrpo.corpus.__main__", "Your own speech", "make manifests of your own corpus"),
     "cosyvoice": Command(
@@ -87,3 +87,7 @@ def usage() -> str:
         commands = [(name, command.text) for name, command in COMMANDS.items() if command.topic == topic]
         lines += ["", f"{topic}:", *(f"  {name:<10} {text}" for name, text in commands)]
     return "\n".join([*lines, "", "Examples:", *(f"  {line}" for line in EXAMPLES)])
+
+
+if __name__ == "__main__":
+    main()

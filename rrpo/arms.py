@@ -49,7 +49,8 @@ def arm(name: str) -> ArmConfig:
     raise InputError(
         "there is no arm of that name",
         got=name,
-        fix=f"use {known}; to use an arm of your own, load its file with --plugin FILE",
+        fix=f"use {known}; to use an arm of your own, load its file with --plugin FILE; the other arms that "
+        "`python -m ablations.arms` lists run with `python -m ablations.run --arms`",
     )
 
 

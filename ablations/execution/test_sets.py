@@ -48,11 +48,13 @@ def part_of(corpus: str, *parts: str) -> Path:
     for path in paths:
         if path.is_file():
             return path
+    base, fold, _ = manifest.stem.partition(".fold")
+    parts_made = "--folds K" if fold else "--split train=.8 --split valid=.1 --split test=.1"
     raise InputError(
         f"the corpus {corpus} has no manifest {' or '.join(path.name for path in paths)}",
         got=", ".join(sorted(path.name for path in manifest.parent.glob(f"{manifest.stem}*.jsonl")))
         or "none of its manifests",
-        fix=f"python -m rrpo.corpus import READER PATH --out {manifest} --split train=.8 --split valid=.1 --split test=.1",
+        fix=f"python -m rrpo.corpus import READER PATH --out {manifest.with_name(base)}.jsonl {parts_made}",
     )
 
 

@@ -101,7 +101,7 @@ def standin(out: Annotated[Path, typer.Argument(help="Folder to write.")]) -> No
 @app.command()
 def extract(
     onnx: Annotated[Path, typer.Argument(help="speech_tokenizer_v2.onnx.")],
-    manifest: Annotated[Path, typer.Argument(help="JSON-lines manifest of labelled audio, as for --manifest.")],
+    manifest: Annotated[Path, typer.Argument(help="JSON-lines manifest of labelled audio, from rrpo.corpus import.")],
     out: Annotated[Path, typer.Option(help="File of labelled tokens to write (.jsonl).")],
 ) -> None:
     """Convert a manifest of labelled audio to labelled speech tokens, the input of `train`."""
@@ -159,7 +159,7 @@ def judge(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens on which the runs were trained.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of the same utterances' audio.")],
     runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`, decoded by `decode`.")],
-    steps: Annotated[int | None, typer.Option(help="Updates of the audio judge.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the audio judge. Default: 400.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
@@ -191,10 +191,12 @@ def train(
         ),
     ] = "diffro",
     plugin: Plugin = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of the policy.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates of the policy. Default of this and the next six: see `plan`.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Roll-outs per update.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam for the policy.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the KL to the initial policy.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the KL to the supervised policy.")] = None,
     content: Annotated[float | None, typer.Option(help="Weight of the character recognizer's loss.")] = None,
     reward_steps: Annotated[int | None, typer.Option(help="Updates of plain reward-model training.")] = None,
     sft_steps: Annotated[

@@ -11,7 +11,7 @@ import pytest
 from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.test_sets import read_tests
+from ablations.execution.test_sets import part_of, read_tests
 from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import walk
@@ -126,3 +126,8 @@ def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
     for wrong in ({"train": None}, {"seeds": 3}):
         with pytest.raises(InputError, match="one fold a seed"):
             rm(tmp_path, **options | wrong)
+
+
+def test_a_missing_fold_is_told_with_the_command_that_makes_folds(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--out .*mine.jsonl --folds K"):
+        part_of(str(tmp_path / "mine.fold3"), "train")
