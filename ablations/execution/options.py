@@ -20,7 +20,7 @@ class Options(Launching):
     grid: str = option(EXPERIMENT, ..., GRIDS)
     """Grid to run."""
     seeds: int | None = option(EXPERIMENT, None)
-    """Number of seeds. Default: the grid's."""
+    """Number of seeds. Default: the grid's, or the number of folds."""
     first_seed: int | None = option(EXPERIMENT, None)
     """First seed. Seeds from 1000 on are for development. Default: the grid's."""
     arms: str | None = option(EXPERIMENT, None)
