@@ -18,7 +18,7 @@ from rrpo.arms import BASE
 from rrpo.commands import option
 from rrpo.profiles import PROFILES, title
 from rrpo.settings import assignments, changed, check_used
-from studies.catalogue import STUDIES, TUNE, Study, study_of, tune_arm
+from studies.catalogue import TUNE, Study, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
 from studies.samplers import SAMPLERS
@@ -31,8 +31,10 @@ from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
 class Options(Launching):
     """The options as given. The docstrings of the fields are the help of the command (`rrpo.commands.options_of`)."""
 
-    study: str = option(EXPERIMENT, ..., [*STUDIES, TUNE])
-    """Which study."""
+    study: str = option(EXPERIMENT, ...)
+    """Which study: regularizers (the strengths of all components), regularizers-relative (the same with a relative radius of the
+    adversarial perturbation), policy (learning rate, beta and temperature of RRPO's optimization), rm (the regularizers by the
+    reward model alone: a cheap warm start), tune-arm (the hyperparameters of --arm)."""
     trials: int = option(EXPERIMENT, 50)
     """Total number of trials; a study that already has them is only reported."""
     arm: str = option(EXPERIMENT, "")
@@ -41,7 +43,7 @@ class Options(Launching):
     """Name of the study. Default: the study and the profile."""
     ranges: list[str] | None = option(EXPERIMENT, None, flag="--range", metavar="NAME=LOW:HIGH")
     """Replace the range of a hyperparameter; repeatable."""
-    objectives: str = option(EXPERIMENT, "", OBJECTIVES)
+    objectives: str = option(EXPERIMENT, "", (f"{name} ({each.direction})" for name, each in OBJECTIVES.items()))
     """One or more objectives, separated by commas. Default: the study's."""
     seeds: int = option(EXPERIMENT, 3)
     """Development seeds per trial, the same for every trial."""
