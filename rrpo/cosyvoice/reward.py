@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from rrpo import seeding
 from rrpo.config import FinetuneConfig, RewardModelConfig
 from rrpo.corpus.draws import generator, key
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.cosyvoice.tokens import TokenUtterance, read
 from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
@@ -79,6 +80,15 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
             fix="give more utterances",
         )
     return parts
+
+
+def read_parts(
+    corpus: Path, emotions: Sequence[str] | None, seed: int
+) -> tuple[tuple[str, ...], list[tuple[TokenUtterance, ...]]]:
+    """Return the emotions of a corpus and its parts by `SHARES`; ``emotions`` are those to use, None: all."""
+    token_corpus = read(corpus, emotions)
+    parts = split(token_corpus.utterances, list(SHARES.values()), seed)
+    return tuple(emotions) if emotions else token_corpus.emotions, parts
 
 
 def train_reward_model(

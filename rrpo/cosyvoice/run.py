@@ -23,11 +23,10 @@ from rrpo.cosyvoice.lora import adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
-    SHARES,
     LabelledFrames,
     NoContent,
     accuracy,
-    split,
+    read_parts,
     train_recogniser,
     train_reward_model,
 )
@@ -141,9 +140,8 @@ class Start:
 def _read(
     corpus: Path, config: CosyVoiceConfig, context: Context
 ) -> tuple[tuple[str, ...], FsqDigits, list[tuple[tokens.TokenUtterance, ...]]]:
-    token_corpus = tokens.read(corpus, config.emotions)
-    parts = split(token_corpus.utterances, list(SHARES.values()), config.optimize.seed)
-    return config.emotions or token_corpus.emotions, FsqDigits(context.device), parts
+    emotions, parts = read_parts(corpus, config.emotions, config.optimize.seed)
+    return emotions, FsqDigits(context.device), parts
 
 
 def begin(

@@ -222,12 +222,14 @@ def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     previous = replace(arm, rounds=arm.rounds - 1)
     optimization = optimized(profile, previous, seed)
     prompts = optimization.inputs["rl_prompts"]
-    config, samples_inputs = (
-        replace(optimization.config, checkpoints=()),
-        {**optimization.inputs, "eval_prompts": prompts},
+    answering = replace(
+        optimization,
+        config=replace(optimization.config, checkpoints=()),
+        inputs={**optimization.inputs, "eval_prompts": prompts},
+        label=f"mined {optimization.label}",
     )
     inputs = {
-        "samples": replace(optimization, config=config, inputs=samples_inputs, label=f"mined {optimization.label}"),
+        "samples": answering,
         "prompts": prompts,
         "speech": mined(profile, previous, seed) if previous.rounds else annotated(profile, arm, seed),
         "codec": world.codec(profile),
@@ -366,7 +368,9 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
             fix="give --model CosyVoice2-0.5B --train tokens.jsonl; `python -m rrpo.cosyvoice standin tiny` writes both, tiny",
         )
     foreign = [name for name in SIMULATED if getattr(arm, name) != getattr(ArmConfig(), name)]
-    if foreign := foreign + ["soft_votes"] * arm.regularizers.soft_votes:
+    if arm.regularizers.soft_votes:
+        foreign.append("soft_votes")
+    if foreign:
         raise InputError(
             "this arm sets what exists in the simulated world only",
             got=", ".join(foreign),

@@ -19,6 +19,7 @@ from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, de
 from rrpo.cosyvoice.judging import judge, lines
 from rrpo.cosyvoice.reward import SHARES, split
 from rrpo.errors import InputError
+from rrpo.pipeline.measurements import CONTENT
 from rrpo.testing.corpora import write_tone
 
 PITCHES = {"angry": 300, "happy": 900, "sad": 2000}
@@ -88,7 +89,7 @@ def finished(folder: Path, corpus: Path, samples: dict[str, list[int]], seed: in
     """Write what `judge` and `decode` read of a finished run."""
     folder.mkdir()
     tokens.write(folder / tokens.SAMPLES, samples)
-    (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}}))
+    (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}, "emotions": None}))
     (folder / "scalars.json").write_text(json.dumps({"end_val_accuracy": 0.75}))
     return folder
 
@@ -98,7 +99,7 @@ def test_samples_are_decoded_and_judged_on_audio(
     release: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run speaks the recordings' tokens, the other those of the next emotion: recalls near 1 and 0."""
-    monkeypatch.setattr("rrpo.cosyvoice.judging.WHISPER", ())
+    monkeypatch.setitem(CONTENT, "whisper", ())
     monkeypatch.setattr("rrpo.judges.naturalness.predicted", lambda measure, waves, rate: np.array([3.0]))
     monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
     monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
