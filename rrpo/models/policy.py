@@ -298,7 +298,8 @@ class Policy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights and description into ``folder``."""
-        torch.save(self.state_dict(), folder / "policy.pt")
+        state = {name: value.clone() for name, value in self.state_dict().items()}  # of a stack they are views
+        torch.save(state, folder / "policy.pt")
         description = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
         (folder / "policy.json").write_text(json.dumps(description, ensure_ascii=False))
 

@@ -112,7 +112,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
     loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
-    models: Models = context.join(loaded)
+    models: Models = replace(context.join(loaded), backward=context.backward)
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
 

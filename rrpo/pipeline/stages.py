@@ -77,7 +77,9 @@ class Context:
     clock: Clock = field(default_factory=Clock)
     """Clock of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
-    """Transforms the loaded models of a policy optimization; see `rrpo.optimizers.stacked`."""
+    """Transforms the models of a stage that can be stacked, once they are complete; see `rrpo.stacking`."""
+    backward: Callable[[Any], None] = lambda loss: loss.backward()
+    """Adds a loss's gradients to the trained parameters."""
     executor: Executor = SINGLE
     """How the stage is computed; recorded in the result's marker."""
     wait: bool = True
