@@ -43,10 +43,12 @@ class StackedParameters:
                 continue
             if stacked.grad is None:
                 stacked.grad = torch.zeros_like(stacked)
-            for member in members:
-                parameter = self.modules[member].get_parameter(name)
-                if parameter.grad is None:
-                    parameter.grad = stacked.grad[member].zero_()
+            parameters = {member: self.modules[member].get_parameter(name) for member in members}
+            new = {member: parameter for member, parameter in parameters.items() if parameter.grad is None}
+            for zeroed in [stacked.grad] if len(new) == len(self.modules) else [stacked.grad[member] for member in new]:
+                zeroed.zero_()
+            for member, parameter in new.items():
+                parameter.grad = stacked.grad[member]
         torch.autograd.backward(list(losses), retain_graph=keep)
 
 
