@@ -355,11 +355,11 @@ SIMULATED = (
 
 
 @cache
-def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str) -> dict[str, Stage]:
     """Return the stages of a cell whose policy is CosyVoice2: those that the seed's arms share, and the arm's.
 
     Raises:
-        InputError: No files were given, or the arm sets what exists in the simulated world only.
+        InputError: No files were given, or the arm, named ``label``, sets what exists in the simulated world only.
     """
     if config.model is None or config.corpus is None:
         raise InputError(
@@ -372,9 +372,9 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
         foreign.append("soft_votes")
     if foreign:
         raise InputError(
-            "this arm sets what exists in the simulated world only",
-            got=", ".join(foreign),
-            fix="choose arms that differ in regularizers, reward models or the optimizer; python -m ablations.arms lists them",
+            f"the arm {label} exists in the simulated world only, not on CosyVoice2",
+            got=f"{label}, which sets {', '.join(foreign)}",
+            fix=f"leave {label} out of --arms; arms that differ in regularizers, combined reward models or the optimizer can run",
         )
     shared = replace(
         config,
