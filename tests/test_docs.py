@@ -208,7 +208,8 @@ def test_the_documented_installation_is_that_of_make_install() -> None:
         r"pip install --quiet --disable-pip-version-check (.*?)(?:  #|\n)", (ROOT / "Makefile").read_text()
     )
     documented = re.findall(r"^pip install (.*)$", (ROOT / "docs" / "tutorial.md").read_text(), re.M)
-    assert recipe == documented and len(recipe) == 3
+    assert len(recipe) == 3
+    assert recipe == documented
 
 
 def test_the_documentation_names_the_packages_version() -> None:

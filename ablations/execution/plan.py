@@ -108,7 +108,7 @@ class Plan:
         rows = [f"  {label:<24} {row}" for label, row in differences.items()]
         return ["the arms differ in (values that most of them share are left out):", *rows] if rows else []
 
-    def prospects(self) -> list[str]:
+    def power_analysis(self) -> list[str]:
         """Return the power analysis of all seeds planned so far, as readable lines, or why nothing is tested."""
         request = self.request
         if request.grid in GRIDS and GRIDS[request.grid].screen:
@@ -140,7 +140,7 @@ class Plan:
             *([*self.rows(), *self.arms()] if cells else ()),
             f"stages to build: {len(self.stages) or 'none'}",
             *(f"{count:>5} x {name:<17} {DESCRIPTIONS[name]}" for name, count in kinds),
-            *self.prospects(),
+            *self.power_analysis(),
             *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",

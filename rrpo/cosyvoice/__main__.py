@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, refusing, start
+from rrpo.commands import Plugin, exit_on_input_error, start
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.errors import InputError
 from rrpo.plugins import Choice
@@ -32,9 +32,9 @@ Recompute = Annotated[
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Handle errors like `refusing`; on Ctrl-C, print that the command can be resumed."""
+    """Handle errors like `exit_on_input_error`; on Ctrl-C, print that the command can be resumed."""
     try:
-        with refusing():
+        with exit_on_input_error():
             yield
     except KeyboardInterrupt:
         print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
@@ -263,7 +263,7 @@ def plan(
         if measure:
             config = replace(paper.PAPER.optimize, content_weight=0.0)
             step = paper.measure(config, FULL, device=device, **sizes)
-        print(*paper.tell(step, gpus), sep="\n")
+        print(*paper.describe_hours(step, gpus), sep="\n")
 
 
 def main() -> None:

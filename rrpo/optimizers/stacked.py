@@ -66,7 +66,7 @@ def build(
         stages: The members.
         store: Folder of the results.
         context: Shared by all stages; receives their total progress.
-        own: Adds stage-specific settings, such as a watch, to the context of one stage.
+        own: Adds stage-specific settings, such as a callback, to the context of one stage.
 
     Raises:
         ValueError: The stages do not share the models in `COMMON`.

@@ -53,7 +53,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     }
 
 
-def heard_by(name: str) -> str:
+def models_trained_on(name: str) -> str:
     """Return which models learn from a split. A judge must share no sound with the models that it evaluates."""
     if name in ("judge_test", "words_judge"):
         return "the test judges"

@@ -21,15 +21,15 @@ from studies.mlflow_bridge import Bridge
 from studies.options import Command, identity
 from studies.search import Search, one_trial
 from studies.storage import folder_of
-from studies.trial import Question
+from studies.trial import TrialSpec
 
 
 def nothing(
-    question: Question, arm: Any, seed: int, watch: Any, report: Any, micro: int | None = None
+    spec: TrialSpec, arm: Any, seed: int, on_measures: Any, report: Any, micro: int | None = None
 ) -> dict[str, float]:
     """Report a trial's intermediate values and return its outcomes without any work."""
-    for step in range(0, question.profile.optimize.steps, 5):
-        watch(step, {"val_accuracy": -arm.regularizers.epsilon})
+    for step in range(0, spec.profile.optimize.steps, 5):
+        on_measures(step, {"val_accuracy": -arm.regularizers.epsilon})
     names = ("clean_success", "hacked_share", "phone_error_rate", "gold", "uptake", "kl_token")
     return dict.fromkeys(names, arm.regularizers.epsilon)
 
@@ -59,13 +59,13 @@ def main() -> None:
     for kind in ("journal", "sqlite"):
         with tempfile.TemporaryDirectory() as folder:
             runs = Path(folder) / "runs"
-            question = Question(
+            spec = TrialSpec(
                 profile=PROFILES["embedded"], store=runs, seeds=(1000, 1001, 1002), objectives=("clean_success",)
             )
             search = Search(
                 study="regularizers",
                 name=kind,
-                question=question,
+                spec=spec,
                 trials=arguments.trials,
                 storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
             )

@@ -109,7 +109,7 @@ def stage_builds() -> dict[str, str]:
     """Kind of stage -> the module that builds it."""
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
-    roots += [measurements.listened(SMOKE, ArmConfig(), 0, name) for name in measurements.LISTENERS]
+    roots += [measurements.listener_results(SMOKE, ArmConfig(), 0, name) for name in measurements.LISTENERS]
     roots += [measurements.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
     roots += [dataflow.optimized(SMOKE, soft, 0), measurements.intensity(SMOKE, soft, 0)]
