@@ -122,7 +122,9 @@ def command(
     profile: Annotated[str, typer.Option(help="Name of the profile.")] = "embedded",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Size to change; repeatable."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change a size of the comparison, as in batches=48; repeatable."
+        ),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,

@@ -26,6 +26,11 @@ from reports.loading import select
 app, main = program("reports.listen")
 
 
+@app.callback()
+def listen() -> None:
+    """Export a blind listening test of a grid's samples, and import the listeners' ratings."""
+
+
 @app.command("export")
 def export(
     grid: Annotated[str, typer.Option(help="Grid whose samples are rated.")],

@@ -20,7 +20,12 @@ from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.errors import InputError
 from rrpo.plugins import Choice
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
+)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]

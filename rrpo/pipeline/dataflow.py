@@ -324,7 +324,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimization seed {seed}")
 
 
 def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
@@ -408,7 +408,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     inputs = {"start": start}
     return {
         "optimized": Stage(
-            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimisation seed {seed}"
+            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimization seed {seed}"
         )
     }
 

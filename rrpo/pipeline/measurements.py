@@ -94,7 +94,11 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return some of one cell's stored samples as waves."""
     return Stage(
-        "vocode", "rrpo.judges.vocoded:build", profile.vocode, stored_samples(profile, arm, seed), f"waves seed {seed}"
+        "vocode",
+        "rrpo.judges.vocoded:build",
+        profile.vocode,
+        stored_samples(profile, arm, seed),
+        f"waveforms seed {seed}",
     )
 
 
