@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
-from studies import options
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
-from studies.options import Command, identity
+from studies.opening import identity, opened
+from studies.options import Command
 from studies.search import Search, one_trial
-from studies.storage import folder_of
+from studies.storage import folder_of, open_storage
 from studies.trial import TrialSpec
 
 
@@ -40,7 +41,7 @@ def own_seconds(runs_dir: Path) -> float:
 
     found = []
     for journal in runs_dir.glob("studies/*/journal.log"):
-        storage = options.open_storage(None, folder_of(runs_dir, journal.parent.name))
+        storage = open_storage(None, folder_of(runs_dir, journal.parent.name))
         for summary in optuna.get_all_study_summaries(storage):
             study = optuna.load_study(study_name=summary.study_name, storage=storage)
             found += [t.duration.total_seconds() for t in study.trials if t.state.name == "COMPLETE" and t.duration]
@@ -71,13 +72,13 @@ def main() -> None:
             )
             given = {
                 "workers": 1,
-                "launcher": options.launchers.Launcher(),
+                "launcher": Launcher(),
                 "warm_start": "",
                 "verify": 0,
                 "against": "",
                 "export_arm": "",
             }
-            study = options.opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
+            study = opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
             bridge = Bridge(search, RunsFolder(runs), study, {})
             bridge.start(identity(search))
             searching._opened.clear()
