@@ -128,7 +128,7 @@ class Plan:
         """Return the plan as readable lines: cells and kinds of stages (unless ``cells`` is false), time and disk space."""
         request, todo = self.request, self.todo
         kinds = Counter(stage.name for stage in self.stages).items() if cells else ()
-        held_back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        held_back = f", {len(self.kept_back)} that failed are left out (--retry failed)" if self.kept_back else ""
         held_back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
         amended = sum(cell.hash in self.done for cell in self.amended)
