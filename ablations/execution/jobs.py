@@ -224,8 +224,8 @@ def _context(device: str, executor: Executor, micro: int | None, report: Report)
 
 
 def _with_curves(stage: Stage, store: Path, context: Context) -> Context:
-    """Return the context with a ``watch`` that writes live curves to a file, which the parent shows."""
-    return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
+    """Return the context with an ``on_measures`` that writes live curves to a file, which the parent shows."""
+    return replace(context, on_measures=curves.writer(curves.live_file(store, stage.folder)))
 
 
 def _seconds(stage: Stage, store: Path) -> float:

@@ -87,7 +87,7 @@ class RewardModel(nn.Module):
 
         return SpeechEncoderModel(config, emotions, audio.hop)
 
-    def heard(self, speech: SpeechSet) -> SpeechSet:
+    def as_input(self, speech: SpeechSet) -> SpeechSet:
         """Return the utterances in the form that this model takes."""
         return speech
 
