@@ -142,7 +142,7 @@ class RewardModel(nn.Module):
             "regularizers": described(self.regularizers),
         }
         (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
-        state = {name: value.clone().cpu() for name, value in self.state_dict().items()}  # of a stack they are views
+        state = {name: value.clone().cpu() for name, value in self.state_dict().items()}  # stacked: views of all
         torch.save(state, folder / "reward_model.pt")
 
     @classmethod
