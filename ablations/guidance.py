@@ -22,8 +22,8 @@ from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
 from ablations.outcomes import find, followed, measured
-from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import over_seeds
+from ablations.rendering.sheet import Sheet
+from ablations.rendering.summary import by_arm
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 
@@ -69,16 +69,8 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         return None
     records = [record for record in records if record.label in ("sft", *labels)]
     outcomes = [outcome for outcome in OUTCOMES if measured(outcome, records)]
-    values = [outcome.values(records) for outcome in outcomes]
-    rows: list[tuple[Value, ...]] = []
-    for label in dict.fromkeys(record.label for record in records):
-        seeds = [record.seed for record in records if record.label == label]
-        rows.append((label, float(len(seeds)), *(over_seeds(label, seeds, by_cell) for by_cell in values)))
-    head = (Column("arm", "arm"), Column("n", "n", "count"))
     notes = (*NOTES, *intensity_lines(records), *mixture_lines(records))
-    return Sheet(
-        "guidance", "Guided decoding", (*head, *(outcome.as_column() for outcome in outcomes)), tuple(rows), notes
-    )
+    return by_arm("guidance", "Guided decoding", records, outcomes, *notes)
 
 
 def last(record: Record) -> pd.DataFrame:

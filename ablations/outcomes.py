@@ -31,6 +31,8 @@ ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """(samples that count as hits, samples that are considered), both ``[N]``."""
+Curve = Callable[[Record], NDArray[np.float64]]
+"""Reads an outcome's values ``[S]`` at the checkpoints of a cell."""
 ByStep = Callable[["pd.DataFrame"], dict[float, float]]
 """Computes step -> value from a table of samples; empty if a required column is missing."""
 Share = Callable[["pd.DataFrame"], "Masks | None"]
@@ -53,8 +55,8 @@ class Outcome:
     """A key of `sheet.UNITS`: ``percent`` or ``gain`` for fractions, ``plain`` for others."""
     direction: int = 0
     """+1 if more is better, -1 if less is better, 0 if neither."""
-    curve: Callable[[Record], NDArray[np.float64]] | None = None
-    """Its values ``[S]`` at the record's checkpoints, in the order of the points; None if it has no curve."""
+    curve: Curve = lambda record: np.full(len(record.points), math.nan)
+    """Its values ``[S]`` at the record's checkpoints, in the order of the points; NaN if it is not measured there."""
     note: str = ""
     """Explanation for captions."""
     by: Callable[[Judge], Outcome] | None = None

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.judges import vetoing
-from ablations.outcomes import COSTS, UPTAKE_BY_KIND, Outcome, find, followed, shown
+from ablations.outcomes import COSTS, UPTAKE_BY_KIND, Curve, Outcome, find, followed, shown
 from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import ARM, N, by_arm
 from ablations.stats.family import KL_POINTS
-from ablations.stats.statistics import at_passage, t_interval
+from ablations.stats.statistics import at_passage
 from reports.loading import Selection
 
 
@@ -58,8 +59,8 @@ COST = (
 
 
 def outcomes(selection: Selection) -> list[Outcome]:
-    """Return what the tables show: outcomes with a curve, the judges with a veto, `OTHERS` and costs."""
-    known = [outcome for outcome in shown(selection.records) if outcome.curve]
+    """Return what the tables show: outcomes, the judges with a veto, `OTHERS` and costs."""
+    known = shown(selection.records)
     names = {o.name for o in known}
     judged = [followed(j.accuracy, j.label, j.accuracy) for j in vetoing() if j.accuracy not in names]
     return [*known, *judged, *OTHERS, *COSTS]
@@ -85,26 +86,19 @@ def table(
     axis = AXES[along]
     quantity = find(axis.outcome)
     reach = quantity.curve
-    assert reach is not None, "an axis must have a curve"
-    paths = {(r.label, r.seed): reach(r) for r in selection.records if len(r.points) > 1}
-    moved = {key: path for key, path in paths.items() if np.nanmax(path, initial=0.0) > 0}
-    records = [record for record in selection.records if (record.label, record.seed) in moved]
-    curves = {
-        o: {(r.label, r.seed): o.curve(r) for r in records} for o in measures if o.curve and o.name != axis.outcome
-    }
-    measured = {o: values for o, values in curves.items() if any(np.isfinite(y).any() for y in values.values())}
+    records = [r for r in selection.records if len(r.points) > 1 and np.nanmax(reach(r), initial=0.0) > 0]
+    moved = {record.label for record in records}
+    arms = [arm for arm in selection.arms if arm in moved]
+    curves = [o for o in measures if o.name != axis.outcome and any(np.isfinite(o.curve(r)).any() for r in records)]
     rows: list[tuple[Value, ...]] = []
     for level in axis.levels:
-        if not any(np.nanmax(path) >= level for path in moved.values()):
-            continue
-        for arm in (arm for arm in selection.arms if any(label == arm for label, _ in moved)):
-            arm_paths = {key: path for key, path in moved.items() if key[0] == arm}
-            reached = float(sum(np.nanmax(path) >= level for path in arm_paths.values()))
-            means = (
-                t_interval([at_passage(x, values[key], level) for key, x in arm_paths.items()])
-                for values in measured.values()
-            )
-            rows.append((arm, level, reached, *means))
-    head = (Column("arm", "arm"), Column(along, quantity.heading, "level"), Column("n", "n", "count"))
-    columns = (*head, *(replace(o.as_column(), better=0) for o in measured))
-    return Sheet(name, title, columns, tuple(rows), notes) if rows and measured else None
+        reached = [record for record in records if np.nanmax(reach(record)) >= level]
+        part = by_arm(name, title, reached, (_at(outcome, reach, level) for outcome in curves), arms=arms)
+        rows += [(arm, level, *means) for arm, *means in part.rows if reached]
+    columns = (ARM, Column(along, quantity.heading, "level"), N, *(replace(o.as_column(), better=0) for o in curves))
+    return Sheet(name, title, columns, tuple(rows), notes) if rows and curves else None
+
+
+def _at(outcome: Outcome, reach: Curve, level: float) -> Outcome:
+    """Return the outcome at the point where the quantity with the curve ``reach`` first reaches the level."""
+    return replace(outcome, read=lambda record: at_passage(reach(record), outcome.curve(record), level))

@@ -55,21 +55,15 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     """
     rows: list[tuple[Value, ...]] = []
     outcome = find(metric)
-    outcomes = [outcome.values(selection.records) for selection in (a, b)]
     for arm in (arm for arm in a.arms if arm in b.arms):
-        values = [
-            {seed: value for (label, seed), value in grid.items() if label == arm and math.isfinite(value)}
-            for grid in outcomes
-        ]
-        if not all(values):
+        x, y = ({r.seed: v for r in grid.of(arm) if math.isfinite(v := outcome.read(r))} for grid in (a, b))
+        if not x or not y:
             continue
-        paired = a.records[0].world_hash == b.records[0].world_hash and values[0].keys() == values[1].keys()
-        if paired:
-            change = t_interval([values[1][seed] - values[0][seed] for seed in values[0]])
-        else:
-            change = welch(list(values[0].values()), list(values[1].values()))
-        means = [over_seeds(arm, [*seeds], grid) for seeds, grid in zip(values, outcomes, strict=True)]
-        rows.append((arm, *means, change, "paired" if paired else "Welch"))
+        paired = a.records[0].world_hash == b.records[0].world_hash and x.keys() == y.keys()
+        change = t_interval([y[seed] - x[seed] for seed in x]) if paired else welch([*x.values()], [*y.values()])
+        rows.append(
+            (arm, *(over_seeds(outcome, grid.of(arm)) for grid in (a, b)), change, "paired" if paired else "Welch")
+        )
     if not rows:
         raise InputError(
             "the grids share no arm with this measure",

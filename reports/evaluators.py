@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ablations.judges import gold, judges
-from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES
-from ablations.stats.statistics import Interval, t_interval
+from ablations.outcomes import Outcome, measured
+from ablations.rendering.sheet import Column, Sheet
+from ablations.rendering.summary import by_arm
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TRANSFER_CELL, TRANSFER_FILE, Record
 from reports.loading import Selection
@@ -40,48 +41,41 @@ MATRIX = (
 )
 
 
-def columns() -> list[Column]:
-    """Return the columns of evaluators, including every judge, and of the gaps between them."""
+def gains() -> list[Outcome]:
+    """Return the gains by each evaluator, including every judge, and the gaps between them."""
+    evaluators = {
+        "own": ("by its own RM", "proxy_accuracy"),
+        "common": ("by the common RM", "common_accuracy"),
+        **{judge.name: (f"by the {judge.label}", judge.accuracy) for judge in judges()},
+    }
+    gaps = {name: f"gap, {name} RM - {gold().label}" for name in ("own", "common")}
+    by_evaluator = {name: partial(_gain, column) for name, (_, column) in evaluators.items()}
+    by_gold = by_evaluator[gold().name]
+
+    def gap(record: Record, name: str) -> float:
+        return by_evaluator[name](record) - by_gold(record)
+
     return [
-        Column("own", "by its own RM", "gain"),
-        Column("common", "by the common RM", "gain"),
-        *(Column(judge.name, f"by the {judge.label}", "gain") for judge in judges()),
-        Column("own_gap", f"gap, own RM - {gold().label}", "gain"),
-        Column("common_gap", f"gap, common RM - {gold().label}", "gain"),
+        *(Outcome(name=n, label=evaluators[n][0], unit="gain", read=read) for n, read in by_evaluator.items()),
+        *(Outcome(name=f"{n}_gap", label=label, unit="gain", read=partial(gap, name=n)) for n, label in gaps.items()),
     ]
+
+
+def _gain(column: str, record: Record) -> float:
+    """Return the change of a column of the points from the first to the last checkpoint; NaN if it was not measured."""
+    points = record.points
+    return float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
 
 
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
     """Return gains and gaps by arm; None if the common reward model evaluated no cell."""
-    shown = columns()
-    rows: list[tuple[Value, ...]] = []
-    for arm in selection.arms:
-        cells = [gains(record) for record in selection.of(arm)]
-        cells = [cell for cell in cells if math.isfinite(cell["own"])]
-        if cells:
-            means = (t_interval([cell[column.name] for cell in cells]) for column in shown)
-            rows.append((arm, float(len(cells)), *means))
-    used = [i for i in range(len(shown)) if any(isinstance(v, Interval) and v.n for v in (row[2 + i] for row in rows))]
-    if "common" not in {shown[i].name for i in used}:
+    own, *others = gains()
+    records = [record for record in selection.records if math.isfinite(own.read(record))]
+    shown = [own, *(outcome for outcome in others if measured(outcome, records))]
+    if "common" not in {outcome.name for outcome in shown}:
         return None
-    head = (Column("arm", "arm"), Column("n", "n", "count"))
-    body = tuple((*row[:2], *(row[2 + i] for i in used)) for row in rows)
     notes = (NOTE,) if matrices else (NOTE, MISSING.format(grid=selection.grid.partition("+")[0]))
-    return Sheet("rulers", "Gains by evaluator", (*head, *(shown[i] for i in used)), body, notes, FRAMES)
-
-
-def gains(record: Record) -> dict[str, float]:
-    """Return one cell's gains and gaps under the names of `columns`; NaN if an evaluator was not run."""
-    points = record.points
-    evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in judges()}
-    changes = {
-        name: float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
-        for name, column in evaluators.items()
-    }
-    return changes | {
-        "own_gap": changes["own"] - changes[gold().name],
-        "common_gap": changes["common"] - changes[gold().name],
-    }
+    return by_arm("rulers", "Gains by evaluator", records, shown, *notes)
 
 
 def load(selection: Selection) -> dict[int, pd.DataFrame]:

@@ -32,7 +32,7 @@ def data(selection: Selection) -> dict[str, Any]:
     moved = [
         record for record in selection.records if len(record.points) > 1 and set(AXES) <= set(record.points.columns)
     ]
-    outcomes = [o for o in shown(selection.records) if o.curve and any(np.isfinite(_curve(o, r)).any() for r in moved)]
+    outcomes = [o for o in shown(selection.records) if any(np.isfinite(o.curve(r)).any() for r in moved)]
     arms = [arm for arm in selection.arms if any(record.label == arm for record in moved)]
     preselected = pick(arms, (BASE, RRPO), 2)
     return {
@@ -71,12 +71,7 @@ def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 def _run(record: Record, outcomes: list[Outcome]) -> dict[str, Any]:
     axes = {name: _rounded(record.points[name].to_numpy(float)) for name in AXES}
-    return {"seed": record.seed, "x": axes, "y": {o.name: _rounded(_curve(o, record)) for o in outcomes}}
-
-
-def _curve(outcome: Outcome, record: Record) -> np.ndarray:
-    assert outcome.curve is not None
-    return outcome.curve(record)
+    return {"seed": record.seed, "x": axes, "y": {o.name: _rounded(o.curve(record)) for o in outcomes}}
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -4,15 +4,16 @@ runs."""
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from collections import Counter
+from dataclasses import replace
 
 from ablations.judges import gold
-from ablations.outcomes import OVEROPTIMISATION
-from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.outcomes import OVEROPTIMISATION, Outcome
+from ablations.rendering.sheet import Column, Sheet
+from ablations.rendering.summary import by_arm
 from ablations.stats.family import COLLAPSED, DIVERGED, primary
 from ablations.stats.inference import wilson
-from ablations.stats.statistics import Interval, t_interval
+from ablations.stats.statistics import Interval
 from ablations.tracking.records import Record
 from reports.loading import Selection
 
@@ -38,43 +39,49 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
 
 def _sft_outcome(record: Record) -> float:
     """Return the primary outcome of the SFT policy, read at the cell's first checkpoint."""
-    curve = primary().curve
-    values = curve(record) if curve else np.empty(0)
+    values = primary().curve(record)
     return float(values[0]) if len(values) else math.nan
+
+
+def at_peak() -> list[Outcome]:
+    """Return the highest gold accuracy over a run's checkpoints, and the loss from there to the last one."""
+
+    def peak(record: Record) -> float:
+        return float(record.points[gold().accuracy].max())
+
+    def lost(record: Record) -> float:
+        return peak(record) - float(record.points[gold().accuracy].iloc[-1])
+
+    return [
+        Outcome(name="peak", label="gold peak", read=peak),
+        Outcome(name="lost", label="lost after the peak", read=lost, unit="gain"),
+    ]
 
 
 def sheet(selection: Selection) -> Sheet | None:
     """Return a table with one row per arm that was optimized or diverged; None if there are none."""
-    judge = gold()
-    rows: list[tuple[Value, ...]] = []
-    for arm in selection.arms:
-        evaluated = [record for record in selection.of(arm) if judge.accuracy in record.points.columns]
-        diverged = sum(label == arm for label, _ in selection.diverged)
-        if not (diverged or any(len(record.points) > 1 for record in evaluated)):
-            continue
-        curves = [record.points[judge.accuracy] for record in evaluated]
-        peak = t_interval([float(y.max()) for y in curves])
-        loss = t_interval([float(y.max() - y.iloc[-1]) for y in curves])
-        means = [t_interval([outcome.read(record) for record in evaluated]) for outcome in OVEROPTIMISATION]
-        diverged_share = wilson(diverged, diverged + len(selection.of(arm)))
-        rows.append((arm, float(len(evaluated)), peak, loss, *means, diverged_share, *collapses(selection, arm)))
-    columns = (
-        Column("arm", "arm"),
-        Column("n", "n", "count"),
-        Column("peak", "gold peak, %", "percent"),
-        Column("lost", "lost after the peak, points", "gain"),
-        *(outcome.as_column() for outcome in OVEROPTIMISATION),
-        Column("diverged", "diverged, %", "share"),
-        Column("collapsed", "collapsed, %", "share"),
-        Column("worst", f"worst seed's {primary().heading}", "percent"),
-        Column("worst_seed", "worst seed", "count"),
-    )
+    records = [record for record in selection.records if gold().accuracy in record.points.columns]
+    diverged = Counter(arm for arm, _ in selection.diverged)
+    moved = {record.label for record in records if len(record.points) > 1}
+    arms = [arm for arm in selection.arms if arm in moved | diverged.keys()]
     notes = (
-        f"Gold peak: highest accuracy by the {judge.label}; mean over seeds ± half the 95 % t-interval. The maximum "
+        f"Gold peak: highest accuracy by the {gold().label}; mean over seeds ± half the 95 % t-interval. The maximum "
         "over a few noisy checkpoints is biased upwards, and so is the loss after it.",
         *(outcome.note for outcome in OVEROPTIMISATION),
         "Diverged: share of finished seeds whose optimization ended with non-finite values. Collapsed: share of "
         f"seeds with {primary().label} below {COLLAPSED:.2g} times the SFT policy's, diverged seeds included. Both "
         "with Wilson's 95 % interval, which also covers collapses that did not occur in these seeds. Descriptive.",
     )
-    return Sheet("overoptimisation", "Over-optimization", columns, tuple(rows), notes) if rows else None
+    shown = [record for record in records if record.label in arms]
+    table = by_arm("overoptimisation", "Over-optimization", shown, [*at_peak(), *OVEROPTIMISATION], *notes, arms=arms)
+    columns = (
+        Column("diverged", "diverged, %", "share"),
+        Column("collapsed", "collapsed, %", "share"),
+        Column("worst", f"worst seed's {primary().heading}", "percent"),
+        Column("worst_seed", "worst seed", "count"),
+    )
+    rows = [
+        (*row, wilson(diverged[arm], diverged[arm] + len(selection.of(arm))), *collapses(selection, arm))
+        for arm, row in zip(arms, table.rows, strict=True)
+    ]
+    return replace(table, columns=(*table.columns, *columns), rows=tuple(rows)) if rows else None

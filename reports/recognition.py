@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ablations.outcomes import Outcome, followed
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import scalar
 from ablations.stats.contrasts import apply, corner_effects, main_effects, overall
@@ -22,17 +23,17 @@ def sets_examined(selection: Selection) -> list[str]:
     return sorted(name.removeprefix(UNWEIGHTED) for name in names if name.startswith(UNWEIGHTED))
 
 
-def columns(selection: Selection) -> list[Column]:
-    """Return the columns of WA and UA on every test set, for the table of reward models."""
+def outcomes(selection: Selection) -> list[Outcome]:
+    """Return WA and UA on every test set, for the table of reward models."""
     return [
-        Column(f"{start}{name}", f"{name}, {measure}, %", "percent", +1)
+        followed(f"{start}{name}", f"{name}, {measure}", f"{start}{name}", direction=+1)
         for name in sets_examined(selection)
         for start, measure in ((WEIGHTED, "WA"), (UNWEIGHTED, "UA"))
     ]
 
 
 def notes(selection: Selection) -> list[str]:
-    """Return the caption of `columns`; empty without a test set."""
+    """Return the caption of `outcomes`; empty without a test set."""
     sets = sets_examined(selection)
     counts = [
         f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} excluded, whose "

@@ -11,12 +11,12 @@ import numpy as np
 
 from ablations.components import COMPONENTS, component
 from ablations.judges import gold, tuning
-from ablations.outcomes import COSTS, all_outcomes, find, hacked_share, shown
+from ablations.outcomes import COSTS, Outcome, all_outcomes, find, followed, hacked_share
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
+from ablations.rendering.summary import by_arm, over_seeds, rm_outcomes, table
 from ablations.stats.contrasts import Values, apply, corner_effect, difference
 from ablations.stats.family import PRIMARY_OUTCOME
-from ablations.stats.inference import correlation, ratio_of_means, wilson
+from ablations.stats.inference import correlation, ratio_of_means
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import manipulation, recognition
@@ -43,18 +43,9 @@ def main(selection: Selection, *, listened: bool = False) -> Sheet:
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
-    if not any(column.name == PRIMARY_OUTCOME for column in plain.columns):
+    measured = {column.name for column in plain.columns}
+    if PRIMARY_OUTCOME not in measured:
         return plain
-    costs = [cost.values(records) for cost in COSTS]
-    extra = [Column("hacked", "seeds that hacked, %", "share")]
-    extra += [Column(cost.name, cost.heading, cost.unit) for cost in COSTS]
-    rows = []
-    for row in plain.rows:
-        arm = str(row[0])
-        arm_records = selection.of(arm)
-        seeds = [record.seed for record in arm_records]
-        rows.append((*row, hacked_seeds(arm_records), *(over_seeds(arm, seeds, cost).mean for cost in costs)))
-    measured = {outcome.name for outcome in shown(records)}
     missing = [outcome.label for outcome in all_outcomes() if outcome.name not in measured]
     missing += [] if listened else OPINIONS
     notes = [
@@ -66,17 +57,23 @@ def main(selection: Selection, *, listened: bool = False) -> Sheet:
         if selection.diverged
         else "",
     ]
-    results = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
-    return results.with_notes(*(note for note in notes if note))
+    rows = []
+    for row in plain.rows:
+        cells = selection.of(str(row[0]))
+        rows.append((*row, over_seeds(SEED_HACKED, cells), *(over_seeds(cost, cells).mean for cost in COSTS)))
+    columns = (*plain.columns, *(replace(outcome.as_column(), better=0) for outcome in (SEED_HACKED, *COSTS)))
+    return replace(plain, columns=columns, rows=tuple(rows)).with_notes(*filter(None, notes))
 
 
-def hacked_seeds(records: Sequence[Record]) -> Interval:
-    """Return the share of seeds that hacked (`HACKED`), with Wilson's interval, among the seeds whose policy was optimized."""
-    share = hacked_share(gold()).curve
-    curves = [share(record) for record in records if share and len(record.points) > 1]
-    rises = [float(y[-1] - y[0]) for y in curves]
-    finite = [rise for rise in rises if math.isfinite(rise)]
-    return wilson(sum(rise > HACKED for rise in finite), len(finite))
+def _hacked(record: Record) -> float:
+    """Return whether a seed hacked (`HACKED`); NaN if its policy was not optimized or the share is unknown."""
+    shares = hacked_share(gold()).curve(record)
+    rise = shares[-1] - shares[0] if len(shares) > 1 else math.nan
+    return float(rise > HACKED) if math.isfinite(rise) else math.nan
+
+
+SEED_HACKED = Outcome(name="hacked", label="seeds that hacked, %", read=_hacked, unit="share")
+"""Share of the seeds that hacked, among those whose policy was optimized."""
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
@@ -102,11 +99,11 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     variants += [(f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()]
     seeds = sorted({record.seed for record in records})
     outcomes = outcome.values(records)
-    end_values = [end.values(records) for end in ends]
     rows: list[tuple[Value, ...]] = []
     for name, arm, reference in variants:
-        arm_records = selection.of(arm)
-        if not any(math.isfinite(outcomes.get((arm, record.seed), math.nan)) for record in arm_records):
+        cells = selection.of(arm)
+        mean, *end_means = (over_seeds(measure, cells) for measure in (outcome, *ends))
+        if not mean.n:
             continue
         change = apply(difference(arm, reference), outcomes, seeds) if arm != reference else np.empty(0)
         pair = [[outcomes.get((label, seed), math.nan) for seed in seeds] for label in (arm, reference)]
@@ -114,9 +111,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         if has_oracle:
             above_base = apply(difference(arm, BASE), outcomes, seeds) if arm != BASE else np.empty(0)
             moved.append(gap_closed(above_base, outcomes, seeds))
-        arm_seeds = [record.seed for record in arm_records]
-        end_means = [over_seeds(arm, arm_seeds, values) for values in end_values]
-        rows.append((name, arm, float(len(arm_records)), over_seeds(arm, arm_seeds, outcomes), *moved, *end_means))
+        rows.append((name, arm, float(len(cells)), mean, *moved, *end_means))
     if len(rows) < 2:
         return None
     notes = (
@@ -138,29 +133,22 @@ def gap_closed(values: np.ndarray, outcomes: Values, seeds: Sequence[int]) -> In
 def reward_models(selection: Selection) -> Sheet | None:
     """Return each distinct reward model's results on in-language and cross-domain test sets, with manipulation checks; None if
     there is none."""
+    outcomes = rm_outcomes(selection.records)
     scalars = {name for record in selection.records for name in record.scalars}
-    columns = rm_columns(selection.records)
-    foreign = sorted(name for name in scalars - {c.name for c in columns} if name.startswith(TEST_SET))
-    columns[2:2] = [Column(name, f"{domain(name)}, %", "percent", +1) for name in foreign]
-    columns[:0] = recognition.columns(selection)
-    if not columns:
+    foreign = sorted(name for name in scalars - {o.name for o in outcomes} if name.startswith(TEST_SET))
+    outcomes[2:2] = [followed(name, domain(name), name, direction=+1) for name in foreign]
+    outcomes[:0] = recognition.outcomes(selection)
+    if not outcomes:
         return None
     first_arm: dict[str, str] = {}
-    for arm in selection.arms:
-        if arm_records := selection.of(arm):
-            first_arm.setdefault(_reward_model(arm_records[0]), arm)
-    values = [scalar(c.name, selection.records) for c in columns]
-    seeds = {arm: [record.seed for record in selection.of(arm)] for arm in first_arm.values()}
-    rows: list[tuple[Value, ...]] = [
-        (arm, float(len(arm_records)), *(over_seeds(arm, arm_records, by_cell) for by_cell in values))
-        for arm, arm_records in seeds.items()
-    ]
+    for record in selection.records:
+        first_arm.setdefault(_reward_model(record), record.label)
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
     config = selection.records[0].config
     trained_on = LANGUAGES.get(config.get("profile.world.language", "").strip('"'), "one language")
     if "profile.manifests.rm_pretrain.digest" in config:
         trained_on = "the user's own speech"
-    notes = (
+    notes: tuple[str, ...] = (
         "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
         f"{trained_on}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
         "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
@@ -176,15 +164,9 @@ def reward_models(selection: Selection) -> Sheet | None:
         for arm in selection.arms
         if arm in CONTROLS
     }
-    head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
-    return Sheet(
-        "reward_models",
-        "Reward models",
-        (*head, *columns),
-        tuple(rows),
-        (*notes, *recognition.notes(selection), *manipulation.note(controls)),
-        FRAMES,
-    )
+    notes += (*recognition.notes(selection), *manipulation.note(controls))
+    records = [record for record in selection.records if record.label in first_arm.values()]
+    return by_arm("reward_models", "Reward models", records, outcomes, *notes)
 
 
 def domain(name: str) -> str:

@@ -3,67 +3,90 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from ablations.components import COMPONENTS
 from ablations.grids import CONTROLS
-from ablations.outcomes import Outcome, shown
+from ablations.outcomes import Outcome, followed, measured, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import Values
+from ablations.stats.inference import wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 
-RM_COLUMNS = (
-    Column("rm_accuracy_valid", "valid, %", "percent", +1),
-    Column("rm_accuracy_test", "test, %", "percent", +1),
-    Column("rm_accuracy_test_biased", "biased test, %", "percent", +1),
-    Column("rm_accuracy_test_decorrelated", "decorrelated test, %", "percent", +1),
-    Column("rm_ece", "ECE", "plain", -1),
-    Column("rm_confidence", "confidence", "plain"),
-    Column("rm_smoothness", "smoothness", "plain"),
-    Column("rm_fgm_accuracy_0.1", "FGM 0.1, %", "percent", +1),
-    Column("rm_pgd_accuracy_0.1", "PGD 0.1, %", "percent", +1),
-    Column("rm_fidelity_one_own", "gradient fidelity, 1 token (own)", "plain", +1),
-    Column("rm_fidelity_one_val", "gradient fidelity, 1 token (judge)", "plain", +1),
-    Column("rm_fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain", +1),
-    Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain", +1),
-)
-"""Columns of the table of reward models. Columns that no record has are left out."""
-
 FRAMES = frozenset({"oracle", *CONTROLS})
 """Reference arms: the best possible reward model, and rewards without information about emotion. They are not ranked."""
+ARM, N = Column("arm", "arm"), Column("n", "n", "count")
+"""First columns of a table with one row per arm: its name, and its number of seeds."""
 
 
-def rm_columns(records: Sequence[Record]) -> list[Column]:
-    """Return the measured columns among `RM_COLUMNS` and the manipulation checks of the components."""
-    measured = {name for record in records for name in record.scalars}
-    columns = {column.name: column for column in RM_COLUMNS}
-    for component in COMPONENTS:
-        if component.check:
-            columns.setdefault(component.check.scalar, Column(component.check.scalar, component.check.text, "plain"))
-    return [column for name, column in columns.items() if name in measured]
+def _rm(name: str, label: str, unit: str = "percent", direction: int = +1) -> Outcome:
+    return followed(f"rm_{name}", label, f"rm_{name}", unit, direction)
 
 
-def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
+RM_OUTCOMES = (
+    _rm("accuracy_valid", "valid"),
+    _rm("accuracy_test", "test"),
+    _rm("accuracy_test_biased", "biased test"),
+    _rm("accuracy_test_decorrelated", "decorrelated test"),
+    _rm("ece", "ECE", "plain", -1),
+    _rm("confidence", "confidence", "plain", 0),
+    _rm("smoothness", "smoothness", "plain", 0),
+    _rm("fgm_accuracy_0.1", "FGM 0.1"),
+    _rm("pgd_accuracy_0.1", "PGD 0.1"),
+    _rm("fidelity_one_own", "gradient fidelity, 1 token (own)", "plain"),
+    _rm("fidelity_one_val", "gradient fidelity, 1 token (judge)", "plain"),
+    _rm("fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain"),
+    _rm("fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain"),
+)
+"""Measures of a reward model alone."""
+
+
+def rm_outcomes(records: Sequence[Record]) -> list[Outcome]:
+    """Return the measured ones among `RM_OUTCOMES` and the manipulation checks of the components."""
+    outcomes = {outcome.name: outcome for outcome in RM_OUTCOMES}
+    for check in filter(None, (component.check for component in COMPONENTS)):
+        outcomes.setdefault(check.scalar, followed(check.scalar, check.text, check.scalar, "plain"))
+    return [outcome for outcome in outcomes.values() if measured(outcome, records)]
+
+
+def by_arm(
+    name: str, title: str, records: Sequence[Record], outcomes: Iterable[Outcome], *notes: str, arms: Iterable[str] = ()
+) -> Sheet:
+    """Return a table of means over seeds, with one row per arm and one column per outcome.
+
+    ``arms`` come first, also those without records; the default is the order of the records.
+    """
+    outcomes = list(outcomes)
+    by_label: dict[str, list[Record]] = {arm: [] for arm in arms}
+    for record in records:
+        by_label.setdefault(record.label, []).append(record)
+    rows: list[tuple[Value, ...]] = [
+        (arm, float(len(cells)), *(over_seeds(o, cells) for o in outcomes)) for arm, cells in by_label.items()
+    ]
+    columns = (ARM, N, *(outcome.as_column() for outcome in outcomes))
+    return Sheet(name, title, columns, tuple(rows), notes, FRAMES)
+
+
+def table(records: Sequence[Record], planned: Mapping[str, int] = MappingProxyType({})) -> Sheet:
     """Return the table of results. ``planned`` (arm -> number of seeds) determines the arms' order and the missing cells."""
-    arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
+    n = Counter(record.label for record in records)
     policies = any(not record.points.empty for record in records)
     outcomes = shown(records) if policies else []
-    columns = [outcome.as_column() for outcome in outcomes] or rm_columns(records)
-    values = [outcome.values(records) for outcome in outcomes] or [scalar(column.name, records) for column in columns]
-    seeds = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
-    rows: list[tuple[Value, ...]] = [
-        (arm, float(len(seeds[arm])), *(over_seeds(arm, seeds[arm], by_cell) for by_cell in values)) for arm in arms
-    ]
-    missing = {arm: planned[arm] - len(seeds[arm]) for arm in arms if planned and planned.get(arm, 0) > len(seeds[arm])}
-    head = (Column("arm", "arm"), Column("n", "n", "count"))
-    notes = tuple(_notes(records, outcomes, missing))
-    return Sheet("table", "Results", (*head, *columns), tuple(rows), notes, FRAMES)
+    missing = {arm: count - n[arm] for arm, count in planned.items() if count > n[arm]}
+    notes = _notes(records, outcomes, missing)
+    return by_arm("table", "Results", records, outcomes or rm_outcomes(records), *notes, arms=planned)
 
 
-def over_seeds(arm: str, seeds: Sequence[int], values: Values) -> Interval:
-    """Return the mean of an outcome over an arm's seeds, with its t-interval."""
-    return t_interval([values.get((arm, seed), math.nan) for seed in seeds])
+def over_seeds(outcome: Outcome, records: Iterable[Record]) -> Interval:
+    """Return an outcome's mean over the seeds of one arm with its t-interval; Wilson's for a ``share``, which is 0 or 1."""
+    values = [outcome.read(record) for record in records]
+    if outcome.unit != "share":
+        return t_interval(values)
+    finite = [value for value in values if math.isfinite(value)]
+    return wilson(round(sum(finite)), len(finite))
 
 
 def scalar(name: str, records: Sequence[Record]) -> Values:

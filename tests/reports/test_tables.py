@@ -14,10 +14,11 @@ from synthetic import Fake, grid, record
 
 from ablations.grids import full, sensitivity
 from ablations.outcomes import rollouts
+from ablations.rendering.summary import over_seeds
 from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
 from reports.loading import Selection
-from reports.tables import ablation, hacked_seeds, main, reward_models
+from reports.tables import SEED_HACKED, ablation, main, reward_models
 from rrpo.pipeline import dataflow
 from rrpo.profiles import SMOKE
 
@@ -40,11 +41,11 @@ def test_main_table_has_the_outcomes_and_the_cost_and_tests_nothing():
 def test_seeds_that_hacked():
     """The hacked share starts at .1 and ends at .15, .25, .3 and .05: it rises by more than ten points in two seeds."""
     records = [hacking(seed, end) for seed, end in enumerate((0.15, 0.25, 0.3, 0.05))]
-    assert hacked_seeds(records) == wilson(2, 4)
-    assert hacked_seeds([Fake("diffro", 0, records[0].points)]).n == 0, "no samples were kept"
+    assert over_seeds(SEED_HACKED, records) == wilson(2, 4)
+    assert over_seeds(SEED_HACKED, [Fake("diffro", 0, records[0].points)]).n == 0, "no samples were kept"
     standing = hacking(0, 0.1)
     standing.__dict__["points"] = standing.points.iloc[:1]
-    assert hacked_seeds([standing]).n == 0
+    assert over_seeds(SEED_HACKED, [standing]).n == 0
 
 
 def hacking(seed: int, end: float) -> Fake:
