@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,65 +19,15 @@ SHOWN = 20
 """Maximum number of differences that are printed."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A recorded number and its rebuilt value."""
+def size(recorded: ArrayLike, rebuilt: ArrayLike) -> NDArray[np.float64]:
+    """Return |rebuilt - recorded| of ``[N]`` numbers, divided by |recorded| where that is above 1.
 
-    name: str
-    """Name of the scalar, or ``table: column``."""
-    recorded: float
-    """Recorded value; NaN if it was not recorded."""
-    rebuilt: float
-    """Rebuilt value; NaN if it was not rebuilt."""
-
-    @property
-    def size(self) -> float:
-        """|rebuilt - recorded|, divided by |recorded| if that is above 1; infinite if exactly one of them is missing."""
-        if self.recorded == self.rebuilt or (math.isnan(self.recorded) and math.isnan(self.rebuilt)):
-            return 0.0
-        size = abs(self.rebuilt - self.recorded) / max(1.0, abs(self.recorded))
-        return math.inf if math.isnan(size) else size
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A record compared with a second build of its cell."""
-
-    numbers: list[Difference]
-    """Every compared number, including equal ones."""
-    software: dict[str, tuple[str, str]]
-    """Differences between the environments of the two builds: name -> (recorded, now)."""
-    device: str
-    """Device of the second build."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the results must be bit-identical: same software, on the CPU."""
-        return not self.software and self.device == "cpu"
-
-    def equal(self, tolerance: float) -> bool:
-        """Return whether all numbers agree within the tolerance, which is 0 if `exact`."""
-        return all(number.size <= (0.0 if self.exact else tolerance) for number in self.numbers)
-
-    def lines(self, tolerance: float) -> list[str]:
-        """Return readable lines: differences of the environment, the largest differences of numbers, the verdict."""
-        lines = [
-            f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())
-        ]
-        out = ["Environment:", *lines] if lines else ["Environment: the same software and processor as recorded."]
-        unequal = sorted((number for number in self.numbers if number.size > 0), key=lambda number: -number.size)
-        if unequal:
-            out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
-            out += [
-                f"  {number.name}: {number.recorded:.6g} -> {number.rebuilt:.6g} ({number.size:.2g})"
-                for number in unequal[:SHOWN]
-            ]
-            out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
-        required = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
-        if self.equal(tolerance):
-            how = "bit-equal" if not unequal else f"equal {required}"
-            return [*out, f"REPRODUCED: {len(self.numbers)} numbers compared, {how}."]
-        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, required to be equal {required}."]
+    It is 0 if both are NaN (not measured), and infinite if exactly one of them is.
+    """
+    a, b = np.asarray(recorded, float), np.asarray(rebuilt, float)
+    with np.errstate(invalid="ignore"):
+        distance = np.nan_to_num(np.abs(b - a) / np.maximum(1.0, np.abs(a)), nan=math.inf, posinf=math.inf)
+    return np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, distance)
 
 
 def results(scalars: Mapping[str, float], files: Mapping[str, Path]) -> dict[str, pd.Series]:
@@ -96,22 +48,40 @@ def results(scalars: Mapping[str, float], files: Mapping[str, Path]) -> dict[str
     return {name: values for name, values in series.items() if not name.split(": ")[-1].startswith(TIMES)}
 
 
-def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series]) -> list[Difference]:
-    """Compare the `results` of two builds; of each column, return the row with the largest difference.
+def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Compare the `results` of two builds: columns ``recorded, rebuilt, size``, indexed by the name of the result.
 
-    Columns of tables with different numbers of rows are not compared.
+    Of each column of a table, the row with the largest difference is given; of text, the number of rows that differ. Columns of
+    tables with different numbers of rows are not compared. A result that only one build has is NaN in the other.
     """
-    result = []
-    for name in sorted(recorded.keys() | rebuilt.keys()):
-        if name not in recorded or name not in rebuilt:
-            result.append(Difference(name, *(0.0 if name in build else math.nan for build in (recorded, rebuilt))))
-            continue
+    import pandas as pd
+
+    rows = {name: [0.0 if name in build else math.nan for build in (recorded, rebuilt)] for name in recorded | rebuilt}
+    for name in recorded.keys() & rebuilt.keys():
         old, new = recorded[name], rebuilt[name]
-        if len(old) != len(new):
+        del rows[name]
+        if len(old) != len(new) or not len(old):
             continue
-        if old.dtype.kind in "bifu" and new.dtype.kind in "bifu":
-            pairs = zip(old.astype(float), new.astype(float), strict=True)
-            result += sorted((Difference(name, a, b) for a, b in pairs), key=lambda pair: -pair.size)[:1]
-        else:  # text: count the rows that differ
-            result.append(Difference(f"{name}, rows unlike", 0.0, float((old.astype(str) != new.astype(str)).sum())))
-    return result
+        if "O" in (old.dtype.kind, new.dtype.kind):
+            rows[f"{name}, rows unlike"] = [0.0, float((old.astype(str) != new.astype(str)).sum())]
+        else:
+            largest = int(size(old, new).argmax())
+            rows[name] = [float(old.iloc[largest]), float(new.iloc[largest])]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["recorded", "rebuilt"]).sort_index()
+    return table.assign(size=size(table["recorded"], table["rebuilt"]))
+
+
+def verdict(numbers: pd.DataFrame, tolerance: float) -> tuple[bool, list[str]]:
+    """Return whether all numbers of `compare` agree within the tolerance, and readable lines: differences and verdict."""
+    unequal = numbers[numbers["size"] > 0].sort_values("size", ascending=False, kind="stable")
+    lines = [f"{len(unequal)} of {len(numbers)} numbers differ; recorded -> now (difference):"] if len(unequal) else []
+    lines += [
+        f"  {row.Index}: {row.recorded:.6g} -> {row.rebuilt:.6g} ({row.size:.2g})"
+        for row in unequal[:SHOWN].itertuples()
+    ]
+    lines += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
+    equal = bool((numbers["size"] <= tolerance).all())
+    required = f"within {tolerance:g} (absolute; relative above 1)" if tolerance else "to the last bit"
+    how = "bit-equal" if not len(unequal) else f"equal {required}"
+    word, relation = ("REPRODUCED", how) if equal else ("NOT REPRODUCED", f"required to be equal {required}")
+    return equal, [*lines, f"{word}: {len(numbers)} numbers compared, {relation}."]

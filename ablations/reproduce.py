@@ -12,18 +12,15 @@ same command then resumes).
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ablations import equality
 from ablations.commands import Plugin, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
-from ablations.equality import Comparison
 from ablations.errors import InputError
 from ablations.execution import environment
 from ablations.execution.building import Builder
@@ -35,6 +32,9 @@ from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from rrpo.pipeline import stages
 from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 0.05
 """Default tolerance: five points of a rate, or five percent of a number above 1. It is wide because sampling amplifies
@@ -92,14 +92,17 @@ def command(
     if failures := builder.build(list(roots(record, cell).values()), scratch):
         print_line(console, "The cell could not be built again:")
         end_if_failed(failures, console)
-    comparison = compare(cell, record, folder.root, scratch.root)
-    for line in comparison.lines(tolerance):
+    numbers, built_on, changes = compare(cell, record, folder.root, scratch.root)
+    exact = not changes and built_on == "cpu"  # the same software on the CPU gives the same bits
+    equal, lines = equality.verdict(numbers, 0.0 if exact else tolerance)
+    same = ["Environment: the same software and processor as recorded."]
+    for line in (*(["Environment:", *changes] if changes else same), *lines):
         print_line(console, line)
-    if comparison.equal(tolerance):
+    if equal:
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
         print_line(console, f"The rebuilt stages are kept in {scratch.root}")
-    raise typer.Exit(0 if comparison.equal(tolerance) else 1)
+    raise typer.Exit(0 if equal else 1)
 
 
 def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
@@ -147,45 +150,46 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
     return count
 
 
-def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:
-    """Compare the record with the results in the scratch store."""
+def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.DataFrame, str, list[str]]:
+    """Compare the record with the results in the scratch store.
+
+    Returns `equality.compare`, the device of the second build, and the differences between the two builds' environments.
+    """
     compared = roots(record, cell)
     scalars, files = collect(compared, scratch)
     tables = {path.relative_to(record.folder).as_posix(): path for path in record.folder.rglob("*.parquet")}
     numbers = equality.compare(equality.results(record.scalars, tables), equality.results(scalars, files))
     if record.optional - compared.keys():  # drop the numbers of optional stages that are not built here
-        numbers = [number for number in numbers if not math.isnan(number.rebuilt)]
-    software: dict[str, tuple[str, str]] = {}
-    device = "cpu"
-    for role, stage in [
-        *((role, s) for role, s in compared.items()),
-        *(("", s) for s in walk(*compared.values())),
-    ]:
-        rebuilt = _marker([stage.path(scratch) / MARKER])
-        if not rebuilt:  # an input of an installed or shared stage: it was not built
-            continue
-        device = "cuda" if rebuilt["device"] == "cuda" else device
-        recorded = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])
-        if recorded:
-            software |= _differing(recorded, rebuilt, SOFTWARE, f"{stage.name}: ")
-    current, environment_then = environment.describe(device), _environment(record)
-    software |= _differing(environment_then, current, [*environment.PACKAGES, "python"], "")
-    return Comparison(numbers, software, device)
-
-
-def _marker(paths: Iterable[Path]) -> dict[str, Any]:
-    return next((dict(json.loads(path.read_text())) for path in paths if path.is_file()), {})
-
-
-def _differing(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], names: Iterable[str], prefix: str
-) -> dict[str, tuple[str, str]]:
-    pairs = {name: (str(recorded.get(name, "not recorded")), str(current.get(name, "not recorded"))) for name in names}
-    return {f"{prefix}{name}": pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        numbers = numbers.dropna(subset="rebuilt")
+    then, now, device = {}, {}, "cpu"
+    by_role = [*compared.items(), *(("", stage) for stage in walk(*compared.values()))]
+    for role, stage in by_role:
+        rebuilt = _json(stage.path(scratch) / MARKER)
+        recorded = _json(record.folder / role / MARKER) or _json(stage.path(store) / MARKER)
+        if rebuilt:  # otherwise an input of an installed or shared stage
+            device = "cuda" if rebuilt["device"] == "cuda" else device
+        if rebuilt and recorded:
+            now |= {f"{stage.name}: {field}": rebuilt.get(field) for field in SOFTWARE}
+            then |= {f"{stage.name}: {field}": recorded.get(field) for field in SOFTWARE}
+    described, environment_then = environment.describe(device), _environment(record)
+    for name in (*environment.PACKAGES, "python"):
+        then[name], now[name] = environment_then.get(name), described.get(name)
+    return (
+        numbers,
+        device,
+        [
+            f"  {name}: {then[name] or 'not recorded'} when recorded, {now[name] or 'not recorded'} now"
+            for name in sorted(then)
+            if str(then[name]) != str(now[name])
+        ],
+    )
 
 
 def _environment(record: Record) -> dict[str, str]:
-    path = record.folder / "environment.json"
+    return _json(record.folder / "environment.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 

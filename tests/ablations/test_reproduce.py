@@ -15,7 +15,6 @@ from fixtures import Run
 from typer.testing import CliRunner, Result
 
 from ablations import equality, reproduce
-from ablations.equality import Difference
 from ablations.errors import InputError
 from ablations.execution.cell_file import cell_json, read_cell
 from ablations.execution.runs_folder import check
@@ -77,7 +76,7 @@ def test_a_cell_of_another_version_of_the_code_is_refused(change: dict[str, obje
     ],
 )
 def test_how_a_difference_is_measured(recorded: float, rebuilt: float, size: float):
-    assert Difference("x", recorded, rebuilt).size == pytest.approx(size)
+    assert equality.size(recorded, rebuilt) == pytest.approx(size)
 
 
 def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
@@ -85,7 +84,7 @@ def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
         equality.results({"a": 1.0, "b": 2.0, "seconds": 5.0}, {}),
         equality.results({"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1}, {}),
     )
-    assert [(d.name, d.size) for d in differences] == [("a", 0.0), ("b", math.inf), ("c", math.inf)]
+    assert dict(differences["size"]) == {"a": 0.0, "b": math.inf, "c": math.inf}
     table = pd.DataFrame({"step": [0, 1], "x": [0.5, math.nan], "word": ["a", "b"], "seconds": [1.0, 2.0]})
     rebuilt = table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0])
 
@@ -93,16 +92,15 @@ def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
         frame.to_parquet(tmp_path / "points.parquet")
         return equality.results({}, {"points.parquet": tmp_path / "points.parquet"})
 
-    assert [d.size for d in equality.compare(results_of(table), results_of(table))] == [0.0] * 4
-    sizes = {d.name: d.size for d in equality.compare(results_of(table), results_of(rebuilt))}
-    assert sizes == {
+    assert equality.compare(results_of(table), results_of(table))["size"].tolist() == [0.0] * 4
+    assert dict(equality.compare(results_of(table), results_of(rebuilt))["size"]) == {
         "points.parquet: rows": 0.0,
         "points.parquet: step": 0.0,
         "points.parquet: x": 0.25,
         "points.parquet: word, rows unlike": 1.0,
     }
-    assert {d.size for d in equality.compare(results_of(table), {})} == {math.inf}
-    assert [d.name for d in equality.compare(results_of(table), results_of(table.head(1)))] == ["points.parquet: rows"]
+    assert set(equality.compare(results_of(table), {})["size"]) == {math.inf}
+    assert list(equality.compare(results_of(table), results_of(table.head(1))).index) == ["points.parquet: rows"]
 
 
 @pytest.fixture
