@@ -130,6 +130,11 @@ def measure_gentle(rows: pd.DataFrame) -> Gentle:
     return Gentle(t_interval(gains), t_interval(spent), len(runs))
 
 
+def by_candidate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return candidate -> its rows, in the table's order."""
+    return {str(name): rows for name, rows in table.groupby("candidate", sort=False)}
+
+
 def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Return one candidate's runs, one table per seed, sorted by checkpoint."""
     return [run.sort_values("step") for _, run in rows.groupby("seed")]
@@ -141,12 +146,12 @@ def choose_rate(table: pd.DataFrame) -> Verdict:
     A candidate counts only if more than half of its seeds reach .25 nats.
     """
     gains, cost, lines = {}, {}, []
-    for name, rows in table.groupby("candidate", sort=False):
+    for name, rows in by_candidate(table).items():
         gentle = measure_gentle(rows)
         gain, spent = in_points(gentle.gain), gentle.rollouts.mean
         lines.append(f"{name}: {gentle.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
         if 2 * gentle.gain.n > gentle.seeds:
-            gains[str(name)], cost[str(name)] = gentle.gain.mean, spent
+            gains[name], cost[name] = gentle.gain.mean, spent
     eligible = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
     return min(eligible, key=lambda name: cost[name], default=""), lines
 
@@ -172,12 +177,12 @@ def peak(rows: pd.DataFrame) -> Peak:
 def choose_content_weight(table: pd.DataFrame) -> Verdict:
     """Apply rule 2: choose the smallest weight for which the phone errors, at the peak of gold, are at most twice SFT's."""
     chosen, lines = "", []
-    for name, rows in table.groupby("candidate", sort=False):
+    for name, rows in by_candidate(table).items():
         best = peak(rows)
         gold = f"gold {100 * best.gold:.1f} % at update {best.step:.0f}"
         lines.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
         if not chosen and best.phone_errors <= PHONES:
-            chosen = str(name)
+            chosen = name
     return chosen, lines
 
 
@@ -219,14 +224,12 @@ def choose_data_size(table: pd.DataFrame) -> Verdict:
     the one with the widest window.
     """
     windows, lines, chosen = {}, [], ""
-    for name in dict.fromkeys(table["candidate"]):
-        if name == ORACLE:
-            continue
+    for name in (name for name in by_candidate(table) if name != ORACLE):
         window, phones = measure_window(table, name)
         lines.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
-        windows[str(name)] = window.mean
+        windows[name] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
-            chosen = str(name)
+            chosen = name
     if not chosen:
         lines.append("no candidate opens the window: the widest is taken, and that is the finding")
     return chosen or max(windows, key=lambda name: windows[name]), lines
@@ -243,13 +246,13 @@ def controls() -> dict[str, ArmConfig]:
 def check_controls(table: pd.DataFrame) -> Verdict:
     """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
     failed, lines = [], []
-    for name, rows in table.groupby("candidate", sort=False):
+    for name, rows in by_candidate(table).items():
         runs = by_seed(rows)
         for column, label in (("gold", "gold"), ("clean", "clean success")):
             change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
-            lines.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
+            lines.append(f"{name}: {label} {in_points(change)} points from SFT's")
             if name in CONTROLS and change.low > 0:
-                failed.append(f"{name!s} ends above SFT in {label}")
+                failed.append(f"{name} ends above SFT in {label}")
     return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", lines
 
 
@@ -331,44 +334,30 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
     assert masks is not None
     assert flags is not None
     hacked = np.where(same(samples, "proxy", "target"), ~masks[0], np.nan)
-    columns = {
-        "clean": masks[0],
-        "hacked": hacked,
-        "artefacts": flags,
-        "errors": samples["phone_errors"],
-        "phones": samples["phones"],
-    }
+    columns = {"clean": masks[0], "hacked": hacked, "artefacts": flags}
     by_step = pd.DataFrame(columns).groupby(samples["step"].to_numpy()).mean()
-    by_step["phone_errors"] = by_step.pop("errors") / by_step.pop("phones")
-    return by_step.rename_axis("step")
+    phones = samples.groupby("step")[["phone_errors", "phones"]].mean()
+    return by_step.assign(phone_errors=phones["phone_errors"] / phones["phones"]).rename_axis("step")
 
 
 def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Plot proxy, gold, clean success, artefacts and phone errors against sqrt(KL). Thin lines are seeds."""
     from ablations.rendering.figure_style import WIDE, figure_of, save
 
-    titles = {
-        "proxy": "proxy",
-        "gold": "gold",
-        "clean": "clean success",
-        "artefacts": "artefacts",
-        "phone_errors": "phone errors",
-    }
-    names = list(dict.fromkeys(table["candidate"]))
+    titles = {name: name.replace("_", " ") for name in ("proxy", "gold", "clean", "artefacts", "phone_errors")}
     with figure_of(WIDE, 4.2, 2, 3) as (figure, axes):
-        for axis, (column, title) in zip(axes, titles.items(), strict=False):
-            for index, candidate in enumerate(names):
-                rows = table[table["candidate"] == candidate]
-                color = f"C{index % 10}"
-                for _, run in rows.groupby("seed"):
-                    axis.plot(run["kl_token"].clip(lower=0) ** 0.5, run[column], color=color, lw=0.4, alpha=0.5)
-                mean = rows.groupby("step")[["kl_token", column]].mean()
-                axis.plot(mean["kl_token"].clip(lower=0) ** 0.5, mean[column], color=color, lw=1.4, label=candidate)
+        for axis, (column, title) in zip(axes, (titles | {"clean": "clean success"}).items(), strict=False):
+            for index, (candidate, rows) in enumerate(by_candidate(table).items()):
+                mean = rows.groupby("step", as_index=False)[["kl_token", column]].mean()
+                for run, style in (*((run, {"lw": 0.4, "alpha": 0.5}) for run in by_seed(rows)), (mean, {"lw": 1.4})):
+                    label = candidate if run is mean else None
+                    axis.plot(
+                        run["kl_token"].clip(lower=0) ** 0.5, run[column], color=f"C{index % 10}", label=label, **style
+                    )
             axis.set(title=title, xlabel="√KL, √nats per token", ylim=(0, max(1.0, table[column].max())))
         axes[-1].axis("off")
-        axes[-1].legend(
-            *axes[0].get_legend_handles_labels(), frameon=False, loc="center", title="mean of seeds (thick)"
-        )
+        legend = axes[0].get_legend_handles_labels()
+        axes[-1].legend(*legend, frameon=False, loc="center", title="mean of seeds (thick)")
         return save(figure, folder, name)
 
 
