@@ -7,24 +7,32 @@ applies them. All other contrasts are secondary: an interval and an effect size,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ablations.components import COMPONENTS
 from ablations.grids import ALTERNATIVES
 from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
-from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
-from ablations.stats.inference import improvement
+from ablations.rendering.summary import ARM, N, over_seeds
+from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, corner_effect, difference, interactions
+from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, PRIMARY_OUTCOME, margin_text, primary
+from ablations.stats.inference import correlation, improvement, ratio_of_means
 from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, t_interval
-from reports import manipulation
+from reports import reward_models
 from reports.loading import Selection
 from reports.verdicts import INTERIM, Row, judge, scored, simultaneous
-from rrpo.arms import BASE, RRPO
+from rrpo.arms import BASE, RRPO, name_of
 
 SECONDARY = "secondary, not tested"
+CONTRAST, VERDICT = Column("contrast", "contrast"), Column("verdict", "verdict")
+ORACLE = "oracle"
+"""Arm with the best possible reward model, which sets the scale."""
+GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
+ENDS = ("hacked_share", "uptake")
+"""Outcomes shown in the ablation table in addition to its measure."""
 
 
 def above_sft() -> dict[str, Weights]:
@@ -47,7 +55,7 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     excludes its seed.
     """
     records, family = selection.records, selection.tested.get("", {})
-    failed = [name for name, check in manipulation.checks(records, family).items() if check.failed]
+    failed = [name for name, check in reward_models.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
     outcomes = scored(primary().values(records), selection, score)
     for name, weights in (above_sft() | secondary()).items():
@@ -62,35 +70,37 @@ def _seeds(selection: Selection) -> list[int]:
     return selection.seeds({arm for weights in selection.tested.get("", {}).values() for arm in weights})
 
 
-def against(selection: Selection, arm: str, outcome: Outcome) -> dict[str, Interval]:
-    """Return other arm -> the outcome of ``arm`` minus that of the other, over shared seeds, with a 95 % interval."""
-    values, seeds = outcome.values(selection.records), sorted({record.seed for record in selection.records})
-    other_arms = (other for other in selection.arms if other != arm)
-    return {other: t_interval(apply(difference(arm, other), values, seeds)) for other in other_arms}
+def estimates(
+    selection: Selection, contrasts: Mapping[str, Weights], outcomes: Iterable[Outcome], seeds: Sequence[int]
+) -> dict[str, list[Interval]]:
+    """Return contrast -> its mean in each outcome, paired within seeds, with a 95 % interval."""
+    values = [outcome.values(selection.records) for outcome in outcomes]
+    return {
+        name: [t_interval(apply(weights, by_cell, seeds)) for by_cell in values] for name, weights in contrasts.items()
+    }
+
+
+def against(selection: Selection, arm: str, *outcomes: Outcome) -> dict[str, list[Interval]]:
+    """Return other arm -> the outcomes of ``arm`` minus those of the other, where they share seeds with the first outcome."""
+    seeds = sorted({record.seed for record in selection.records})
+    contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
+    return {other: gains for other, gains in estimates(selection, contrasts, outcomes, seeds).items() if gains[0].n}
 
 
 def screen(selection: Selection) -> Sheet | None:
     """Return the first table of a screen: RRPO minus every other arm, in the primary outcome and `BESIDE`; None without
     RRPO."""
-    outcomes = [primary(), *(find(name) for name in BESIDE)]
-    by_outcome = [against(selection, RRPO, outcome) for outcome in outcomes]
-    rows: list[tuple[Value, ...]] = [
-        (f"{RRPO} - {arm}", float(by_outcome[0][arm].n), *(by_arm[arm] for by_arm in by_outcome))
-        for arm in by_outcome[0]
-        if by_outcome[0][arm].n
-    ]
-    columns = (
-        Column("contrast", "contrast"),
-        Column("n", "n", "count"),
-        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in outcomes),
-    )
+    outcomes = [primary(), *map(find, BESIDE)]
+    gains = against(selection, RRPO, *outcomes)
+    rows = tuple((f"{RRPO} - {arm}", float(intervals[0].n), *intervals) for arm, intervals in gains.items())
     notes = (
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
         "tables at equal KL, roll-outs and seconds.",
         primary().note,
     )
-    return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
+    columns = (CONTRAST, N, *map(_difference, outcomes))
+    return Sheet("screen", "RRPO against the other systems", columns, rows, notes) if rows else None
 
 
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
@@ -98,27 +108,14 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     if selection.screen:
         return screen(selection)
     family = selection.tested.get("", {})
-    contrasts = family | above_sft()
-    beside = [find(name) for name in BESIDE]
-    values = [outcome.values(selection.records) for outcome in beside]
+    outcomes = [find(name) for name in BESIDE]
+    beside = estimates(selection, family | above_sft(), outcomes, _seeds(selection))
     body: list[tuple[Value, ...]] = [
-        (
-            row.name,
-            float(len(row.values)),
-            row.interval,
-            row.verdict if row.primary else "",
-            *(t_interval(apply(contrasts[row.name], outcomes, _seeds(selection))) for outcomes in values),
-        )
+        (row.name, float(len(row.values)), row.interval, row.verdict if row.primary else "", *beside[row.name])
         for row in rows
-        if row.name in contrasts
+        if row.name in beside
     ]
-    columns = (
-        Column("contrast", "contrast"),
-        Column("n", "n", "count"),
-        Column(primary().name, _difference(primary()), primary().difference_unit),
-        Column("verdict", "verdict"),
-        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in beside),
-    )
+    columns = (CONTRAST, N, _difference(primary()), VERDICT, *map(_difference, outcomes))
     notes = (
         f"Differences within seeds at the last update, mean ± half the interval. {primary().title}: paired "
         f"t-intervals, simultaneous over {len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval "
@@ -135,22 +132,11 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.tested.get("", {})
     body: list[tuple[Value, ...]] = [
-        (
-            row.name,
-            "primary" if row.primary else "secondary",
-            row.interval,
-            row.verdict,
-            improvement(row.values),
-        )
+        (row.name, "primary" if row.primary else "secondary", row.interval, row.verdict, improvement(row.values))
         for row in rows
     ]
-    columns = (
-        Column("contrast", "contrast"),
-        Column("family", "family"),
-        Column("points", "points", "gain"),
-        Column("verdict", "verdict"),
-        Column("improved", "improved, %", "share"),
-    )
+    points, improved = Column("points", "points", "gain"), Column("improved", "improved, %", "share")
+    columns = (CONTRAST, Column("family", "family"), points, VERDICT, improved)
     smallest = {row.name: _detectable(row.values, len(family)) for row in rows if row.primary}
     listed = "; ".join(f"{name} {100 * value:.1f}" for name, value in smallest.items() if math.isfinite(value))
     note = (
@@ -163,7 +149,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         "Improved: share of seeds with a difference above zero.",
         *([note] if listed else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows) else []),
-        *manipulation.note(manipulation.checks(selection.records, family)),
+        *reward_models.note(reward_models.checks(selection.records, family)),
     ]
     return Sheet("effects", "Contrasts", columns, tuple(body), tuple(notes)) if body else None
 
@@ -185,28 +171,74 @@ def _interim(selection: Selection) -> list[str]:
     return [f"Interim: a contrast is tested once its cells are complete in {planned}.{suffix}"]
 
 
+def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
+    """Return each component added to DiffRO and removed from RRPO (or added, if it is not the paper's); None if there is no
+    such pair."""
+    records = selection.records
+    outcome, has_oracle = find(metric), bool(selection.of(ORACLE))
+    ends = [find(name) for name in ENDS if name != metric]
+    columns = (
+        Column("variant", "variant"),
+        ARM,
+        N,
+        Column(metric, outcome.heading, outcome.unit),
+        Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit),
+        Column("r", "r of pairs", "effect"),
+        *([Column("closed", "gap closed, %", "share")] if has_oracle else []),
+        *(Column(end.name, end.heading, end.unit) for end in ends),
+    )
+    corners = {c: next(arm for arm in corner_effect(c.name) if arm != RRPO) for c in COMPONENTS}
+    variants = [  # name, arm, the arm that it is compared with
+        ("DiffRO", BASE, ""),
+        *((f"DiffRO + {c.label}", name_of([c.name]), BASE) for c in COMPONENTS),
+        ("RRPO", RRPO, ""),
+        *((f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()),
+    ]
+    seeds = sorted({record.seed for record in records})
+    values = outcome.values(records)
+    gap = apply(difference(ORACLE, BASE), values, seeds)
+    rows: list[tuple[Value, ...]] = []
+    for name, arm, reference in variants:
+        cells = selection.of(arm)
+        mean, *end_means = (over_seeds(measure, cells) for measure in (outcome, *ends))
+        if not mean.n:
+            continue
+        moved: list[Value] = [t_interval(apply(difference(arm, reference), values, seeds))]
+        moved.append(
+            correlation(*([values.get((label, seed), math.nan) for seed in seeds] for label in (arm, reference)))
+        )
+        if has_oracle:
+            moved.append(ratio_of_means(apply(difference(arm, BASE if arm != BASE else ""), values, seeds), gap))
+        rows.append((name, arm, float(len(cells)), mean, *moved, *end_means))
+    if len(rows) < 2:
+        return None
+    notes = (
+        "Paired differences within seeds with 95 % t-intervals; descriptive (the tests are in the first table). "
+        "'DiffRO + X' is compared with DiffRO, 'RRPO - X' and 'RRPO + X' with RRPO. r: correlation of the paired "
+        "seeds, from three seeds on.",
+        *([GAP] if has_oracle else []),
+    )
+    return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
+
+
 def outcomes_sheet(selection: Selection) -> Sheet | None:
     """Return the contrasts of the first table in every outcome; None if none can be computed."""
-    records, seeds = selection.records, _seeds(selection)
-    available = {record.label for record in records}
-    outcomes = shown(records)
-    values = [outcome.values(records) for outcome in outcomes]
+    outcomes, available = shown(selection.records), {record.label for record in selection.records}
     contrasts = selection.tested.get("", {}) | above_sft()
-    body: list[tuple[Value, ...]] = [
-        (name, *(t_interval(apply(weights, by_cell, seeds)) for by_cell in values))
-        for name, weights in contrasts.items()
-        if set(weights) <= available
-    ]
-    if not any(value.n for row in body for value in row[1:] if isinstance(value, Interval)):
-        return None
-    columns = (Column("contrast", "contrast"), *(Column(o.name, _difference(o), o.difference_unit) for o in outcomes))
-    notes = (
+    contrasts = {name: weights for name, weights in contrasts.items() if set(weights) <= available}
+    by_contrast = estimates(selection, contrasts, outcomes, _seeds(selection))
+    note = (
         "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
-        f"(the primary outcome, {primary().label}, is tested in the first table).",
+        f"(the primary outcome, {primary().label}, is tested in the first table)."
     )
-    return Sheet("outcomes", "Every outcome", columns, tuple(body), notes)
+    rows = tuple((name, *means) for name, means in by_contrast.items())
+    columns = (CONTRAST, *map(_difference, outcomes))
+    if not any(mean.n for means in by_contrast.values() for mean in means):
+        return None
+    return Sheet("outcomes", "Every outcome", columns, rows, (note,))
 
 
-def _difference(outcome: Outcome) -> str:
-    """Return the heading of a column of differences."""
-    return f"{outcome.label}, points" if outcome.difference_unit == "gain" else outcome.label
+def _difference(outcome: Outcome) -> Column:
+    """Return the column of differences of an outcome."""
+    points = ", points" if outcome.difference_unit == "gain" else ""
+    return Column(outcome.name, f"{outcome.label}{points}", outcome.difference_unit)

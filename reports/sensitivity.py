@@ -14,7 +14,7 @@ from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.contrasts import OVERALL
 from ablations.stats.family import family, margin_text, primary
 from ablations.stats.statistics import Interval
-from reports import manipulation
+from reports import reward_models
 from reports.loading import Selection
 from reports.settings import Setting, settings
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
@@ -51,7 +51,7 @@ def findings(selection: Selection) -> list[Finding]:
     results = []
     for setting in settings(selection.records, selection.planned):
         contrasts = {name: setting.weights(weights) for name, weights in selection.tested.get(setting.name, {}).items()}
-        failed = [name for name, check in manipulation.checks(setting.records, contrasts).items() if check.failed]
+        failed = [name for name, check in reward_models.checks(setting.records, contrasts).items() if check.failed]
         judged = judge(selection, setting.records, contrasts, failed)
         results += [Finding(row.name, setting, row.interval, row.verdict) for row in judged]
     return results

@@ -37,8 +37,8 @@ def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NO
 
 def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     """Return which component has an effect, how large, and whether it is tested."""
-    if selection.screen and (gains := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
-        return _screen_answer(selection, gains)
+    if selection.screen and (gains := effects.against(selection, RRPO, primary())):
+        return _screen_answer({arm: gain for arm, (gain,) in gains.items()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:
@@ -58,7 +58,7 @@ def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     return f"{'; '.join([claim, *_component_effects(parts), scope])}."
 
 
-def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
+def _screen_answer(gains: Mapping[str, Interval]) -> str:
     """Return which systems end above and below RRPO, each by its own interval."""
     by_side = {
         "above": [arm for arm, gain in gains.items() if gain.low > 0],

@@ -10,7 +10,7 @@ from synthetic import Fake
 
 from ablations.rendering.sheet import Sheet, Value, markdown
 from ablations.stats.family import KL_POINTS
-from reports.at_equal import sheets
+from reports.arm_tables import at_equal
 from reports.loading import Selection
 
 
@@ -24,7 +24,7 @@ def shown(*records: Fake) -> Selection:
 
 
 def table(selection: Selection, name: str = "at_kl") -> Sheet | None:
-    return next((sheet for sheet in sheets(selection) if sheet.name == name), None)
+    return next((sheet for sheet in at_equal(selection) if sheet.name == name), None)
 
 
 def rows(sheet: Sheet | None) -> dict[tuple[Value, Value], dict[str, Value]]:

@@ -14,7 +14,7 @@ from synthetic import Fake
 from ablations.errors import InputError
 from ablations.grids import GRIDS
 from ablations.tracking.recorder import cell_params
-from reports import ran_with
+from reports import arm_tables
 from reports.loading import Selection, select
 from rrpo.arms import arm
 from rrpo.pipeline.cell import Cell
@@ -31,7 +31,7 @@ def selection(labels: list[str], older: bool = False) -> Selection:
 
 
 def test_a_row_an_arm_and_a_column_for_each_parameter_that_differs():
-    sheet = ran_with.sheet(selection(["sft", "diffro", "rrpo", "oracle"]))
+    sheet = arm_tables.parameters(selection(["sft", "diffro", "rrpo", "oracle"]))
     assert sheet is not None
     head, body = sheet.texts()
     assert {"epsilon", "mix_probability", "alpha", "finetune.steps", "optimize.steps", "pretrain.data.shortcut"} <= set(
@@ -45,8 +45,8 @@ def test_a_row_an_arm_and_a_column_for_each_parameter_that_differs():
 
 
 def test_one_arm_and_older_records_have_no_such_table():
-    assert ran_with.sheet(selection(["rrpo"])) is None
-    assert ran_with.sheet(selection(["diffro", "rrpo"], older=True)) is None
+    assert arm_tables.parameters(selection(["rrpo"])) is None
+    assert arm_tables.parameters(selection(["diffro", "rrpo"], older=True)) is None
 
 
 def test_cells_made_with_another_setting_are_told_apart_and_named(runs: Path, tmp_path: Path):

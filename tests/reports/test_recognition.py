@@ -9,8 +9,8 @@ from synthetic import Fake, with_part
 from ablations.components import factorial
 from ablations.stats.statistics import t_interval
 from reports.loading import Selection
-from reports.recognition import effects
-from reports.tables import reward_models
+from reports.reward_models import recognition_effects
+from reports.reward_models import sheet as reward_models
 
 SEEDS = 4
 GAIN = {"ls": 0.10, "eam": 0.0, "adv": -0.02}
@@ -47,7 +47,7 @@ def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
 
 
 def test_effects_are_paired_within_seeds() -> None:
-    sheet = effects(selection())
+    sheet = recognition_effects(selection())
     assert sheet is not None
     ls = sheet.row("ESD: LS, main effect")
     expected = t_interval([GAIN["ls"] * (1 + 0.1 * seed) for seed in range(SEEDS)], 1 - 0.05 / 7)
@@ -60,4 +60,4 @@ def test_effects_are_paired_within_seeds() -> None:
 def test_without_a_test_set_there_is_no_table() -> None:
     bare = Selection("rm", (Fake("rrpo", 1, pd.DataFrame()),), {"rrpo": 1}, ())
     assert reward_models(bare) is None
-    assert effects(bare) is None
+    assert recognition_effects(bare) is None

@@ -20,7 +20,7 @@ from ablations.components import COMPONENTS, factorial
 from ablations.grids import GRIDS, Grid, sensitivity, split_label
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
-from reports import effects, manipulation, settings, uptake
+from reports import effects, reward_models, settings, uptake
 from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheet, verdict, words
@@ -167,7 +167,7 @@ def test_two_seeds_check_no_manipulation():
     for seeds, expected in ((2, False), (6, True)):
         records = grid(seeds, scalars=lambda label, seed: {"rm_smoothness": 0.5})
         weights = {f"eam@{OWN}": 1.0, f"diffro@{OWN}": -1.0}
-        assert manipulation.check(records, eam, weights).failed is expected
+        assert reward_models.check(records, eam, weights).failed is expected
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():

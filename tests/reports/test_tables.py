@@ -17,8 +17,10 @@ from ablations.outcomes import rollouts
 from ablations.rendering.summary import over_seeds
 from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
+from reports.arm_tables import SEED_HACKED, results
+from reports.effects import ablation
 from reports.loading import Selection
-from reports.tables import SEED_HACKED, ablation, main, reward_models
+from reports.reward_models import sheet as reward_models
 from rrpo.pipeline import dataflow
 from rrpo.profiles import SMOKE
 
@@ -27,7 +29,7 @@ SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}
 
 def test_main_table_has_the_outcomes_and_the_cost_and_tests_nothing():
     selection = grid(SHIFT, seeds=4)
-    sheet = main(selection)
+    sheet = results(selection)
     clean = [r.points["test_accuracy"].iloc[-1] for r in selection.of("rrpo")]
     assert sheet.row("rrpo")["clean_success"] == pytest.approx(t_interval(clean))
     assert sheet.row("rrpo")["rollouts"] == 140 * 32

@@ -1,0 +1,214 @@
+"""Reward models: whether each component caused its intended change (manipulation check), accuracies, and emotion recognition.
+
+A component whose manipulation check fails counts as untested. Emotion recognition on the user's own test sets is like RRPO's
+Table 2: accuracies of each reward model, and effects of the components.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ablations.components import COMPONENTS, Component, component
+from ablations.judges import tuning
+from ablations.outcomes import Outcome, followed
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import N, by_arm, rm_outcomes, scalar
+from ablations.stats.contrasts import apply, component_of, corner_effects, difference, main_effects, overall
+from ablations.stats.family import margin_text
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
+from reports.loading import Selection
+from reports.verdicts import simultaneous, verdict
+from rrpo.arms import BASE
+from rrpo.regularizers import CONTROLS
+
+ASKED = 0.5
+"""A component counts as tested only if its training was active in at least this share of its reward models."""
+TEST_SET = "rm_accuracy_test_"
+"""Prefix of the accuracies on test sets other than the policy's own speakers."""
+LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
+WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
+"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.recognition`."""
+
+
+class Checked(NamedTuple):
+    """Manipulation check of one component."""
+
+    component: Component
+    """Component that is checked."""
+    moved: Interval
+    """Effect on its target scalar over seeds; n = 0 if it was not measured."""
+    weak: bool
+    """Whether the component's training was inactive in most of its reward models."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether training was inactive, or the interval over at least three seeds is not entirely on the intended side of
+        0."""
+        check = self.component.check
+        if (
+            check is None or self.weak or self.moved.n < 3
+        ):  # with two seeds the interval is so wide that any effect fails
+            return self.weak
+        return not (self.moved.low > 0 if check.direction > 0 else self.moved.high < 0)
+
+
+def check(records: Sequence[Record], component: Component, contrast: Mapping[str, float]) -> Checked:
+    """Return a component's effect on its target. The arms with positive weight in ``contrast`` have the component."""
+    declared = component.check
+    if declared is None:
+        return Checked(component, t_interval([]), weak=False)
+    seeds = sorted({record.seed for record in records})
+    treated = {label for label, weight in contrast.items() if weight > 0}
+    activity = [value for (label, _), value in scalar(declared.tested, records).items() if label in treated]
+    moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
+    return Checked(component, moved, weak=bool(activity) and float(np.mean(activity)) < ASKED)
+
+
+def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
+    """Return contrast -> check of its component, for contrasts of one component.
+
+    Each component is checked once, by its first contrast: the main effect, if the factorial is complete.
+    """
+    parts = {name: part for name in contrasts if (part := component_of(name))}
+    first_contrast = {part: name for name, part in reversed(parts.items())}
+    results = {part: check(records, part, contrasts[name]) for part, name in first_contrast.items()}
+    return {name: results[part] for name, part in parts.items()}
+
+
+def note(checked: Mapping[str, Checked]) -> list[str]:
+    """Return a line for the caption; empty if nothing was measured."""
+    lines = []
+    for check in {check.component: check for check in checked.values()}.values():
+        moved, declared = check.moved, check.component.check
+        if declared is None or (not moved.n and not check.weak):
+            continue
+        bounds = "" if moved.n < 2 else f" [{moved.low:+.3f}, {moved.high:+.3f}]"
+        effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
+        weak = f", {declared.weak}" if check.weak else ""
+        lines.append(f"{check.component.label}{effect}{weak}{' FAILED' if check.failed else ''}")
+    return [f"Manipulation checks, effects on the reward model: {'; '.join(lines)}."] if lines else []
+
+
+def sheet(selection: Selection) -> Sheet | None:
+    """Return each distinct reward model's results on in-language and cross-domain test sets, with manipulation checks; None if
+    there is none."""
+    outcomes = rm_outcomes(selection.records)
+    scalars = {name for record in selection.records for name in record.scalars}
+    foreign = sorted(name for name in scalars - {o.name for o in outcomes} if name.startswith(TEST_SET))
+    outcomes[2:2] = [followed(name, domain(name), name, direction=+1) for name in foreign]
+    outcomes[:0] = _recognition(selection)
+    if not outcomes:
+        return None
+    first_arm: dict[str, str] = {}
+    for record in selection.records:
+        first_arm.setdefault(_reward_model(record), record.label)
+    targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
+    config = selection.records[0].config
+    trained_on = LANGUAGES.get(config.get("profile.world.language", "").strip('"'), "one language")
+    if "profile.manifests.rm_pretrain.digest" in config:
+        trained_on = "the user's own speech"
+    notes: tuple[str, ...] = (
+        "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
+        f"{trained_on}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
+        "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
+        "not trained on (cross-domain, until there are real corpora). Arms that share a reward model are shown once. "
+        f"Manipulation checks: {targets}.",
+        "Gradient fidelity: one token, or 30 % of the tokens, are swapped in samples of the SFT policy. The change "
+        "predicted by the reward's gradient is correlated with the true change of the same reward model (own), and "
+        f"with the change of the {tuning().label}'s log-probability (judge), which also depends on how well the two "
+        "models agree on such swaps.",
+    )
+    controls = {
+        arm: check(selection.records, component(arm), difference(arm, BASE))
+        for arm in selection.arms
+        if arm in CONTROLS
+    }
+    notes += (*_recognition_notes(selection), *note(controls))
+    records = [record for record in selection.records if record.label in first_arm.values()]
+    return by_arm("reward_models", "Reward models", records, outcomes, *notes)
+
+
+def domain(name: str) -> str:
+    """Return the name of a cross-domain test set from the name of its accuracy: a language, or a synthesizer."""
+    short = name.removeprefix(TEST_SET)
+    return LANGUAGES.get(short, short.replace("_", " "))
+
+
+def _reward_model(record: Record) -> str:
+    """Return the part of an arm's config that determines its reward model, including fine-tuning only if there is any."""
+    prefixes: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    prefixes += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
+    prefixes += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")
+    if record.config.get("arm.finetune") != "false":
+        prefixes += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
+    params = {name: value for name, value in record.config.items() if name.startswith(prefixes)}
+    return json.dumps(params or record.label, sort_keys=True)
+
+
+def sets_examined(selection: Selection) -> list[str]:
+    """Return the names of the user's own test sets on which some reward model was evaluated."""
+    names = {name for record in selection.records for name in record.scalars}
+    return sorted(name.removeprefix(UNWEIGHTED) for name in names if name.startswith(UNWEIGHTED))
+
+
+def _recognition(selection: Selection) -> list[Outcome]:
+    """Return WA and UA on every test set, for the table of reward models."""
+    return [
+        followed(f"{start}{name}", f"{name}, {measure}", f"{start}{name}", direction=+1)
+        for name in sets_examined(selection)
+        for start, measure in ((WEIGHTED, "WA"), (UNWEIGHTED, "UA"))
+    ]
+
+
+def _recognition_notes(selection: Selection) -> list[str]:
+    """Return the caption of `_recognition`; empty without a test set."""
+    sets = sets_examined(selection)
+    counts = [
+        f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} excluded, whose "
+        "emotion is not among the reward model's classes"
+        for name in sets
+    ]
+    if not sets:
+        return []
+    return [
+        "WA: share of utterances recognized; UA: mean recall over the emotions in the set. Mean over seeds (or folds of "
+        f"speakers, one per seed) ± half the 95 % t-interval. {'; '.join(counts)}."
+    ]
+
+
+def recognition_effects(selection: Selection) -> Sheet | None:
+    """Return each regularizer's effect on UA, over the factorial and within RRPO, on every test set; None if no seed has the
+    arms."""
+    contrasts = main_effects() | corner_effects() | overall()
+    level = simultaneous(contrasts)
+    seeds = sorted({record.seed for record in selection.records})
+    rows: list[tuple[Value, ...]] = []
+    for name in sets_examined(selection):
+        values = scalar(f"{UNWEIGHTED}{name}", selection.records)
+        for contrast, weights in contrasts.items():
+            x = apply(weights, values, seeds)
+            x = x[np.isfinite(x)]
+            if len(x):
+                rows.append((f"{name}: {contrast}", float(len(x)), t_interval(x, level), verdict(x, level)))
+    if not rows:
+        return None
+    head = (Column("contrast", "contrast"), N)
+    note = (
+        f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
+        f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "
+        f"±{margin_text()} an equivalence. Not part of the primary family. Folds share training speakers, which makes "
+        "their intervals too narrow."
+    )
+    measured = (Column("ua", "UA, points", "gain"), Column("verdict", "verdict"))
+    return Sheet("recognition_effects", "Effects on emotion recognition", (*head, *measured), tuple(rows), (note,))
+
+
+def _mean(selection: Selection, name: str) -> str:
+    """Return the mean of a count over the cells that have it, because folds may differ."""
+    counts = [record.scalars[name] for record in selection.records if name in record.scalars]
+    return f"{np.mean(counts):.0f}"
