@@ -56,7 +56,9 @@ def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series])
     """
     import pandas as pd
 
-    rows = {name: [0.0 if name in build else math.nan for build in (recorded, rebuilt)] for name in recorded | rebuilt}
+    rows = {
+        name: [0.0 if name in build else math.nan for build in (recorded, rebuilt)] for name in {*recorded, *rebuilt}
+    }
     for name in recorded.keys() & rebuilt.keys():
         old, new = recorded[name], rebuilt[name]
         del rows[name]

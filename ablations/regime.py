@@ -348,12 +348,10 @@ def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     with figure_of(WIDE, 4.2, 2, 3) as (figure, axes):
         for axis, (column, title) in zip(axes, (titles | {"clean": "clean success"}).items(), strict=False):
             for index, (candidate, rows) in enumerate(by_candidate(table).items()):
-                mean = rows.groupby("step", as_index=False)[["kl_token", column]].mean()
-                for run, style in (*((run, {"lw": 0.4, "alpha": 0.5}) for run in by_seed(rows)), (mean, {"lw": 1.4})):
-                    label = candidate if run is mean else None
-                    axis.plot(
-                        run["kl_token"].clip(lower=0) ** 0.5, run[column], color=f"C{index % 10}", label=label, **style
-                    )
+                mean = rows.groupby("step")[["kl_token", column]].mean()
+                for run, width, label in (*((run, 0.4, None) for run in by_seed(rows)), (mean, 1.4, candidate)):
+                    x = run["kl_token"].clip(lower=0) ** 0.5
+                    axis.plot(x, run[column], color=f"C{index % 10}", lw=width, label=label)
             axis.set(title=title, xlabel="√KL, √nats per token", ylim=(0, max(1.0, table[column].max())))
         axes[-1].axis("off")
         legend = axes[0].get_legend_handles_labels()

@@ -161,7 +161,9 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.
     numbers = equality.compare(equality.results(record.scalars, tables), equality.results(scalars, files))
     if record.optional - compared.keys():  # drop the numbers of optional stages that are not built here
         numbers = numbers.dropna(subset="rebuilt")
-    then, now, device = {}, {}, "cpu"
+    then: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    device = "cpu"
     by_role = [*compared.items(), *(("", stage) for stage in walk(*compared.values()))]
     for role, stage in by_role:
         rebuilt = _json(stage.path(scratch) / MARKER)

@@ -92,7 +92,9 @@ def screen(selection: Selection) -> Sheet | None:
     RRPO."""
     outcomes = [primary(), *map(find, BESIDE)]
     gains = against(selection, RRPO, *outcomes)
-    rows = tuple((f"{RRPO} - {arm}", float(intervals[0].n), *intervals) for arm, intervals in gains.items())
+    rows: list[tuple[Value, ...]] = [
+        (f"{RRPO} - {arm}", float(intervals[0].n), *intervals) for arm, intervals in gains.items()
+    ]
     notes = (
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
@@ -100,7 +102,7 @@ def screen(selection: Selection) -> Sheet | None:
         primary().note,
     )
     columns = (CONTRAST, N, *map(_difference, outcomes))
-    return Sheet("screen", "RRPO against the other systems", columns, rows, notes) if rows else None
+    return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
 
 
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
@@ -231,11 +233,11 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
         "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
         f"(the primary outcome, {primary().label}, is tested in the first table)."
     )
-    rows = tuple((name, *means) for name, means in by_contrast.items())
+    rows: list[tuple[Value, ...]] = [(name, *means) for name, means in by_contrast.items()]
     columns = (CONTRAST, *map(_difference, outcomes))
     if not any(mean.n for means in by_contrast.values() for mean in means):
         return None
-    return Sheet("outcomes", "Every outcome", columns, rows, (note,))
+    return Sheet("outcomes", "Every outcome", columns, tuple(rows), (note,))
 
 
 def _difference(outcome: Outcome) -> Column:

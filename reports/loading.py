@@ -123,98 +123,75 @@ def select(
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
-    records: list[Record] = []
-    by_grid, attempts, notes = [], [], []
-    for name in names:
-        grid_records, grid_attempts, grid_notes = _read_grid(store, name, profile, world, mixed, fix)
-        records += grid_records
-        attempts += grid_attempts
-        notes += grid_notes
-        by_grid.append(store.plans(name))
-    records, grid_notes = _without_development(records)
-    notes += [*grid_notes, *plugin_files.require(records)]
-    if len(profiles := sorted({record.profile for record in records})) > 1:
-        fix = "choose one with --profile, or report on each grid separately"
-        raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
+    cells = {name: _cells(store, name, fix) for name in names}
+    attempts = [attempt for _, unfinished in cells.values() for attempt in unfinished]
+    complete = [(name, record) for name, (records, _) in cells.items() for record in records]
+    (profile,) = _choose("profile", (record.profile for _, record in complete), profile or "")
+    complete = [(name, record) for name, record in complete if record.profile == profile]
+    in_world = [(name, record) for name, record in complete if record.world_hash.startswith(world)]
+    seeds = reported(record.seed for _, record in in_world)
+    pooled = [(name, record) for name, record in in_world if record.seed in seeds]
+    worlds = _choose("world", (record.world_hash for _, record in pooled or complete), world, pool=mixed)
+    if absent := set(names) - {name for name, _ in in_world}:
+        fix = "report on each grid separately, or choose another --profile or --world"
+        raise InputError(
+            f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
+        )
+    newest = {(n, r.label, r.seed): r for n, r in sorted(pooled, key=lambda pair: pair[1].recorded)}
     by_key: dict[Key, Record] = {}
-    for record in records:
+    for record in newest.values():
         _require_same_cell(by_key.setdefault((record.label, record.seed), record), record)
-    worlds = {record.world_hash for record in by_key.values()}
-    if len(worlds) > 1 and not mixed:
-        choose = "report on each grid separately, or pool them with --mixed"
-        raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
-    profile = records[0].profile
-    development = records[0].seed >= DEVELOPMENT
+    edited = plugin_files.require(by_key.values())
+    excluded = {
+        "cells of other worlds": len(complete) - len(in_world),
+        f"cells with development seeds ({DEVELOPMENT} and above)": len(in_world) - len(pooled),
+        "cells superseded by a later version of code or config": len(pooled) - len(newest),
+    }
+    notes = [f"Grid {', '.join(names)}, profile {profile}, world {', '.join(worlds)}."]
+    notes += [f"MIXED WORLDS: {len(worlds)} worlds are pooled."] if len(worlds) > 1 else []
+    notes += [f"Excluded: {count} {what}." for what, count in excluded.items() if count]
+    development = min(seeds) >= DEVELOPMENT
     invocations = [
-        on([plan for plan in of_grid if plan.profile == profile and plan.world_hash in worlds], development=development)
-        for of_grid in by_grid
+        on([p for p in store.plans(n) if p.profile == profile and p.world_hash in worlds], development=development)
+        for n in names
     ]
     planned = _requested(by_key, [plan for of_grid in invocations for plan in of_grid])
-    absent = sorted(planned - by_key.keys())
-    newest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
-    unfinished = {key: newest[key] for key in absent if key in newest}
-    lost = {key: unfinished[key].state if key in unfinished else MISSING for key in absent}
+    latest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
+    unfinished = {key: latest[key] for key in sorted(planned - by_key.keys()) if key in latest}
+    lost = {key: unfinished[key].state if key in unfinished else MISSING for key in sorted(planned - by_key.keys())}
     labels = _labels(names)
-    present = {label for label, _ in planned | lost.keys()}
-    arms = [label for label in labels if label in present] + sorted(present - set(labels))
+    counts = Counter(label for label, _ in planned)
+    arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
     chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
-    counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
-    notes += [*_versions(chosen, mixed), *filter(None, [apart(chosen)])]
+    notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
     plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
-    return Selection("+".join(names), chosen, counts, tuple(notes), plans, frozenset(labels), folder, lost, unfinished)
+    by_arm = {arm: counts[arm] for arm in arms}
+    return Selection("+".join(names), chosen, by_arm, tuple(notes), plans, frozenset(labels), folder, lost, unfinished)
 
 
-def _read_grid(
-    store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
-) -> tuple[list[Record], list[Attempt], list[str]]:
-    """Return one grid's records (the newest of each arm and seed), its unfinished attempts, and notes."""
-    if grid not in store.grids():
-        known = ", ".join(store.grids()) or "none"
-        if grid not in GRIDS:
-            fix = f"use one of: {', '.join(GRIDS)}"
-        raise InputError("the store has no grid with that name", got=f"{grid} (stored: {known})", fix=fix)
+def _cells(store: Store, grid: str, fix: str) -> tuple[list[Record], list[Attempt]]:
+    """Return the records of a grid's complete cells, and the attempts at the others."""
+    if grid not in (stored := store.grids()):
+        fix = fix if grid in GRIDS else f"use one of: {', '.join(GRIDS)}"
+        got = f"{grid} (stored: {', '.join(stored) or 'none'})"
+        raise InputError("the store has no grid with that name", got=got, fix=fix)
     by_hash, attempts = store.cells(grid)
     if not by_hash:
         raise InputError("no cell of the grid is complete", got=grid, fix=fix)
-    profiles = sorted({record.profile for record in by_hash.values()})
-    if profile is None and len(profiles) > 1:
-        raise InputError(
-            "the grid was run with several profiles", got=", ".join(profiles), fix="choose one with --profile"
-        )
-    chosen = profile or profiles[0]
-    records = [record for record in by_hash.values() if record.profile == chosen]
-    if not records:
-        raise InputError("the grid was not run with that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
-    worlds = Counter(record.world_hash for record in records)
-    in_world = [record for record in records if record.world_hash.startswith(world)]
-    if not in_world:
-        raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
-    elsewhere = len(records) - len(in_world)
-    records, excluded = _without_development(in_world)
-    pooled = Counter(record.world_hash for record in records)
-    if len(pooled) > 1 and not mixed:
-        got = ", ".join(f"{name} ({count} cells)" for name, count in pooled.items())
-        raise InputError(
-            f"grid {grid} was run in several worlds", got=got, fix="choose one with --world, or pool them with --mixed"
-        )
-    by_key = {(r.label, r.seed): r for r in sorted(records, key=lambda r: r.recorded)}
-    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(pooled)}.", *excluded]
-    if len(pooled) > 1:
-        notes.append(f"MIXED WORLDS: {len(pooled)} worlds are pooled.")
-    if elsewhere:
-        notes.append(f"Excluded: {elsewhere} cells of other worlds.")
-    if len(by_key) < len(records):
-        notes.append(f"Excluded: {len(records) - len(by_key)} cells superseded by a later version of code or config.")
-    return list(by_key.values()), attempts, notes
+    return list(by_hash.values()), attempts
 
 
-def _without_development(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Return the records that a report pools, and a note on those it excludes: development seeds, unless there are no
-    others."""
-    seeds = reported(record.seed for record in records)
-    pooled = [record for record in records if record.seed in seeds]
-    excluded = len(records) - len(pooled)
-    return pooled, [f"Excluded: {excluded} cells with development seeds ({DEVELOPMENT} and above)."] if excluded else []
+def _choose(what: str, values: Iterable[str], wanted: str, *, pool: bool = False) -> list[str]:
+    """Return the profiles or worlds that begin with ``wanted``. Raise InputError if there is none, or several unless pooled."""
+    counts = Counter(values)
+    chosen = [wanted] if wanted in counts else [value for value in counts if value.startswith(wanted)]
+    if not chosen:
+        raise InputError(f"the grid was not run with that {what}", got=wanted, fix=f"use one of: {', '.join(counts)}")
+    if len(chosen) > 1 and not pool:
+        fix = f"choose one with --{what}" + (", or pool them with --mixed" if what == "world" else "")
+        got = ", ".join(f"{value} ({counts[value]} cells)" for value in sorted(chosen))
+        raise InputError(f"the cells are of different {what}s", got=got, fix=fix)
+    return chosen
 
 
 def _require_same_cell(first: Record, second: Record) -> None:
@@ -246,15 +223,10 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
         for name, versions in used.items()
         if len(versions) > 1
     )
-    if not unequal:
-        return notes
-    if not mixed:
-        raise InputError(
-            "the cells were made by different versions of the code",
-            got=unequal,
-            fix="run the grid again (only what a new version changed is rebuilt), or pool them with --mixed",
-        )
-    return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
+    if unequal and not mixed:
+        fix = "run the grid again (only what a new version changed is rebuilt), or pool them with --mixed"
+        raise InputError("the cells were made by different versions of the code", got=unequal, fix=fix)
+    return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."] if unequal else notes
 
 
 def _labels(grids: Sequence[str]) -> list[str]:

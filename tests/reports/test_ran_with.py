@@ -55,8 +55,8 @@ def test_cells_made_with_another_setting_are_told_apart_and_named(runs: Path, tm
     store_cells(runs, [replace(cell, profile=other_profile, trouble="-") for cell in fakes.cells(["sft", "rrpo"], [1])])
     refused = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv")
     assert refused.exit_code == 2
-    assert "the grid was run with several profiles" in refused.output
-    assert "smoke, smoke+optimize.beta=0.5" in refused.output
+    assert "the cells are of different profiles" in refused.output
+    assert "smoke (4 cells), smoke+optimize.beta=0.5 (2 cells)" in refused.output
     for profile, count in (("smoke", 2), (other_profile.name, 1)):
         result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--profile", profile)
         assert result.exit_code == 0, result.output
@@ -68,6 +68,6 @@ def test_grids_of_different_settings_are_not_pooled(runs: Path, monkeypatch: pyt
     other_profile = changed(fakes.PROFILE, {"optimize.beta": 0.5})
     store_cells(runs, fakes.cells(["sft"], [1]))
     store_cells(runs, [replace(cell, profile=other_profile) for cell in fakes.cells(["rrpo"], [1])], grid="more")
-    with pytest.raises(InputError, match="grids of different profiles") as refused:
+    with pytest.raises(InputError, match="cells are of different profiles") as refused:
         select(runs, ["tiny", "more"])
-    assert "smoke, smoke+optimize.beta=0.5" in str(refused.value)
+    assert "smoke (1 cells), smoke+optimize.beta=0.5 (1 cells)" in str(refused.value)

@@ -115,7 +115,7 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
     store_cells(runs, fakes.cells(["diffro"], [1], world="b"))
     result = report(runs, tmp_path / "out", "--grid", "tiny")
     assert result.exit_code == 2
-    assert "run in several worlds got: world-a (2 cells), world-b (1 cells)" in " ".join(result.output.split())
+    assert "of different worlds got: world-a (2 cells), world-b (1 cells)" in " ".join(result.output.split())
     selection = select(runs, "tiny", world="world-a")
     assert {record.world_hash for record in selection.records} == {"world-a"}
     assert any("1 cells of other worlds" in note for note in selection.notes)
