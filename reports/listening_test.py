@@ -26,6 +26,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from reports.loading import Selection
 from reports.settings import settings
+from reports.writers import render
 from rrpo.arms import BASE, RRPO
 from rrpo.identity import content_hash
 
@@ -35,7 +36,6 @@ PROMPTS = 10
 """Default for the maximum number of prompts per arm."""
 FILE = "test.json"
 """Artifact that stores the key and the items."""
-TEMPLATE = Path(__file__).with_name("listening.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,14 +178,10 @@ def blocks(test: ListeningTest) -> list[list[list[str]]]:
 
 def page(test: ListeningTest, records: Sequence[Record]) -> str:
     """Return the HTML file: questions, design and losslessly compressed audio, without arms, seeds or target emotions."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     folders = {record.cell_hash: record.folder / "audio" for record in records}
     sounds = {name: _as_flac(folders[item.cell_hash] / item.sound) for name, item in sorted(test.items.items())}
     data = {"test": test.id, "emotions": test.emotions, "blocks": blocks(test), "sounds": sounds}
-    loader = FileSystemLoader(TEMPLATE.parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template(TEMPLATE.name).render(data=data)
+    return render("listening.html.j2", data=data)
 
 
 def _as_flac(path: Path) -> str:

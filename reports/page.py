@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ablations.rendering import card
-from ablations.rendering.sheet import Sheet, html, show
+from ablations.rendering.sheet import html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
@@ -19,6 +19,7 @@ from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
 from reports.report import Figure, Report
+from reports.writers import TEMPLATES, render
 from rrpo.validation.lines import load
 
 ANSWER = "answer.md"
@@ -27,79 +28,29 @@ PROMPTS = 5
 """Number of prompts whose audio is embedded in the page: the first one of each emotion."""
 BIT_RATE = 0.6
 """Compression level of the embedded audio (0 least, 1 most): about 32 kbit/s for speech, or 14 MB per hour."""
-TEMPLATE = Path(__file__).with_name("page.html.j2")
-
-
-class Part(NamedTuple):
-    """One folded section of the page: figures, then tables."""
-
-    name: str
-    """Name in links."""
-    title: str
-    """Heading."""
-    line: str
-    """The question that it answers, in one line."""
-    shown: tuple[str, ...]
-    """Names of its figures and tables."""
-
-
-PARTS = (
-    Part("settings", "By setting", "Which conclusions hold when a setting changes.", ("reach", "settings")),
-    Part(
-        "components",
-        "Components",
-        "What each component does alone, within RRPO, and in combination with the others.",
-        ("forest", "effects", "ablation"),
-    ),
-    Part(
-        "arms",
-        "Arms",
-        "Every outcome of every arm and seed.",
-        ("seeds", "pareto", "table", "outcomes", "ran_with"),
-    ),
-    Part(
-        "overoptimisation",
-        "Over-optimization",
-        "How far proxy and gold diverge, how often policies collapse, and what early stopping would have saved.",
-        ("goodhart", "training", "overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
-    ),
-    Part(
-        "hacking",
-        "How the reward is hacked",
-        "Uptake of planted artefacts, and confusion matrices.",
-        ("confusion", "uptake", "uptake_by_kind"),
-    ),
-    Part(
-        "reward-models",
-        "Reward models",
-        "Whether each regularizer caused its intended change, and how each arm's samples score under other reward models.",
-        ("reward_models", "recognition_effects", "rulers", "transfer"),
-    ),
-    Part("listeners", "Listeners", "Listeners' ratings of the samples.", ("listening",)),
-)
-"""Sections in order. Figures and tables that no section names are shown in a last one."""
 
 
 def write(selection: Selection, report: Report, figures: Sequence[Figure], folder: Path) -> Path:
     """Write the page; the figures must already be in ``folder``. The same records give the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(TEMPLATE.parent)
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(TEMPLATE.name)
+    def picture(figure: Figure) -> str:
+        return _data_url((folder / f"{figure.name}.png").read_bytes(), "image/png")
+
     plain = settings.plain(selection)[0]
     chart = explorer.data(plain)
-    images = {figure.name: _figure(figure, folder) for figure in figures}
     first, *rest = report.sheets
-    text = template.render(
-        style=TEMPLATE.with_name("page.css").read_text(encoding="utf-8"),
-        script=TEMPLATE.with_name("page.js").read_text(encoding="utf-8"),
+    text = render(
+        "page.html.j2",
+        html=html,
+        picture=picture,
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
         grid=selection.grid,
-        answer=report.answer,
-        methods=report.methods,
-        provenance=report.provenance,
-        first=_table(first),
-        front=[] if chart["arms"] else list(images.values())[:1],
-        parts=parts({sheet.name: _table(sheet) for sheet in rest}, images),
+        report=report,
+        first=first,
+        tables={sheet.name: sheet for sheet in rest},
+        figures={figure.name: figure for figure in figures},
+        front=[] if chart["arms"] else figures[:1],
         explorer=chart,
         explorer_json=json.dumps(chart, separators=(",", ":")).replace("</", "<\\/"),
         audio=audio(plain.records),
@@ -111,32 +62,6 @@ def write(selection: Selection, report: Report, figures: Sequence[Figure], folde
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return `PARTS` with their existing figures and tables; empty sections are omitted."""
-    placed = {name for part in PARTS for name in part.shown}
-    unplaced = tuple(name for name in (*figures, *tables) if name not in placed)
-    sections = [
-        {
-            "name": part.name,
-            "title": part.title,
-            "line": part.line,
-            "figures": [figures[name] for name in part.shown if name in figures],
-            "tables": [tables[name] for name in part.shown if name in tables],
-        }
-        for part in (*PARTS, Part("more", "More", "Other figures and tables.", unplaced))
-    ]
-    return [part for part in sections if part["figures"] or part["tables"]]
-
-
-def _table(sheet: Sheet) -> dict[str, Any]:
-    return {"name": sheet.name, "title": sheet.title, "html": html(sheet, notes=False), "notes": sheet.notes}
-
-
-def _figure(figure: Figure, folder: Path) -> dict[str, str]:
-    picture = _data_url((folder / f"{figure.name}.png").read_bytes(), "image/png")
-    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "source": picture}
 
 
 def keep(selection: Selection, paths: Sequence[Path]) -> None:

@@ -6,21 +6,15 @@ import json
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ablations.rendering.figure_style import NARROW, width_of
 from ablations.rendering.sheet import NONE, Sheet, as_csv, html, markdown
 
 WRAP = 14
 """Maximum number of characters per line of a heading in LaTeX."""
-LATEX = {
+LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"$<$",
@@ -42,6 +36,8 @@ WIDE = 120
 FIT = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
 """Shrinks its argument to the width of the page if it is wider."""
 
+TEMPLATES = Path(__file__).parent
+"""Folder of the templates of HTML pages."""
 LISTING = "files.json"
 """File that lists a report's files, so that the next report in the folder can remove those that it does not write."""
 
@@ -79,6 +75,14 @@ def _md(sheet: Sheet) -> str:
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {"md": _md, "csv": as_csv, "tex": latex, "html": html}
 """File ending -> writer."""
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from its template."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(template).render(**values)
 
 
 def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list[Path]:
