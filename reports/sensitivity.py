@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.contrasts import OVERALL
 from ablations.stats.family import family, margin_text, primary
-from ablations.stats.statistics import Interval
 from reports import reward_models
 from reports.loading import Selection
 from reports.settings import Setting, settings
-from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
+from reports.verdicts import INTERIM, UNDECIDED, Row, judge
 
-CLAIMS = (BETTER, EQUIVALENT, WORSE)
-"""Verdicts that can hold in another setting."""
 NAMED = 3
 """Maximum number of settings that a sentence lists by name."""
 UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
@@ -28,22 +25,11 @@ SINGLE = "'Added to DiffRO' replaces the main effect, which would require the co
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One conclusion in one setting."""
+class Finding(Row):
+    """One conclusion in one setting; its interval is simultaneous over the setting's conclusions."""
 
-    conclusion: str
-    """Name of the contrast."""
     setting: Setting
     """Setting of the finding."""
-    mean: Interval
-    """Difference in the primary outcome over seeds, simultaneous over the setting's conclusions."""
-    verdict: str
-    """Verdict, as in the first table of a grid of plain arms."""
-
-    @property
-    def word(self) -> str:
-        """The verdict without the part in parentheses."""
-        return word(self.verdict)
 
 
 def findings(selection: Selection) -> list[Finding]:
@@ -53,7 +39,7 @@ def findings(selection: Selection) -> list[Finding]:
         contrasts = {name: setting.weights(weights) for name, weights in selection.tested.get(setting.name, {}).items()}
         failed = [name for name, check in reward_models.checks(setting.records, contrasts).items() if check.failed]
         judged = judge(selection, setting.records, contrasts, failed)
-        results += [Finding(row.name, setting, row.interval, row.verdict) for row in judged]
+        results += [Finding(**vars(row), setting=setting) for row in judged]
     return results
 
 
@@ -62,15 +48,17 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
     places = {finding.setting.name: finding.setting for finding in findings}
     if len(places) < 2:
         return None
-    names = list(dict.fromkeys(finding.conclusion for finding in findings))
-    by_setting = {(finding.setting.name, finding.conclusion): finding for finding in findings}
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    by_setting = {(finding.setting.name, finding.name): finding for finding in findings}
     columns = [Column("setting", "setting"), Column("changed", "changed")]
     for name in names:
         short = name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_")
         columns += [Column(short, f"{name}, points", "gain"), Column(f"{short}_verdict", "verdict")]
     rows: list[tuple[Value, ...]] = []
     for label, setting in places.items():
-        cells = [value for name in names for value in (by_setting[label, name].mean, by_setting[label, name].verdict)]
+        cells = [
+            value for name in names for value in (by_setting[label, name].interval, by_setting[label, name].verdict)
+        ]
         title = f"{label} *" if setting.own else label
         changed = ", ".join(f"{factor} {show(level, 'level')}" for factor, level in setting.changed.items())
         rows.append((title, changed, *cells))
@@ -88,65 +76,40 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
 
 def _numbers(findings: Sequence[Finding]) -> str:
     """Return the number of seeds of the differences: ``5``, or ``4 to 5``."""
-    n = [finding.mean.n for finding in findings]
+    n = [finding.interval.n for finding in findings]
     return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
-
-
-def _default_and_others(findings: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
-    """Return the default setting (None if it was not run), and the others."""
-    return next((f for f in findings if f.setting.own), None), [f for f in findings if not f.setting.own]
 
 
 def words(name: str, findings: Sequence[Finding]) -> str:
     """Return a sentence on one conclusion over all settings."""
-    same_conclusion = [finding for finding in findings if finding.conclusion == name]
-    default, others = _default_and_others(same_conclusion)
+    same_conclusion = [finding for finding in findings if finding.name == name]
     if any(finding.verdict == INTERIM for finding in same_conclusion):
-        means = [finding.mean for finding in same_conclusion if finding.mean.n]
+        means = [finding.interval for finding in same_conclusion if finding.interval.n]
         above, up, down = (
-            sum(mean.mean > 0 for mean in means),
-            sum(mean.low > 0 for mean in means),
-            sum(mean.high < 0 for mean in means),
+            sum(x > 0 for x in xs) for xs in ([m.mean for m in means], [m.low for m in means], [-m.high for m in means])
         )
         return (
             f"Interim, not tested, n = {_numbers(same_conclusion)}, with the same seeds in all settings, so settings do not "
             f"confirm each other: the estimate is above zero in {above} of {len(means)} settings, its interval lies "
             f"above zero in {up} and below in {down}."
         )
-    if default is None:
-        return f"The default setting was not run. {_verdict_counts(others)}."
-    if default.word not in CLAIMS:
-        return f"No conclusion in the default setting: {default.verdict}. Other settings: {_verdict_counts(others)}."
-    same = [finding for finding in others if finding.word == default.word]
-    differing = [finding for finding in others if finding.word != default.word]
-    sentence = f"{default.verdict.capitalize()} in the default setting, and in {len(same)} of {len(others)} others"
-    if small := sum(finding.verdict.endswith(SMALL) for finding in same):
-        sentence += f" (in {small} of them by less than {margin_text()})"
-    opposite = {"better": "worse", "worse": "better"}.get(default.word)
-    if any(finding.word == opposite for finding in differing):
-        sentence += "; reversed in " + ", ".join(f.setting.name for f in differing if f.word == opposite)
-    remaining = [finding for finding in differing if finding.word != opposite]
-    return f"{sentence}; {_verdict_counts(remaining)}." if remaining else f"{sentence}."
-
-
-def _verdict_counts(findings: Sequence[Finding]) -> str:
-    """Return, for example, ``undecided in a, b; equivalent in 5 settings``; few settings are named, many are counted."""
+    default = next((f"{f.verdict.capitalize()} in the default setting" for f in same_conclusion if f.setting.own), "")
     settings_of: dict[str, list[str]] = {}
-    for finding in findings:
+    for finding in (finding for finding in same_conclusion if not finding.setting.own):
         phrase = UNDECIDED if finding.word == UNDECIDED else finding.verdict
         settings_of.setdefault(phrase, []).append(finding.setting.name)
-    listed = {
-        verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
-        for verdict, places in settings_of.items()
-    }
-    return "; ".join(f"{verdict} in {places}" for verdict, places in listed.items()) or "none"
+    listed = [
+        f"{verdict} in {', '.join(names) if len(names) <= NAMED else f'{len(names)} settings'}"
+        for verdict, names in settings_of.items()
+    ]
+    return f"{default or 'The default setting was not run'}. Other settings: {'; '.join(listed) or 'none'}."
 
 
 def verdict(findings: Sequence[Finding], listened: str) -> list[str]:
     """Return the answer for a grid of settings: RRPO - DiffRO, the components, and who has listened; empty for another grid."""
     if sheet(findings) is None:
         return []
-    names = list(dict.fromkeys(finding.conclusion for finding in findings))
+    names = list(dict.fromkeys(finding.name for finding in findings))
     overall = [f"{name}: {words(name, findings)}" for name in names if name == OVERALL]
     parts = [f"{name}: {words(name, findings)}" for name in names if name != OVERALL]
     return [*overall, *([" ".join(parts)] if parts else []), listened]

@@ -25,7 +25,7 @@ def caption() -> str:
 def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
     """Draw ``reach.pdf`` and ``.png``; nothing below two settings."""
     settings = list(dict.fromkeys(finding.setting.name for finding in findings))
-    names = list(dict.fromkeys(finding.conclusion for finding in findings))
+    names = list(dict.fromkeys(finding.name for finding in findings))
     if len(settings) < 2:
         return []
     from matplotlib.ticker import MaxNLocator
@@ -34,8 +34,8 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
         for axis, name in zip(axes, names, strict=True):
             axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
             axis.axvline(0, color="0.4", lw=0.6)
-            for finding in (finding for finding in findings if finding.conclusion == name):
-                y, mean = settings.index(finding.setting.name), finding.mean
+            for finding in (finding for finding in findings if finding.name == name):
+                y, mean = settings.index(finding.setting.name), finding.interval
                 marker, colour = MARKS.get(finding.word, ("o", "0.35"))
                 if drawable(mean):
                     axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.1, solid_capstyle="butt")

@@ -79,7 +79,7 @@ def selection_of(
 
 
 def verdicts_of(findings: list[Finding]) -> dict[tuple[str, str], str]:
-    return {(finding.setting.name, finding.conclusion): finding.verdict for finding in findings}
+    return {(finding.setting.name, finding.name): finding.verdict for finding in findings}
 
 
 def test_conclusions_survive_vanish_or_turn_round():
@@ -90,10 +90,11 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "equivalent"
     assert verdicts["noise0.3_shortcut0", "EAM, added to DiffRO"] == "worse"
     assert words("EAM, added to DiffRO", computed) == (
-        "Better in the default setting, and in 0 of 2 others; reversed in noise0.3_shortcut0; "
-        "equivalent in noise0.6_shortcut0.9."
+        "Better in the default setting. Other settings: equivalent in noise0.6_shortcut0.9; worse in noise0.3_shortcut0."
     )
-    assert words("RRPO - DiffRO", computed) == "Equivalent in the default setting, and in 2 of 2 others."
+    assert words("RRPO - DiffRO", computed) == (
+        "Equivalent in the default setting. Other settings: equivalent in noise0.6_shortcut0.9, noise0.3_shortcut0."
+    )
     table = sheet(computed)
     assert table is not None
     assert any(note.startswith("EAM, added to DiffRO: Better in") for note in table.notes)
@@ -114,11 +115,11 @@ def test_conclusions_survive_vanish_or_turn_round():
 
 def test_the_whole_factorial_gives_the_family():
     computed = findings(selection_of(grid(arms=WHOLE)))
-    assert {finding.conclusion for finding in computed} == set(family())
+    assert {finding.name for finding in computed} == set(family())
     assert verdicts_of(computed)[OWN, "EAM, main effect"] == "better"
     assert "replaces the main effect" not in " ".join(sheet(computed).notes)  # type: ignore[union-attr]
     lacking = [r for r in grid(arms=WHOLE) if r.label != "ls_adv@noise0.3_shortcut0"]
-    conclusions = {finding.conclusion for finding in findings(selection_of(lacking))}
+    conclusions = {finding.name for finding in findings(selection_of(lacking))}
     assert conclusions == {"LS, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"}, "what all settings hold"
 
 
@@ -139,8 +140,8 @@ def test_a_missing_cell_keeps_its_conclusions_interim_and_a_diverged_one_scores_
     assert verdicts[setting, "RRPO - DiffRO"] == "interim"
     assert verdicts[OWN, "EAM, added to DiffRO"] == "better", "the rest is tested"
     computed = findings(selection_of(missing, lost={(f"rrpo@{setting}", 3): "diverged"}))
-    (broken,) = [f for f in computed if (f.setting.name, f.conclusion) == (setting, "RRPO - DiffRO")]
-    assert (broken.mean.n, broken.word) == (6, "undecided")
+    (broken,) = [f for f in computed if (f.setting.name, f.name) == (setting, "RRPO - DiffRO")]
+    assert (broken.interval.n, broken.word) == (6, "undecided")
     without_rrpo = [r for r in grid() if r.label != f"rrpo@{setting}"]
     diverged = {(f"rrpo@{setting}", seed): "diverged" for seed in range(6)}
     assert (
@@ -191,9 +192,7 @@ def test_undecided_there_is_nothing_that_could_survive():
     verdict_ = verdicts_of(computed)[OWN, "LS, added to DiffRO"]
     assert re.fullmatch(r"undecided \(\d+ seeds for power 0.8\)", verdict_)
     sentence = words("LS, added to DiffRO", computed)
-    assert sentence.startswith(
-        f"No conclusion in the default setting: {verdict_}. Other settings: undecided in noise0.6"
-    )
+    assert sentence.startswith(f"{verdict_.capitalize()} in the default setting. Other settings: undecided in noise0.6")
 
 
 @pytest.mark.parametrize("case", ["plain", "much noise", "no noise", "val disagrees", "not moved"])
@@ -212,7 +211,7 @@ def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
         alone = tuple(replace_label(r) for r in setting.records)
         selection = Selection("x", alone, dict.fromkeys(WHOLE, 6), (), (6,))
         by_name = {row.name: row.verdict for row in effects.rows(selection) if row.primary}
-        assert {f.conclusion: f.verdict for f in computed if f.setting.name == setting.name} == by_name
+        assert {f.name: f.verdict for f in computed if f.setting.name == setting.name} == by_name
     expected = {
         "plain": "better",
         "much noise": "undecided (",
@@ -236,8 +235,8 @@ def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
     ]
     computed = findings(selection_of(records + small))
     assert words("EAM, main effect", computed) == (
-        "Better in the default setting, and in 1 of 2 others (in 1 of them by less than 5 points); reversed in "
-        "noise0.3_shortcut0."
+        "Better in the default setting. Other settings: worse in noise0.3_shortcut0; better (by less than 5 points) in "
+        "noise0.6_shortcut0.9."
     )
 
 
