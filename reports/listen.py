@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from ablations.tracking.reader import Store
 from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
+from reports.writers import writable
 
 app, main = program("reports.listen")
 
@@ -61,7 +61,7 @@ def export(
             )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
-        folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
+        folder = writable(out.parent if out else runs_dir / "listening", out)
         emotions = json.loads(selection.records[0].config["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
@@ -130,19 +130,6 @@ def _seeds(text: str | None) -> Sequence[int] | None:
         raise InputError(
             "seeds must be integers separated by commas", got=f"--seeds {text}", fix="--seeds 1,2,3"
         ) from None
-
-
-def _writable(folder: Path, out: Path | None) -> Path:
-    """Create the folder and check that it is writable, before anything is drawn or stored."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        if out is not None and out.is_dir():
-            raise IsADirectoryError(f"{out} is a folder")
-    except OSError as error:
-        raise InputError("the page cannot be written there", got=error, fix="give another --out") from None
-    return folder
 
 
 if __name__ == "__main__":

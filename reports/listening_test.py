@@ -17,6 +17,7 @@ import io
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from reports.loading import Selection
 from reports.settings import settings
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
-from rrpo.identity import content_hash
+from rrpo.rebuild import rebuild
 
 ARMS = ("sft", BASE, RRPO)
 """Default arms: those of the paper's Table 1 that this package trains."""
@@ -118,28 +119,25 @@ def choose_items(
 
 def _alternating(sounds: set[str]) -> list[str]:
     """Sort by alternating emotions, so that any prefix is as balanced as possible."""
-    counts: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     ranked = []
     for sound in sorted(sounds):
-        emotion = emotion_of(sound)
-        counts[emotion] = counts.get(emotion, 0) + 1
-        ranked.append((counts[emotion], sound))
+        seen[emotion_of(sound)] += 1
+        ranked.append((seen[emotion_of(sound)], sound))
     return [sound for _, sound in sorted(ranked)]
 
 
 def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Sequence[str]) -> ListeningTest:
     """Return the stored test of exactly these samples, or store a new one with a new key."""
-    digest = content_hash([[asdict(item) for item in items], list(emotions)])
     for test in tests(store, grid):
-        if content_hash([[asdict(item) for item in test.items.values()], list(test.emotions)]) == digest:
+        if [*test.items.values()] == [*items] and [*test.emotions] == [*emotions]:
             return test
     key = secrets.token_hex(16)
     names = {opaque(key, f"{item.cell_hash}/{item.sound}"): item for item in items}
     test = ListeningTest(id=opaque(key, "test"), grid=grid, key=key, emotions=tuple(emotions), items=names)
     tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id}
-    run = store.client.create_run(
-        store.about_experiment(grid), run_name=f"listening test {test.id}", tags=tags
-    ).info.run_id
+    experiment = store.about_experiment(grid)
+    run = store.client.create_run(experiment, run_name=f"listening test {test.id}", tags=tags).info.run_id
     store.client.log_param(run, "arms", ",".join(dict.fromkeys(item.arm for item in items)))
     store.client.log_param(run, "items", len(items))
     store.client.log_dict(run, asdict(test), FILE)
@@ -149,16 +147,8 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
 
 def tests(store: Store, grid: str) -> list[ListeningTest]:
     """Return every listening test of a grid, oldest first."""
-    stored_tests = []
-    for run in store.runs(grid, "listening"):
-        path = store.artifacts_of(run) / FILE
-        if path.is_file():
-            stored = json.loads(path.read_text())
-            items = {name: Item(**item) for name, item in stored["items"].items()}
-            stored_tests.append(
-                ListeningTest(**stored | {"items": items, "emotions": tuple(stored["emotions"])}),
-            )
-    return stored_tests
+    paths = [store.artifacts_of(run) / FILE for run in store.runs(grid, "listening")]
+    return [rebuild(ListeningTest, json.loads(path.read_text())) for path in paths if path.is_file()]
 
 
 def opaque(key: str, name: str) -> str:

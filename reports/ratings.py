@@ -63,39 +63,35 @@ def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
         rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError("the ratings cannot be read", got=f"{path}: {error}", fix=DOWNLOAD) from None
+
+    def require(valid: bool, problem: str, got: str, fix: str = DOWNLOAD) -> None:
+        if not valid:
+            raise InputError(problem, got=f"{path}{got}", fix=fix)
+
     header = list(reader.fieldnames or ())
-    if header != list(RATINGS):
-        missing = [name for name in RATINGS if name not in header]
-        got = f"{path}: missing {', '.join(missing)}" if missing else f"{path}: {','.join(header)}"
-        raise InputError(f"a ratings file must have the columns {', '.join(RATINGS)}", got=got, fix=DOWNLOAD)
-    if not rows:
-        raise InputError("the file contains no rating", got=path, fix="rate at least one sample before downloading")
-    test = known.get(rows[0]["test"] or "")
-    if test is None:
-        raise InputError(
-            "these ratings belong to a test that was not exported from this runs folder",
-            got=f"{path}: test {rows[0]['test']} (exported: {', '.join(known) or 'none'})",
-            fix="set --runs-dir to the folder that exported the page",
-        )
+    missing = ", ".join(name for name in RATINGS if name not in header) or "nothing, but in another order"
+    columns = f"a ratings file must have the columns {', '.join(RATINGS)}"
+    require(header == list(RATINGS), columns, f": missing {missing}")
+    require(bool(rows), "the file contains no rating", "", "rate at least one sample before downloading")
+    require(
+        rows[0]["test"] in known,
+        "these ratings belong to a test that was not exported from this runs folder",
+        f": test {rows[0]['test']} (exported: {', '.join(known) or 'none'})",
+        "set --runs-dir to the folder that exported the page",
+    )
+    test = known[rows[0]["test"]]
     allowed: dict[str, Collection[str]] = {"item": test.items, "emotion": test.emotions, "automated": "01"}
     allowed |= dict.fromkeys(HUMAN.values(), SCALE)
     check = str(len(rows))
     for line, row in enumerate(rows, start=2):
         check = f"{zlib.crc32('|'.join([check, *(row[name] for name in RATINGS if name != 'check')]).encode()):08x}"
-        if row["check"] != check:
-            raise InputError(
-                "a rating was changed, moved, added or removed after the download",
-                got=f"{path}, line {line}: check {row['check']} instead of {check}",
-                fix=DOWNLOAD,
-            )
+        changed = f", line {line}: check {row['check']} instead of {check}"
+        require(row["check"] == check, "a rating was changed, moved, added or removed after the download", changed)
         for name, values in allowed.items():
-            if row[name] not in values:
-                got = f"{path}, line {line}: {row[name] or 'nothing'}"
-                raise InputError(f"a rating's {name} is out of range", got=got, fix=DOWNLOAD)
-    if any(row["automated"] == "1" for row in rows):
-        raise InputError(
-            "the browser was automated, so these are not a person's ratings", got=path, fix="let people rate"
-        )
+            got = f", line {line}: {row[name] or 'nothing'}"
+            require(row[name] in values, f"a rating's {name} is out of range", got)
+    automated = any(row["automated"] == "1" for row in rows)
+    require(not automated, "the browser was automated, so these are not a person's ratings", "", "let people rate")
     return Ratings(test, rows[0]["rater"], tuple(rows), content)
 
 
@@ -166,7 +162,7 @@ def load(selection: Selection) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     if selection.folder is not None:
         store = Store(selection.folder)
         cells = {record.cell_hash for record in selection.records}
@@ -178,20 +174,16 @@ def load(selection: Selection) -> pd.DataFrame:
                 newest.pop(key, None)  # reinserted last, so that the newest rating wins below
                 newest[key] = run
             for (test, rater), run in newest.items():
-                file = read(store.artifacts_of(run) / FILE, known)
-                items = [(row | {"rater": rater}, known[test].items[row["item"]]) for row in file.rows]
-                rows += [_row(row, item) for row, item in items if item.cell_hash in cells]
+                for row in read(store.artifacts_of(run) / FILE, known).rows:
+                    item = known[test].items[row["item"]]
+                    sample = (test, rater, item.arm, item.seed, item.prompt, item.emotion, row["emotion"])
+                    if item.cell_hash in cells:
+                        rows.append((*sample, *(int(row[name]) for name in HUMAN.values())))
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.drop_duplicates(["rater", "arm", "seed", "prompt"], keep="last", ignore_index=True)
 
 
 _COLUMNS = ("test", "rater", "arm", "seed", "prompt", "target", "emotion", *HUMAN.values())
-
-
-def _row(row: Mapping[str, str], item: Any) -> dict[str, Any]:
-    scores = {name: int(row[name]) for name in HUMAN.values()}
-    sample = {"arm": item.arm, "seed": item.seed, "prompt": item.prompt, "target": item.emotion}
-    return {"test": row["test"], "rater": row["rater"], **sample, "emotion": row["emotion"], **scores}
 
 
 def _complete(store: Store, grid: str) -> list[Any]:

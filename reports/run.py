@@ -13,13 +13,13 @@ import typer
 from rich.progress import track
 
 from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
-from ablations.errors import InputError, choose
+from ablations.errors import choose
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import page
 from reports.loading import select
 from reports.report import Figure, Report, make
-from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
+from reports.writers import FORMATS, LISTING, figures_latex, sweep, writable, write
 
 app, main = program("reports.run")
 
@@ -47,7 +47,7 @@ def command(
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         report = make(selection, metric)
-        folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
+        folder = writable(out or runs_dir / "reports" / selection.grid)
     paths = write(report.sheets, folder, endings)
     drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
     paths += [path for _, files in drawn for path in files]
@@ -73,17 +73,6 @@ def _show(report: Report, paths: Sequence[Path]) -> None:
     for sheet in report.sheets[1:2]:
         print(FORMATS["md"](sheet))
     print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "report.html").touch()
-    except OSError as error:
-        raise InputError(
-            "the report cannot be written there", got=f"{path}: {error}", fix="give another --out"
-        ) from None
-    return path
 
 
 if __name__ == "__main__":

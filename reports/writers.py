@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablations.errors import InputError
 from ablations.rendering.figure_style import NARROW, width_of
 from ablations.rendering.sheet import NONE, Sheet, as_csv, html, markdown
 
@@ -83,6 +85,19 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
+
+
+def writable(folder: Path, file: Path | None = None) -> Path:
+    """Create the folder if it is missing, and return it. Raise InputError if nothing, or not that ``file``, can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if file is not None and file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder")
+    except OSError as error:
+        raise InputError("output cannot be written there", got=f"{folder}: {error}", fix="give another --out") from None
+    return folder
 
 
 def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list[Path]:
