@@ -34,9 +34,6 @@ COMMANDS: dict[str, Command] = {
     "transfer": Command(
         "ablations.transfer", "Compare arms", "evaluate every arm's samples with every arm's reward model"
     ),
-    "guidance": Command(
-        "ablations.guidance", "Compare arms", "show how guided decoding responds to its hyperparameters"
-    ),
     "gradients": Command(
         "ablations.gradients",
         "Compare arms",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablations import guidance
 from ablations.errors import InputError
 from ablations.outcomes import find, measured
 from ablations.rendering.sheet import Sheet
@@ -16,6 +15,7 @@ from reports import (
     controls,
     effects,
     evaluators,
+    guidance,
     opinion,
     ratings,
     reward_models,

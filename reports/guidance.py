@@ -1,30 +1,22 @@
-"""``python -m ablations.guidance``: show how guided decoding responds to its hyperparameters, from a grid's finished cells.
+"""Table of guided decoding across its hyperparameters: one row per setting with means over seeds.
 
-Prints one row per setting with means over seeds; the grid's report has the same table. For EmoDiff's intensity alpha it also
-prints Spearman's rank correlation with gold's probability of the target and with acoustic intensity (`rrpo.judges.intensity`),
-both plain and at equal phone errors, because a sample can express more emotion by losing phones.
-
-Exit status: 0, or 2 for bad input or a store that does not respond.
+For EmoDiff's intensity alpha, the notes give Spearman's rank correlation with gold's probability of the target and with acoustic
+intensity (`rrpo.judges.intensity`), both plain and at equal phone errors, because a sample can express more emotion by losing
+phones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-import typer
 
-from ablations.commands import RunsDir, exit_on_input_error, program, show_table, terminal
-from ablations.errors import InputError, choose
-from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
 from ablations.outcomes import find, followed, measured
 from ablations.rendering.sheet import Sheet
 from ablations.rendering.summary import by_arm
-from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -44,21 +36,6 @@ NOTES = (
     "``zet`` speaks as speakers unseen in the training of policies and reward models, from neutral references. The last two "
     "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
 )
-app, main = program("ablations.guidance")
-
-
-@app.command()
-def command(
-    grid: Annotated[str, typer.Option(help="Grid with guided arms.")] = "guidance", runs_dir: RunsDir = Path("runs")
-) -> None:
-    """Print all settings of guided decoding, and the correlations of judge and acoustics with EmoDiff's intensity."""
-    with exit_on_input_error():
-        store = Store(check(runs_dir))
-        table = sheet(store.records(choose("grid with records", grid, store.grids())))
-        if table is None:
-            fix = f"run it first: python -m ablations.run --grid guidance --runs-dir {runs_dir}"
-            raise InputError("the grid has no finished cell with guided decoding", got=grid, fix=fix)
-        show_table(table, terminal(120), table.title)
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
@@ -153,7 +130,3 @@ def profile(table: pd.DataFrame, second: str) -> tuple[float, float]:
     """Return gold's mean probabilities of the target and of ``second``, over samples with another target than ``second``."""
     rows = table[table["target"] != second]
     return float(np.exp(rows[gold().logprob]).mean()), float(rows[f"heard_{second}"].mean())
-
-
-if __name__ == "__main__":
-    main()
