@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +67,7 @@ def command(
 ) -> None:
     """Build a recorded cell again and compare the numbers."""
     console = terminal()
-
+    say = partial(print_line, console)
     with exit_on_input_error():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
@@ -74,34 +75,28 @@ def command(
         builder = Builder.of(device_name, workers, runs_dir, console)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
-            print_line(
-                console,
-                f"{share_world(cell, folder.root, scratch.root)} stages of the world are reused from the runs folder.",
-            )
+            shared = share_world(cell, folder.root, scratch.root)
+            say(f"{shared} stages of the world are reused from the runs folder.")
     if installed := sum((stages.LAYER / stage.folder / MARKER).is_file() for stage in walk(*cell.stages.values())):
-        print_line(console, f"{installed} stages are installed with the package and are reused.")
+        say(f"{installed} stages are installed with the package and are reused.")
     if cell.hash != record.cell_hash:
-        print_line(
-            console,
-            f"The cell's hash is {cell.hash[:8]} here, {record.cell_hash[:8]} in the record: stages have new versions.",
-        )
+        then, now = record.cell_hash[:8], cell.hash[:8]
+        say(f"The cell's hash is {now} here, {then} in the record: stages have new versions.")
     if missing := sorted(record.optional - cell.optional.keys()):
-        print_line(
-            console, f"Not compared, because the required packages are not installed here: {', '.join(missing)}."
-        )
+        say(f"Not compared, because the required packages are not installed here: {', '.join(missing)}.")
     if failures := builder.build(list(roots(record, cell).values()), scratch):
-        print_line(console, "The cell could not be built again:")
+        say("The cell could not be built again:")
         end_if_failed(failures, console)
     numbers, built_on, changes = compare(cell, record, folder.root, scratch.root)
     exact = not changes and built_on == "cpu"  # the same software on the CPU gives the same bits
     equal, lines = equality.verdict(numbers, 0.0 if exact else tolerance)
     same = ["Environment: the same software and processor as recorded."]
     for line in (*(["Environment:", *changes] if changes else same), *lines):
-        print_line(console, line)
+        say(line)
     if equal:
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
-        print_line(console, f"The rebuilt stages are kept in {scratch.root}")
+        say(f"The rebuilt stages are kept in {scratch.root}")
     raise typer.Exit(0 if equal else 1)
 
 

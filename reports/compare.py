@@ -15,7 +15,7 @@ from ablations.commands import Plugin, exit_on_input_error, program
 from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import over_seeds
+from ablations.rendering.summary import ARM, over_seeds
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, t_interval
 from reports.loading import REDRAWS, Selection, select
@@ -53,7 +53,7 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     The difference is paired by seed if both grids use the same world and the same seeds of the arm; otherwise its interval is
     Welch's. Raises InputError if the grids share no arm with that measure.
     """
-    rows: list[tuple[Value, ...]] = []
+    rows: list[dict[Column, Value]] = []
     outcome = find(metric)
     for arm in (arm for arm in a.arms if arm in b.arms):
         x, y = ({r.seed: v for r in grid.of(arm) if math.isfinite(v := outcome.read(r))} for grid in (a, b))
@@ -62,41 +62,38 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
         paired = a.records[0].world_hash == b.records[0].world_hash and x.keys() == y.keys()
         change = t_interval([y[seed] - x[seed] for seed in x]) if paired else welch([*x.values()], [*y.values()])
         rows.append(
-            (arm, *(over_seeds(outcome, grid.of(arm)) for grid in (a, b)), change, "paired" if paired else "Welch")
+            {
+                ARM: arm,
+                Column("first", a.grid, outcome.unit): over_seeds(outcome, a.of(arm)),
+                Column("second", b.grid + " (second)" * (a.grid == b.grid), outcome.unit): over_seeds(
+                    outcome, b.of(arm)
+                ),
+                Column("difference", "second - first", outcome.difference_unit): change,
+                Column("interval", "interval"): "paired" if paired else "Welch",
+            }
         )
-    if not rows:
-        raise InputError(
-            "the grids share no arm with this measure",
-            got=f"{metric}; {a.grid}: {', '.join(a.arms)}; {b.grid}: {', '.join(b.arms)}",
-            fix="choose other grids or another --metric",
-        )
-    unit = outcome.unit
-    columns = (
-        Column("arm", "arm"),
-        Column("first", a.grid, unit),
-        Column("second", b.grid if b.grid != a.grid else f"{b.grid} (second)", unit),
-        Column("difference", "second - first", outcome.difference_unit),
-        Column("interval", "interval"),
-    )
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
         "Mean over seeds ± half the 95 % t-interval. Differences are paired by seed if both grids use the same world "
         "and seeds; otherwise the interval is Welch's. Descriptive, not tested.",
     )
-    return Sheet("compare", f"{outcome.heading}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
+    sheet = Sheet.of("compare", f"{outcome.heading}: {a.grid} and {b.grid}", rows, *notes)
+    if sheet is None:
+        got = f"{metric}; {a.grid}: {', '.join(a.arms)}; {b.grid}: {', '.join(b.arms)}"
+        fix = "choose other grids or another --metric"
+        raise InputError("the grids share no arm with this measure", got=got, fix=fix)
+    return sheet
 
 
 def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
     """Return Welch's interval of mean(y) - mean(x); its bounds are NaN if ``x`` or ``y`` has fewer than two values."""
-    import numpy as np
-
-    difference = float(np.mean(y) - np.mean(x))
-    n = min(len(x), len(y))
-    if n < 2:
-        return Interval(difference, math.nan, math.nan, n)
     from scipy.stats import ttest_ind
 
+    n = min(len(x), len(y))
+    difference = sum(y) / len(y) - sum(x) / len(x)
+    if n < 2:
+        return Interval(difference, math.nan, math.nan, n)
     interval = ttest_ind(y, x, equal_var=False).confidence_interval(level)
     return Interval(difference, float(interval.low), float(interval.high), n)
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from ablations.grids import CONTROLS
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.stats.contrasts import SFT, apply, difference
+from ablations.rendering.summary import N
+from ablations.stats.contrasts import SFT, difference
 from ablations.stats.family import PRIMARY_OUTCOME
-from ablations.stats.statistics import Interval, in_points, t_interval
+from ablations.stats.statistics import Interval, in_points
+from reports.effects import estimates
 from reports.loading import Selection
 
 WATCHED = (PRIMARY_OUTCOME, "gold")
@@ -46,42 +48,31 @@ class Control:
 
 def controls(selection: Selection) -> list[Control]:
     """Return the controls that share a seed with SFT."""
-    records = selection.records
-    seeds = sorted({record.seed for record in records})
-    values = {name: find(name).values(records) for name in WATCHED}
-    results = [
-        Control(arm, {name: t_interval(apply(difference(arm, SFT), cells, seeds)) for name, cells in values.items()})
-        for arm in CONTROLS
-    ]
+    seeds = sorted({record.seed for record in selection.records})
+    changes = estimates(selection, {arm: difference(arm, SFT) for arm in CONTROLS}, map(find, WATCHED), seeds)
+    results = [Control(arm, {column.name: x for column, x in by_column.items()}) for arm, by_column in changes.items()]
     return [control for control in results if any(change.n for change in control.changes.values())]
 
 
 def sheet(controls: list[Control]) -> Sheet | None:
     """Return a table with one row per control; None if there are none."""
-    if not controls:
-        return None
     outcomes = [find(name) for name in WATCHED]
-    rows: list[tuple[Value, ...]] = [
-        (
-            control.arm,
-            float(max(change.n for change in control.changes.values())),
-            *control.changes.values(),
-            control.verdict,
-        )
+    columns = {o.name: Column(o.name, f"{o.label} - SFT's, points", o.difference_unit) for o in outcomes}
+    rows: list[dict[Column, Value]] = [
+        {
+            Column("control", "control"): control.arm,
+            N: float(max(change.n for change in control.changes.values())),
+            **{columns[name]: change for name, change in control.changes.items()},
+            Column("verdict", "verdict"): control.verdict,
+        }
         for control in controls
     ]
-    columns = (
-        Column("control", "control"),
-        Column("n", "n", "count"),
-        *(Column(o.name, f"{o.label} - SFT's, points", o.difference_unit) for o in outcomes),
-        Column("verdict", "verdict"),
-    )
-    notes = (
+    note = (
         "Controls: arms whose reward contains no information about emotion. Difference from SFT at the last update, "
         "paired by seed, mean ± half the 95 % t-interval. A control fails, and the regime with it, if the interval "
-        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}.",
+        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}."
     )
-    return Sheet("controls", "Controls", columns, tuple(rows), notes)
+    return Sheet.of("controls", "Controls", rows, note)
 
 
 def failures(controls: list[Control]) -> list[str]:

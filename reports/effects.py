@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -72,37 +73,37 @@ def _seeds(selection: Selection) -> list[int]:
 
 def estimates(
     selection: Selection, contrasts: Mapping[str, Weights], outcomes: Iterable[Outcome], seeds: Sequence[int]
-) -> dict[str, list[Interval]]:
-    """Return contrast -> its mean in each outcome, paired within seeds, with a 95 % interval."""
-    values = [outcome.values(selection.records) for outcome in outcomes]
+) -> dict[str, dict[Column, Interval]]:
+    """Return contrast -> column of an outcome -> its mean difference, paired within seeds, with a 95 % interval."""
+    values = {_difference(outcome): outcome.values(selection.records) for outcome in outcomes}
     return {
-        name: [t_interval(apply(weights, by_cell, seeds)) for by_cell in values] for name, weights in contrasts.items()
+        name: {column: t_interval(apply(weights, by_cell, seeds)) for column, by_cell in values.items()}
+        for name, weights in contrasts.items()
     }
 
 
-def against(selection: Selection, arm: str, *outcomes: Outcome) -> dict[str, list[Interval]]:
-    """Return other arm -> the outcomes of ``arm`` minus those of the other, where they share seeds with the first outcome."""
+def against(selection: Selection, arm: str, *names: str) -> dict[str, dict[Column, Interval]]:
+    """Return other arm -> `estimates` of ``arm`` minus the other, where they share seeds with the primary outcome."""
     seeds = sorted({record.seed for record in selection.records})
     contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
-    return {other: gains for other, gains in estimates(selection, contrasts, outcomes, seeds).items() if gains[0].n}
+    by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds)
+    return {other: means for other, means in by_arm.items() if means[_difference(primary())].n}
 
 
 def screen(selection: Selection) -> Sheet | None:
     """Return the first table of a screen: RRPO minus every other arm, in the primary outcome and `BESIDE`; None without
     RRPO."""
-    outcomes = [primary(), *map(find, BESIDE)]
-    gains = against(selection, RRPO, *outcomes)
-    rows: list[tuple[Value, ...]] = [
-        (f"{RRPO} - {arm}", float(intervals[0].n), *intervals) for arm, intervals in gains.items()
-    ]
     notes = (
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
         "tables at equal KL, roll-outs and seconds.",
         primary().note,
     )
-    columns = (CONTRAST, N, *map(_difference, outcomes))
-    return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
+    rows: list[dict[Column, Value]] = [
+        {CONTRAST: f"{RRPO} - {arm}", N: float(means[_difference(primary())].n), **means}
+        for arm, means in against(selection, RRPO, *BESIDE).items()
+    ]
+    return Sheet.of("screen", "RRPO against the other systems", rows, *notes)
 
 
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
@@ -110,14 +111,18 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     if selection.screen:
         return screen(selection)
     family = selection.tested.get("", {})
-    outcomes = [find(name) for name in BESIDE]
-    beside = estimates(selection, family | above_sft(), outcomes, _seeds(selection))
-    body: list[tuple[Value, ...]] = [
-        (row.name, float(len(row.values)), row.interval, row.verdict if row.primary else "", *beside[row.name])
+    beside = estimates(selection, family | above_sft(), map(find, BESIDE), _seeds(selection))
+    body: list[dict[Column, Value]] = [
+        {
+            CONTRAST: row.name,
+            N: float(len(row.values)),
+            _difference(primary()): row.interval,
+            VERDICT: row.verdict if row.primary else "",
+            **beside[row.name],
+        }
         for row in rows
         if row.name in beside
     ]
-    columns = (CONTRAST, N, _difference(primary()), VERDICT, *map(_difference, outcomes))
     notes = (
         f"Differences within seeds at the last update, mean ± half the interval. {primary().title}: paired "
         f"t-intervals, simultaneous over {len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval "
@@ -127,18 +132,22 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         "opposite side of 0. All other columns: 95 % intervals, estimates only.",
         primary().note,
     )
-    return Sheet("components", "What each component does", columns, tuple(body), notes) if body else None
+    return Sheet.of("components", "What each component does", body, *notes)
 
 
 def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.tested.get("", {})
-    body: list[tuple[Value, ...]] = [
-        (row.name, "primary" if row.primary else "secondary", row.interval, row.verdict, improvement(row.values))
+    body = (
+        {
+            CONTRAST: row.name,
+            Column("family", "family"): "primary" if row.primary else "secondary",
+            Column("points", "points", "gain"): row.interval,
+            VERDICT: row.verdict,
+            Column("improved", "improved, %", "share"): improvement(row.values),
+        }
         for row in rows
-    ]
-    points, improved = Column("points", "points", "gain"), Column("improved", "improved, %", "share")
-    columns = (CONTRAST, Column("family", "family"), points, VERDICT, improved)
+    )
     smallest = {row.name: _detectable(row.values, len(family)) for row in rows if row.primary}
     listed = "; ".join(f"{name} {100 * value:.1f}" for name, value in smallest.items() if math.isfinite(value))
     note = (
@@ -153,7 +162,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows) else []),
         *reward_models.note(reward_models.checks(selection.records, family)),
     ]
-    return Sheet("effects", "Contrasts", columns, tuple(body), tuple(notes)) if body else None
+    return Sheet.of("effects", "Contrasts", body, *notes)
 
 
 def _detectable(values: Sequence[float], m: int) -> float:
@@ -179,16 +188,6 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     records = selection.records
     outcome, has_oracle = find(metric), bool(selection.of(ORACLE))
     ends = [find(name) for name in ENDS if name != metric]
-    columns = (
-        Column("variant", "variant"),
-        ARM,
-        N,
-        Column(metric, outcome.heading, outcome.unit),
-        Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit),
-        Column("r", "r of pairs", "effect"),
-        *([Column("closed", "gap closed, %", "share")] if has_oracle else []),
-        *(Column(end.name, end.heading, end.unit) for end in ends),
-    )
     corners = {c: next(arm for arm in corner_effect(c.name) if arm != RRPO) for c in COMPONENTS}
     variants = [  # name, arm, the arm that it is compared with
         ("DiffRO", BASE, ""),
@@ -199,19 +198,25 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     seeds = sorted({record.seed for record in records})
     values = outcome.values(records)
     gap = apply(difference(ORACLE, BASE), values, seeds)
-    rows: list[tuple[Value, ...]] = []
+    rows: list[dict[Column, Value]] = []
     for name, arm, reference in variants:
-        cells = selection.of(arm)
-        mean, *end_means = (over_seeds(measure, cells) for measure in (outcome, *ends))
-        if not mean.n:
+        cells, pair = selection.of(arm), [[values.get((a, seed), math.nan) for seed in seeds] for a in (arm, reference)]
+        if not over_seeds(outcome, cells).n:
             continue
-        moved: list[Value] = [t_interval(apply(difference(arm, reference), values, seeds))]
-        moved.append(
-            correlation(*([values.get((label, seed), math.nan) for seed in seeds] for label in (arm, reference)))
+        closed = ratio_of_means(apply(difference(arm, BASE if arm != BASE else ""), values, seeds), gap)
+        change = t_interval(apply(difference(arm, reference), values, seeds))
+        rows.append(
+            {
+                Column("variant", "variant"): name,
+                ARM: arm,
+                N: float(len(cells)),
+                replace(outcome.as_column(), better=0): over_seeds(outcome, cells),
+                Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit): change,
+                Column("r", "r of pairs", "effect"): correlation(*pair),
+                **({Column("closed", "gap closed, %", "share"): closed} if has_oracle else {}),
+                **{replace(end.as_column(), better=0): over_seeds(end, cells) for end in ends},
+            }
         )
-        if has_oracle:
-            moved.append(ratio_of_means(apply(difference(arm, BASE if arm != BASE else ""), values, seeds), gap))
-        rows.append((name, arm, float(len(cells)), mean, *moved, *end_means))
     if len(rows) < 2:
         return None
     notes = (
@@ -220,7 +225,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         "seeds, from three seeds on.",
         *([GAP] if has_oracle else []),
     )
-    return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
+    return Sheet.of("ablation", "Components one by one", rows, *notes)
 
 
 def outcomes_sheet(selection: Selection) -> Sheet | None:
@@ -233,11 +238,9 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
         "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
         f"(the primary outcome, {primary().label}, is tested in the first table)."
     )
-    rows: list[tuple[Value, ...]] = [(name, *means) for name, means in by_contrast.items()]
-    columns = (CONTRAST, *map(_difference, outcomes))
-    if not any(mean.n for means in by_contrast.values() for mean in means):
-        return None
-    return Sheet("outcomes", "Every outcome", columns, tuple(rows), (note,))
+    rows: list[dict[Column, Value]] = [{CONTRAST: name, **means} for name, means in by_contrast.items()]
+    computed = any(mean.n for means in by_contrast.values() for mean in means.values())
+    return Sheet.of("outcomes", "Every outcome", rows, note) if computed else None
 
 
 def _difference(outcome: Outcome) -> Column:

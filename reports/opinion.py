@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from ablations.judges import gold
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES
+from ablations.rendering.summary import ARM, FRAMES
 from ablations.stats.statistics import Interval
-from ablations.tracking.records import HUMAN, Record
+from ablations.tracking.records import Record
 from reports.loading import Selection
 
 if TYPE_CHECKING:
@@ -81,43 +81,37 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
     if ratings.empty:
         return None
     ratings = ratings.merge(_gold(selection.records), on=["arm", "seed", "prompt"], how="left")
-    keys = ["rater", "seed", "prompt"]
-    rows: list[tuple[Value, ...]] = []
+    rows: list[dict[Column, Value]] = []
     for arm in [arm for arm in selection.arms if (ratings["arm"] == arm).any()]:
         rated = ratings[ratings["arm"] == arm]
         judged = rated[rated["gold"].notna()]
-        pairs = rated.merge(ratings[ratings["arm"] == control], on=keys, suffixes=("", "_control"))
-        pairs = pairs if arm != control else pairs.iloc[:0]
+        others = ratings[(ratings["arm"] == control) & (arm != control)]
+        pairs = rated.merge(others, on=["rater", "seed", "prompt"], suffixes=("", "_control"))
+
+        def mean(table: pd.DataFrame, values: pd.Series) -> Interval:
+            return interval(values, table["rater"], table["seed"])
+
+        def change(score: str, pairs: pd.DataFrame = pairs) -> Interval:
+            return mean(pairs, pairs[score] - pairs[f"{score}_control"])
+
+        agrees = f"agreement with the {gold().label}, %"
         rows.append(
-            (
-                arm,
-                *(float(rated[name].nunique()) for name in ("rater", "seed")),
-                float(len(rated)),
-                interval(rated["emotion"] == rated["target"], rated["rater"], rated["seed"]),
-                interval(judged["emotion"] == judged["gold"], judged["rater"], judged["seed"]),
-                *(interval(rated[name], rated["rater"], rated["seed"]) for name in HUMAN.values()),
-                *(
-                    interval(pairs[name] - pairs[f"{name}_control"], pairs["rater"], pairs["seed"])
-                    for name in HUMAN.values()
+            {
+                ARM: arm,
+                Column("raters", "raters", "count"): float(rated["rater"].nunique()),
+                Column("seeds", "seeds", "count"): float(rated["seed"].nunique()),
+                Column("ratings", "ratings", "count"): float(len(rated)),
+                Column("human_accuracy", "target emotion recognized, %", "percent", +1): mean(
+                    rated, rated["emotion"] == rated["target"]
                 ),
-            )
+                Column("human_gold", agrees, "percent"): mean(judged, judged["emotion"] == judged["gold"]),
+                Column("human_emos", "E-MOS", "mark", +1): mean(rated, rated["expressiveness"]),
+                Column("human_nmos", "N-MOS", "mark", +1): mean(rated, rated["naturalness"]),
+                Column("emos_difference", f"E-MOS - {control}", "effect"): change("expressiveness"),
+                Column("nmos_difference", f"N-MOS - {control}", "effect"): change("naturalness"),
+            }
         )
-    return Sheet("listening", "Listening test", _columns(control), tuple(rows), tuple(_notes(ratings, control)), FRAMES)
-
-
-def _columns(control: str) -> tuple[Column, ...]:
-    return (
-        Column("arm", "arm"),
-        Column("raters", "raters", "count"),
-        Column("seeds", "seeds", "count"),
-        Column("ratings", "ratings", "count"),
-        Column("human_accuracy", "target emotion recognized, %", "percent", +1),
-        Column("human_gold", f"agreement with the {gold().label}, %", "percent"),
-        Column("human_emos", "E-MOS", "mark", +1),
-        Column("human_nmos", "N-MOS", "mark", +1),
-        Column("emos_difference", f"E-MOS - {control}", "effect"),
-        Column("nmos_difference", f"N-MOS - {control}", "effect"),
-    )
+    return Sheet.of("listening", "Listening test", rows, *_notes(ratings, control), unranked=FRAMES)
 
 
 def _notes(ratings: pd.DataFrame, control: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ablations.errors import InputError
@@ -26,7 +27,6 @@ from reports import (
 )
 from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
-from reports.figures import reach as reach_figure
 from reports.loading import REDRAWS, Selection
 from reports.verdicts import Row
 from rrpo.arms import BASE
@@ -77,6 +77,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
+    counted = f"{selection.counted} {REDRAWS}"
     sheets = [
         sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
@@ -107,8 +108,8 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
             Figure(
                 "reach",
                 "Conclusions by setting",
-                f"{reach_figure.caption()} {selection.counted} {REDRAWS}",
-                lambda folder: reach_figure.reach(reach, folder),
+                f"{effect_figures.reach_caption()} {counted}",
+                partial(effect_figures.reach, reach),
             ),
             *(replace(figure, caption=f"{figure.caption} {note}".strip()) for figure in _figures(plain, rows, metric)),
         ),
@@ -134,30 +135,17 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
     records = selection.records
+    trained, sampled = _arms_shown(curves.shown(records)), _arms_shown(samples.arms_with_samples(records))
+    by_arm = effect_figures.SEEDS.format(measure=find(metric).heading)
+    seeds = partial(effect_figures.seeds, records, metric=metric)
+    confusions = f"{samples.confusion_caption()} {sampled}"
     figures = (
-        Figure("goodhart", "Gold and proxy", goodhart.caption(), lambda folder: goodhart.goodhart(records, folder)),
-        Figure(
-            "forest", "Contrasts", effect_figures.forest_caption(), lambda folder: effect_figures.forest(rows, folder)
-        ),
-        Figure(
-            "seeds",
-            "Every seed",
-            effect_figures.SEEDS.format(measure=find(metric).heading),
-            lambda folder: effect_figures.seeds(records, folder, metric),
-        ),
-        Figure(
-            "training",
-            "Training",
-            f"{curves.curves_caption()} {_arms_shown(curves.shown(records))}",
-            lambda folder: curves.training(records, folder),
-        ),
-        Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
-        Figure(
-            "confusion",
-            "Confusions",
-            f"{samples.confusion_caption()} {_arms_shown(samples.arms_with_samples(records))}",
-            lambda folder: samples.confusion(records, folder),
-        ),
+        Figure("goodhart", "Gold and proxy", goodhart.caption(), partial(goodhart.goodhart, records)),
+        Figure("forest", "Contrasts", effect_figures.forest_caption(), partial(effect_figures.forest, rows)),
+        Figure("seeds", "Every seed", by_arm, seeds),
+        Figure("training", "Training", f"{curves.curves_caption()} {trained}", partial(curves.training, records)),
+        Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
+        Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
     return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in figures)
 

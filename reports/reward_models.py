@@ -187,25 +187,23 @@ def recognition_effects(selection: Selection) -> Sheet | None:
     contrasts = main_effects() | corner_effects() | overall()
     level = simultaneous(contrasts)
     seeds = sorted({record.seed for record in selection.records})
-    rows: list[tuple[Value, ...]] = []
+    rows: list[dict[Column, Value]] = []
     for name in sets_examined(selection):
         values = scalar(f"{UNWEIGHTED}{name}", selection.records)
         for contrast, weights in contrasts.items():
             x = apply(weights, values, seeds)
             x = x[np.isfinite(x)]
             if len(x):
-                rows.append((f"{name}: {contrast}", float(len(x)), t_interval(x, level), verdict(x, level)))
-    if not rows:
-        return None
-    head = (Column("contrast", "contrast"), N)
+                row: dict[Column, Value] = {Column("contrast", "contrast"): f"{name}: {contrast}", N: float(len(x))}
+                row[Column("ua", "UA, points", "gain")] = t_interval(x, level)
+                rows.append(row | {Column("verdict", "verdict"): verdict(x, level)})
     note = (
         f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
         f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "
         f"±{margin_text()} an equivalence. Not part of the primary family. Folds share training speakers, which makes "
         "their intervals too narrow."
     )
-    measured = (Column("ua", "UA, points", "gain"), Column("verdict", "verdict"))
-    return Sheet("recognition_effects", "Effects on emotion recognition", (*head, *measured), tuple(rows), (note,))
+    return Sheet.of("recognition_effects", "Effects on emotion recognition", rows, note)
 
 
 def _mean(selection: Selection, name: str) -> str:

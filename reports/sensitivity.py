@@ -50,18 +50,16 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         return None
     names = list(dict.fromkeys(finding.name for finding in findings))
     by_setting = {(finding.setting.name, finding.name): finding for finding in findings}
-    columns = [Column("setting", "setting"), Column("changed", "changed")]
-    for name in names:
-        short = name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_")
-        columns += [Column(short, f"{name}, points", "gain"), Column(f"{short}_verdict", "verdict")]
-    rows: list[tuple[Value, ...]] = []
+    columns = {name: name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_") for name in names}
+    rows: list[dict[Column, Value]] = []
     for label, setting in places.items():
-        cells = [
-            value for name in names for value in (by_setting[label, name].interval, by_setting[label, name].verdict)
-        ]
-        title = f"{label} *" if setting.own else label
         changed = ", ".join(f"{factor} {show(level, 'level')}" for factor, level in setting.changed.items())
-        rows.append((title, changed, *cells))
+        row: dict[Column, Value] = {Column("setting", "setting"): f"{label} *" if setting.own else label}
+        row[Column("changed", "changed")] = changed
+        for name, column in columns.items():
+            row[Column(column, f"{name}, points", "gain")] = by_setting[label, name].interval
+            row[Column(f"{column}_verdict", "verdict")] = by_setting[label, name].verdict
+        rows.append(row)
     notes = (
         f"*: default setting. n = {_numbers(findings)} seeds.",
         f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
@@ -71,7 +69,7 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in findings) else []),
     )
-    return Sheet("settings", "Which conclusions hold in which setting", tuple(columns), tuple(rows), notes)
+    return Sheet.of("settings", "Which conclusions hold in which setting", rows, *notes)
 
 
 def _numbers(findings: Sequence[Finding]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import ARM, N
 from ablations.stats.contrasts import apply
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
@@ -32,7 +33,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
     arms = list(dict.fromkeys([BASE, *(arm for setting in shortcut_settings for arm in setting.arms)]))
     shared = [arm for arm in arms if all(arm in setting.arms for setting in shortcut_settings)]
 
-    def row(arm: str) -> tuple[Value, ...]:
+    def row(arm: str) -> dict[Column, Value]:
         labels = [label for setting in shortcut_settings for label in setting.weights({arm: 1.0, BASE: 1.0})]
         seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label in labels)})
 
@@ -42,19 +43,21 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
                 weights |= by_strength[strength].weights(contrast)
             return t_interval(apply(weights, outcomes, seeds))
 
-        levels = [mean((s, {arm: 1})) for s in strengths]
-        effects = [mean((s, {arm: 1}), (none, {arm: -1})) for s in planted]
-        contrasts = [mean((s, {arm: 1, BASE: -1}), (none, {arm: -1, BASE: 1})) for s in planted if arm != BASE]
-        return (arm, float(effects[-1].n), *levels, *effects, *(contrasts or [t_interval([])] * len(planted)))
+        control = BASE if arm != BASE else ""  # DiffRO has no difference from itself
+        levels = {Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain"): mean((s, {arm: 1})) for s in strengths}
+        effects = {
+            Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain"): mean((s, {arm: 1}), (none, {arm: -1}))
+            for s in planted
+        }
+        contrasts = {
+            Column(f"did_{s:g}", f"{s:g} - {none:g}, minus DiffRO's", "gain"): mean(
+                (s, {arm: 1, control: -1}), (none, {arm: -1, control: 1})
+            )
+            for s in planted
+        }
+        return {ARM: arm, N: float([*effects.values()][-1].n), **levels, **effects, **contrasts}
 
     dropped = [arm for arm in arms if arm not in shared]
-    columns = (
-        Column("arm", "arm"),
-        Column("n", "n", "count"),
-        *(Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain") for s in strengths),
-        *(Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain") for s in planted),
-        *(Column(f"did_{s:g}", f"{s:g} - {none:g}, minus DiffRO's", "gain") for s in planted),
-    )
     notes = (
         "Shortcut uptake: share of samples with emotion e's artefact if the target is e, minus this share if the "
         "target is another emotion, at the last checkpoint, by the strength of the shortcut planted in the RM's "
@@ -63,4 +66,4 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         f"Columns with '- {none:g}': effect of planting the shortcut, within each seed. 'Minus DiffRO's': difference "
         "in differences; below zero, the component keeps the policy from the shortcut. Secondary, not tested.",
     )
-    return Sheet("uptake", "Shortcut uptake", columns, tuple(map(row, shared)), notes)
+    return Sheet.of("uptake", "Shortcut uptake", map(row, shared), *notes)

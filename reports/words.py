@@ -37,8 +37,8 @@ def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NO
 
 def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     """Return which component has an effect, how large, and whether it is tested."""
-    if selection.screen and (gains := effects.against(selection, RRPO, primary())):
-        return _screen_answer({arm: gain for arm, (gain,) in gains.items()})
+    if selection.screen and (gains := effects.against(selection, RRPO)):
+        return _screen_answer({arm: gain for arm, means in gains.items() for gain in means.values()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:

@@ -10,7 +10,7 @@ import csv
 import html as escaping
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ablations.stats.statistics import Interval
@@ -65,6 +65,15 @@ class Sheet:
     """Sentences of the caption."""
     unranked: frozenset[str] = frozenset()
     """Names of reference rows, which are never marked as best or second."""
+
+    @classmethod
+    def of(
+        cls, name: str, title: str, rows: Iterable[Mapping[Column, Value]], *notes: str, unranked: Iterable[str] = ()
+    ) -> Sheet | None:
+        """Return a table of rows given as column -> value, all with the same columns; None without rows."""
+        body = list(rows)
+        values = tuple(tuple(row.values()) for row in body)
+        return cls(name, title, tuple(body[0]), values, notes, frozenset(unranked)) if body else None
 
     def row(self, name: str) -> dict[str, Value]:
         """Return the row with that name as column -> value."""

@@ -22,6 +22,8 @@ BANDED = (BASE, RRPO)
 """Arms with a band; more bands would hide one another."""
 WINDOW = 3
 """Number of batches in the running mean."""
+LEADER = {"arrowstyle": "-", "lw": 0.3, "color": "0.7", "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5), "zorder": 0}
+"""Line from a label to its point."""
 PARETO = (
     "Gold accuracy against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three "
     "seeds on). Upper right is best. If no naturalness predictor is valid in this world, intelligibility is shown "
@@ -68,9 +70,7 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
         for axis, (name, title, share) in zip(axes, shown_panels, strict=False):
             ends = []
             for arm, arm_records in arms.items():
-                table = _band(
-                    [r.curves.set_index("step")[name].dropna() for r in arm_records if name in r.curves.columns]
-                )
+                table = _band([r.curves.set_index("step")[name] for r in arm_records if name in r.curves.columns])
                 if table.empty:
                     continue
                 colour, dashes, _ = style_of(arm)
@@ -99,7 +99,7 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
 def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
     import pandas as pd
 
-    smooth = [s.rolling(WINDOW, min_periods=1).mean() for s in seeds]
+    smooth = [s.dropna().rolling(WINDOW, min_periods=1).mean() for s in seeds]
     if not smooth:
         return pd.DataFrame()
     together = pd.concat(smooth, axis=1).dropna()
@@ -152,22 +152,7 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
         for (arm, x, y), height in zip(points, heights, strict=True):
             colour = style_of(arm)[0]
             axis.annotate(
-                arm,
-                (x.mean, y.mean),
-                xytext=(edge, height),
-                textcoords="data",
-                color=colour,
-                fontsize=6,
-                va="center",
-                arrowprops={
-                    "arrowstyle": "-",
-                    "lw": 0.3,
-                    "color": "0.7",
-                    "shrinkA": 1,
-                    "shrinkB": 3,
-                    "relpos": (0, 0.5),
-                    "zorder": 0,
-                },
+                arm, (x.mean, y.mean), (edge, height), color=colour, fontsize=6, va="center", arrowprops=LEADER
             )
         axis.set_xlim(left, edge + 0.42 * (right - left))
         axis.xaxis.set_major_formatter(percent)

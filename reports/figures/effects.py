@@ -1,4 +1,4 @@
-"""Figures of effects: forest plot, and values of every seed."""
+"""Figures of effects: forest plot, conclusions by setting, and values of every seed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ablations.outcomes import find
-from ablations.rendering.figure_style import BLUE, GREY, WIDE, drawable, figure_of, percent, points, save, style_of
+from ablations.rendering.figure_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    WIDE,
+    drawable,
+    figure_of,
+    percent,
+    points,
+    save,
+    style_of,
+)
 from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
+from reports.sensitivity import Finding
 from reports.verdicts import Row
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}
+"""Marker and color of a verdict."""
 SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
 
 
@@ -33,8 +52,7 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
     if not rows:
         return []
     with figure_of(WIDE, 0.6 + 0.2 * len(rows)) as (figure, (axis,)):
-        axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
-        axis.axvline(0, color="0.4", lw=0.6)
+        _differences(axis)
         for y, row in enumerate(reversed(rows)):
             mean = row.interval
             colour = BLUE if row.primary else "0.35"
@@ -44,12 +62,57 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
             axis.plot(row.values, np.full(len(row.values), y - 0.3), "|", ms=4, color=GREY, mew=0.7)
         axis.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axis.set_ylim(-0.7, len(rows) - 0.4)
-        axis.xaxis.set_major_formatter(points)
         axis.set_xlabel(f"difference of {primary().label} (points)")
-        axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
         return save(figure, folder, "forest")
+
+
+def _differences(axis: Axes) -> None:
+    """Prepare an axis of differences in the primary outcome: the equivalence margin, and zero."""
+    axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
+    axis.axvline(0, color="0.4", lw=0.6)
+    axis.xaxis.set_major_formatter(points)
+    axis.tick_params(axis="y", length=0)
+
+
+def reach_caption() -> str:
+    """Return the caption."""
+    return (
+        f"Difference in {primary().label} for each conclusion and setting: mean with simultaneous interval (drawn "
+        "from three seeds on; all are in the tables). *: default setting; the dashed line marks its mean. Filled "
+        "markers show verdicts: blue disc better, red square worse, green diamond equivalent; hollow: undecided, "
+        f"interim or no verdict. Gray band: equivalence margin of {margin_text()}."
+    )
+
+
+def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
+    """Draw ``reach.pdf`` and ``.png``; nothing below two settings."""
+    settings = list(dict.fromkeys(finding.setting.name for finding in findings))
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    if len(settings) < 2:
+        return []
+    from matplotlib.ticker import MaxNLocator
+
+    with figure_of(WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharey=True) as (figure, axes):
+        for axis, name in zip(axes, names, strict=True):
+            _differences(axis)
+            for finding in (finding for finding in findings if finding.name == name):
+                y, mean = settings.index(finding.setting.name), finding.interval
+                marker, colour = MARKS.get(finding.word, ("o", "0.35"))
+                if drawable(mean):
+                    axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.1, solid_capstyle="butt")
+                filled = colour if finding.word in MARKS else "white"
+                axis.plot(mean.mean, y, marker, ms=4, mfc=filled, mec=colour)
+                if finding.setting.own:
+                    axis.axvline(mean.mean, color=colour, lw=0.6, ls=(0, (4, 2)))
+            axis.set_title(name, loc="left", pad=3)
+            axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        names_shown = {f.setting.name: f"{f.setting.name.replace('_', ' ')}{' *' * f.setting.own}" for f in findings}
+        axes[0].set_yticks(range(len(settings)), names_shown.values(), fontsize=6)
+        axes[0].set_ylim(len(settings) - 0.5, -0.5)  # the grid's order from top to bottom, no marker on the frame
+        figure.supxlabel(f"difference of {primary().label} (points)", fontsize=7.5)
+        return save(figure, folder, "reach")
 
 
 def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME) -> list[Path]:
