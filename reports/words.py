@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ablations.components import COMPONENTS
 from ablations.execution.environment import code_versions
 from ablations.judges import gold
-from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
+from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
@@ -17,6 +17,7 @@ from reports import effects, opinion, settings
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE, Row
+from reports.writers import render
 from rrpo.arms import BASE, RRPO
 
 ALONE = "Reward models alone: no policy was optimized"
@@ -146,34 +147,33 @@ def _effect(row: Row) -> str:
 def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     """Return a paragraph on arms, seeds, optimization, outcome, test, correction, pilot and versions, from records and
     declarations."""
-    records = selection.records
-    params = records[0].config
+    records, outcomes = selection.records, primary().values(selection.records)
     seeds = sorted({record.seed for record in records})
-
-    def value(name: str) -> str:
-        return params.get(f"profile.{name}", "?").strip('"')
-
+    in_grid = settings.settings(records)
     most = max(selection.planned.values(), default=0)
-    arms = ", ".join(arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items())
-    outcomes = primary().values(records)
-    setup = f"{ALONE}. "
-    if _policies(records):
-        setup = (
-            f"Each cell optimized the policy for {value('optimize.steps')} steps of {value('optimize.batch')} roll-outs (lr "
-            f"{value('optimize.lr')}, beta {value('optimize.beta')}, tau {value('optimize.tau')}, content weight "
-            f"{value('optimize.content_weight')}, unless the arm overrides it) against a frozen reward model and was evaluated "
-            f"at steps {value('optimize.checkpoints')} on {value('optimize.eval_prompts')} evaluation prompts, "
-            f"{value('optimize.final_prompts')} at the last. Primary outcome: {primary().label} at the last update by the "
-            f"{gold().label}. {_family(selection)} {_pilot(pilot)}"
-        )
-    return (
-        f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
-        f"{records[0].profile}, world {records[0].world_hash}. {setup}Other intervals are 95 % t-intervals over seeds, the unit "
-        f"of analysis. {_correlation(outcomes, seeds)}{selection.counted} "
-        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
-        "roll-out noise; corpus "
-        f"renderer, codec, base policy and judges are fixed. {_versions(records)}"
+    text = render(
+        "methods.txt.j2",
+        selection=selection,
+        first=records[0],
+        arms=[arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items()],
+        seeds=seeds,
+        numbers=numbers,
+        policies=_policies(records),
+        alone=ALONE,
+        value=lambda name: records[0].config.get(f"profile.{name}", "?").strip('"'),
+        primary=primary(),
+        gold=gold(),
+        contrasts=selection.tested.get(in_grid[0].name if in_grid else "", {}),
+        in_settings=bool(in_grid),
+        margin=margin_text(),
+        pilot=pilot,
+        r=correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE))),
+        devices=devices(records),
+        code=code_versions(records),
+        stages=[f"{name} {version}" for name, version in sorted(stage_versions(records))],
+        hashes=dict.fromkeys(f"{record.label} {record.arm_hash}" for record in records),
     )
+    return " ".join(text.split())
 
 
 def provenance(selection: Selection) -> str:
@@ -191,46 +191,3 @@ def provenance(selection: Selection) -> str:
 
 def _policies(records: Sequence[Record]) -> bool:
     return any(not record.points.empty for record in records)
-
-
-def _family(selection: Selection) -> str:
-    """Return what is tested and how; in a grid of settings, in each of them."""
-    in_grid = settings.settings(selection.records)
-    contrasts = selection.tested.get(in_grid[0].name if in_grid else "", {})
-    if not contrasts:
-        return "Nothing is tested."
-    names = "; ".join(contrasts)
-    planned = selection.planned_n or "none"
-    return (
-        f"{'Tested in each setting, secondary' if in_grid else 'Primary family'}: {names}; paired t-tests over seeds, intervals "
-        f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); equivalence margin "
-        f"{margin_text()}."
-    )
-
-
-def _pilot(pilot: Pilot | None) -> str:
-    """Return how the number of seeds was chosen."""
-    if pilot is None:
-        return ""
-    parts = f"; {pilot.parts}" if pilot.parts else ""
-    return (
-        f"The number of seeds is based on a pilot's spread of {OVERALL}, {100 * pilot.spread:.1f} points over {pilot.seeds} "
-        f"development seeds in world {pilot.world}{parts}. "
-    )
-
-
-def _correlation(outcomes: Values, seeds: Sequence[int]) -> str:
-    """Return what pairing gained: the correlation of RRPO's and DiffRO's seeds."""
-    r = correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE)))
-    return "" if math.isnan(r) else f"Correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
-
-
-def _versions(records: Sequence[Record]) -> str:
-    """Return what made the records: devices, commits, stage versions, and the hash of each arm's config."""
-    arms = ", ".join(
-        f"{label} {arm}" for label, arm in dict.fromkeys((record.label, record.arm_hash) for record in records)
-    )
-    stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
-    versions = f", stage versions {stages}" if stages else ""
-    code = f"Code: {', '.join(code_versions(records))}{versions}. Arms, with the hash of their config: {arms}."
-    return " ".join(filter(None, (devices(records), code)))

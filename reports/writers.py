@@ -39,7 +39,7 @@ FIT = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
 """Shrinks its argument to the width of the page if it is wider."""
 
 TEMPLATES = Path(__file__).parent
-"""Folder of the templates of HTML pages."""
+"""Folder of the templates of pages and texts."""
 LISTING = "files.json"
 """File that lists a report's files, so that the next report in the folder can remove those that it does not write."""
 
@@ -80,10 +80,11 @@ FORMATS: dict[str, Callable[[Sheet], str]] = {"md": _md, "csv": as_csv, "tex": l
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page from its template."""
+    """Return a page, or a text, from its template."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    html = template.endswith(".html.j2")
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
 
 
