@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ablations.judges import gold, judges
 from ablations.outcomes import Outcome, measured
-from ablations.rendering.sheet import Column, Sheet
+from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import by_arm
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TRANSFER_CELL, TRANSFER_FILE, Record
@@ -101,17 +99,15 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
 
 def matrix_sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
     """Return the mean gains over seeds, samples by reward models, of the arms in every seed's matrix; None if there are none."""
+    import pandas as pd
+
     arms = [arm for arm in selection.arms if matrices and all(arm in set(t["judged_by"]) for t in matrices.values())]
     if not arms:
         return None
-    gained = [
-        table.assign(gain=table["accuracy"] - table["start_accuracy"])
-        .pivot(index="samples_of", columns="judged_by", values="gain")
-        .loc[arms, arms]
-        .to_numpy()
-        for table in matrices.values()
+    cells = pd.concat([table.assign(gain=table["accuracy"] - table["start_accuracy"]) for table in matrices.values()])
+    gains = cells.groupby(["samples_of", "judged_by"])["gain"].mean()
+    rows: list[dict[Column, Value]] = [
+        {Column("arm", "samples of"): arm, **{Column(rm, f"RM of {rm}", "gain"): gains[arm, rm] for rm in arms}}
+        for arm in arms
     ]
-    columns = (Column("arm", "samples of"), *(Column(arm, f"RM of {arm}", "gain") for arm in arms))
-    rows = [(arm, *row) for arm, row in zip(arms, np.mean(gained, axis=0).tolist(), strict=True)]
-    note = MATRIX.format(seeds=len(matrices))
-    return Sheet("transfer", "Cross-RM transfer", columns, tuple(rows), (note,), frozenset(arms))
+    return Sheet.of("transfer", "Cross-RM transfer", rows, MATRIX.format(seeds=len(matrices)))

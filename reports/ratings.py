@@ -12,6 +12,7 @@ import hashlib
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,11 @@ class Ratings:
     """Rows, with the columns of `records.RATINGS`."""
     content: bytes
     """Content of the file."""
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """Test and rater; one person's answers to one test count once."""
+        return self.test.id, self.rater
 
     @property
     def digest(self) -> str:
@@ -114,29 +120,21 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
     Raises InputError if one person's answers to one test occur twice, or differ from the stored ones (unless ``replacing``:
     then the newest ones count).
     """
-    by_rater: dict[tuple[str, str], Ratings] = {}
-    for file in files:
-        key = file.test.id, file.rater
-        if key in by_rater:
-            raise InputError(
-                "two files hold the same person's ratings of one test",
-                got=f"rater {file.rater}, test {file.test.id}",
-                fix="omit one, or import it separately with --as NAME if another person has the same name",
-            )
-        by_rater[key] = file
     stored = {
         (run.data.tags[TAG_TEST], run.data.tags[TAG_RATER]): run.data.tags[TAG_COMPLETE]
         for grid in {file.test.grid for file in files}
         for run in _complete(store, grid)
     }
-    for key, file in by_rater.items():
-        if not replacing and stored.get(key, file.digest) != file.digest:
-            raise InputError(
-                "different ratings of that test by that person were imported before",
-                got=f"rater {file.rater}, test {file.test.id}",
-                fix="use --replace if these are the person's complete answers, or --as NAME if another person has the same name",
-            )
-    return [file for key, file in by_rater.items() if stored.get(key) != file.digest]
+    people = Counter(file.person for file in files)
+    for file in files:
+        got = f"rater {file.rater}, test {file.test.id}"
+        if people[file.person] > 1:
+            fix = "omit one, or import it separately with --as NAME if another person has the same name"
+            raise InputError("two files hold the same person's ratings of one test", got=got, fix=fix)
+        if not replacing and stored.get(file.person, file.digest) != file.digest:
+            fix = "use --replace if these are the person's complete answers, or --as NAME if another person has the same name"
+            raise InputError("different ratings of that test by that person were imported before", got=got, fix=fix)
+    return [file for file in files if stored.get(file.person) != file.digest]
 
 
 def keep(store: Store, file: Ratings) -> str:

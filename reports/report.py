@@ -22,10 +22,9 @@ from reports import (
     reward_models,
     sensitivity,
     settings,
-    uptake,
     words,
 )
-from reports.figures import curves, goodhart, samples
+from reports.figures import curves, samples
 from reports.figures import effects as effect_figures
 from reports.loading import REDRAWS, Selection
 from reports.verdicts import Row
@@ -85,7 +84,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         arm_tables.results(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
-        uptake.sheet(records),
+        sensitivity.uptake(records),
         effects.ablation(selection, metric),
         reward_models.sheet(selection),
         reward_models.recognition_effects(selection),
@@ -140,7 +139,7 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
     seeds = partial(effect_figures.seeds, records, metric=metric)
     confusions = f"{samples.confusion_caption()} {sampled}"
     figures = (
-        Figure("goodhart", "Gold and proxy", goodhart.caption(), partial(goodhart.goodhart, records)),
+        Figure("goodhart", "Gold and proxy", curves.goodhart_caption(), partial(curves.goodhart, records)),
         Figure("forest", "Contrasts", effect_figures.forest_caption(), partial(effect_figures.forest, rows)),
         Figure("seeds", "Every seed", by_arm, seeds),
         Figure("training", "Training", f"{curves.curves_caption()} {trained}", partial(curves.training, records)),

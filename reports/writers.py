@@ -83,8 +83,8 @@ def render(template: str, **values: Any) -> str:
     """Return a page, or a text, from its template."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    html = template.endswith(".html.j2")
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined)
+    escape = template.endswith(".html.j2")
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=escape, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
 
 

@@ -20,10 +20,10 @@ from ablations.components import COMPONENTS, factorial
 from ablations.grids import GRIDS, Grid, sensitivity, split_label
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
-from reports import effects, reward_models, settings, uptake
+from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
-from reports.sensitivity import Finding, findings, sheet, verdict, words
+from reports.sensitivity import Finding, findings, sheet, uptake, verdict, words
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -245,7 +245,7 @@ def test_plain_arms_are_no_settings():
     selection = selection_of(bare)
     assert settings.settings(bare) == findings(selection) == verdict([], "x") == []
     assert sheet([]) is None
-    assert uptake.sheet(bare) is None
+    assert uptake(bare) is None
     assert settings.plain(selection) == (selection, "")
 
 
@@ -268,7 +268,7 @@ def test_uptake_is_a_difference_in_differences():
         for seed in range(5)
     }
     records = [record(arm, 0.3, s, seed, 0.5, end) for (arm, s, seed), end in draws.items()]
-    table = uptake.sheet(records)
+    table = uptake(records)
     assert table is not None
     assert table.columns[0].name == "arm"
     diffro, ls, rrpo = (table.row(arm) for arm in level)
@@ -284,12 +284,12 @@ def test_uptake_is_a_difference_in_differences():
 def test_uptake_counts_the_seeds_of_its_differences():
     records = [record(arm, 0.3, s, seed, 0.5, s + seed) for arm in SINGLES for s in (0.0, 0.9) for seed in range(4)]
     records = [r for r in records if (r.label, r.seed) != ("diffro@noise0.3_shortcut0.9", 3)]
-    table = uptake.sheet([r for r in records if r.label != "eam@noise0.3_shortcut0"])
+    table = uptake([r for r in records if r.label != "eam@noise0.3_shortcut0"])
     assert table is not None
     assert [row[:2] for row in table.rows] == [("diffro", 3), ("ls", 3), ("adv", 3), ("rrpo", 3)]
     assert table.row("ls")["uptake_0.9"] == t_interval([0.9, 1.9, 2.9]), "of the same seeds"
     assert any(note == "Not shown, because they lack a strength: eam." for note in table.notes)
-    assert uptake.sheet([r for r in records if not r.label.endswith("shortcut0")]) is None, "nothing to compare with"
+    assert uptake([r for r in records if not r.label.endswith("shortcut0")]) is None, "nothing to compare with"
 
 
 def test_a_setting_is_told_by_the_arms_that_it_changes():
