@@ -15,17 +15,8 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import (
-    Device,
-    OfProfile,
-    Plugin,
-    RunsDir,
-    Workers,
-    exit_on_input_error,
-    print_line,
-    program,
-    terminal,
-)
+from ablations import commands
+from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
@@ -45,11 +36,11 @@ app, main = program("ablations.transfer")
 @app.command()
 def command(
     grid: Annotated[str, typer.Option(help="Grid whose finished cells are compared.")],
-    profile: OfProfile = None,
-    plugin: Plugin = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    runs_dir: RunsDir = Path("runs"),
+    profile: commands.OfProfile = None,
+    plugin: commands.Plugin = None,
+    device: commands.Device = "auto",
+    workers: commands.Workers = None,
+    runs_dir: commands.RunsDir = Path("runs"),
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = terminal()
@@ -86,28 +77,25 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     store = Store(folder)
     records = store.records(choose("grid with records", grid, store.grids()))
     plugin_files.require(records)
-    profiles = sorted({record.profile for record in records})
-    if profile is None and len(profiles) > 1:
-        raise InputError(
-            "the grid was run on several profiles", got=", ".join(profiles), fix="choose one with --profile"
-        )
-    selected = [r for r in records if r.profile == (profile or r.profile)]
-    newest = max(selected, key=lambda record: record.recorded, default=None)
-    groups: dict[int, dict[str, Cell]] = {}
+    selected = [record for record in records if profile in (None, record.profile)]
+    if len(profiles := sorted({record.profile for record in selected})) > 1:
+        fix = "choose one with --profile"
+        raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix=fix)
+    groups: dict[str, dict[int, dict[str, Cell]]] = {}
     for record in sorted(selected, key=lambda record: record.recorded):
-        cell = _cell_of(record)
-        if cell is not None and newest is not None and record.world_hash == newest.world_hash:
-            groups.setdefault(record.seed, {})[record.label] = cell
-    per_seed = [
-        list(cells.values()) for _, cells in sorted(groups.items()) if sum(c.policy for c in cells.values()) > 1
-    ]
+        by_seed = groups.pop(record.world_hash, {})  # reinserted last, so that the newest world is the last one
+        groups[record.world_hash] = by_seed
+        if (cell := _cell_of(record)) is not None and cell.policy:
+            by_seed.setdefault(record.seed, {})[record.label] = cell
+    newest = [*groups.values()][-1] if groups else {}
+    per_seed = [list(cells.values()) for _, cells in sorted(newest.items()) if len(cells) > 1]
     if not per_seed:
         raise InputError(
             "no seed of the grid has two finished arms with policies that were built by this version of the code",
             got=f"{len(selected)} finished cells",
             fix=fix,
         )
-    return [[cell for cell in cells if cell.policy] for cells in per_seed]
+    return per_seed
 
 
 def _cell_of(record: Record) -> Cell | None:

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -45,23 +44,13 @@ OLDER = ("arm.", "profile.")
 """Prefixes of params in older records, which store the complete config instead of the parameters that were used."""
 
 
-class Axis(NamedTuple):
-    """The quantity at which a table compares the arms."""
-
-    title: str
-    """Rest of the table's title, after *At equal*."""
-    outcome: str
-    """Name of the outcome whose curve is this quantity."""
-    levels: tuple[float, ...]
-    """Declared values."""
-
-
 AXES = {
-    "kl": Axis("KL", "kl_token", KL_POINTS),
-    "rollouts": Axis("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000)),
-    "seconds": Axis("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240)),
+    "kl": ("KL", "kl_token", KL_POINTS),
+    "rollouts": ("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000)),
+    "seconds": ("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240)),
 }
-"""Name of the column, and last part of the table's name -> axis."""
+"""Quantity at which a table compares arms (its column, and the end of the table's name) -> its title, the outcome whose curve it
+is, and declared values."""
 OTHERS = [
     followed("length", "tokens", "length", "mark"),
     followed("diversity", "within-prompt diversity", "diversity", "plain"),
@@ -128,8 +117,8 @@ def at_equal(selection: Selection) -> list[Sheet]:
     ]
     measures = [*known, *judged, *OTHERS, *COSTS]
     tables = [
-        _along(selection, name, measures, f"at_{name}", f"At equal {axis.title}", NOTE, COST)
-        for name, axis in AXES.items()
+        _along(selection, name, measures, f"at_{name}", f"At equal {title}", NOTE, COST)
+        for name, (title, *_) in AXES.items()
     ]
     note = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
     tables.append(_along(selection, "kl", UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
@@ -141,15 +130,15 @@ def _along(
 ) -> Sheet | None:
     """Return a table with one row per declared value of an axis (key of `AXES`) and arm that moves along it; None if no arm
     does."""
-    axis = AXES[along]
-    quantity = find(axis.outcome)
+    _, outcome, levels = AXES[along]
+    quantity = find(outcome)
     reach = quantity.curve
     records = [r for r in selection.records if len(r.points) > 1 and np.nanmax(reach(r), initial=0.0) > 0]
     moved = {record.label for record in records}
     arms = [arm for arm in selection.arms if arm in moved]
-    curves = [o for o in measures if o.name != axis.outcome and any(np.isfinite(o.curve(r)).any() for r in records)]
+    curves = [o for o in measures if o.name != outcome and any(np.isfinite(o.curve(r)).any() for r in records)]
     rows: list[tuple[Value, ...]] = []
-    for level in axis.levels:
+    for level in levels:
         reached = [record for record in records if np.nanmax(reach(record)) >= level]
         part = by_arm(name, title, reached, (_at(outcome, reach, level) for outcome in curves), arms=arms)
         rows += [(arm, level, *means) for arm, *means in part.rows if reached]

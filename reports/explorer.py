@@ -53,20 +53,15 @@ def data(selection: Selection) -> dict[str, Any]:
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Return the options of the menu: gold together with proxy if both are measured, then every outcome alone."""
-    choices = [
-        {
-            "label": outcome.heading,
-            "percent": outcome.unit in ("percent", "gain"),
-            "parts": [{"name": outcome.name, "label": outcome.label, "dash": None}],
-        }
-        for outcome in outcomes
-    ]
-    by_name = {outcome.name: outcome for outcome in outcomes}
-    if not set(GOODHART) <= by_name.keys():
-        return choices
-    dashes = ("", DASHED)
-    lines = [{"name": n, "label": by_name[n].label, "dash": d} for n, d in zip(GOODHART, dashes, strict=True)]
-    return [{"label": "gold (solid) and proxy (dashed), %", "percent": True, "parts": lines}, *choices]
+
+    def choice(label: str, *parts: Outcome) -> dict[str, Any]:
+        dashes = [None] if len(parts) == 1 else ["", DASHED]
+        lines = [{"name": o.name, "label": o.label, "dash": dash} for o, dash in zip(parts, dashes, strict=True)]
+        return {"label": label, "percent": parts[0].unit in ("percent", "gain"), "parts": lines}
+
+    both = [outcome for outcome in outcomes if outcome.name in GOODHART]
+    first = [choice("gold (solid) and proxy (dashed), %", *both)] if len(both) == 2 else []
+    return [*first, *(choice(outcome.heading, outcome) for outcome in outcomes)]
 
 
 def _run(record: Record, outcomes: list[Outcome]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from ablations.rendering.figure_style import figure_of
+from ablations.rendering.figure_style import save as save_figure
 from ablations.rendering.sheet import Column, Sheet, as_csv, markdown
 from rrpo.validation.lines import NOT_INSTALLED, Line, save
 
@@ -96,32 +98,23 @@ def write(lines: Sequence[Line], title: str, out: Path) -> None:
 
 
 def plot(table: Path, out: Path) -> None:
-    """Plot ``phonetics.png``: change of each measure from neutral by emotion and language, mean and spread over sentences."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
+    """Plot ``phonetics``: change of each measure from neutral by emotion and language, mean and spread over sentences."""
     import pandas as pd
-    from matplotlib import pyplot as plt
 
     data = pd.read_csv(table)
     cues = [name for name in data.columns if name not in ("language", "speaker", "emotion")]
     languages, emotions = sorted(data["language"].unique()), list(dict.fromkeys(data["emotion"]))
-    figure, axes = plt.subplots(1, len(cues), figsize=(2.2 * len(cues), 2.8), sharey=True)
-    for axis, cue in zip(axes, cues, strict=True):
-        for index, language in enumerate(languages):
-            groups = [data.loc[(data["language"] == language) & (data["emotion"] == e), cue] for e in emotions]
-            y = [i + 0.22 * (index - (len(languages) - 1) / 2) for i in range(len(emotions))]
-            spread = [group.std(ddof=0) for group in groups]
-            axis.errorbar(
-                [g.mean() for g in groups], y, xerr=spread, fmt="os^Dv"[index % 5], ms=3, lw=0.8, label=language
-            )
-        axis.axvline(0, color="0.6", lw=0.6)
-        axis.set_title(cue, fontsize=8)
-        axis.set_xlabel("change, cue units", fontsize=7)
-        axis.tick_params(labelsize=7)
-    axes[0].set_yticks(range(len(emotions)), emotions)
-    axes[0].invert_yaxis()
-    axes[-1].legend(fontsize=7, frameon=False)
-    figure.tight_layout()
-    figure.savefig(out / "phonetics.png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
+    groups = data.groupby(["language", "emotion"])[cues]
+    mean, spread = groups.mean(), groups.std(ddof=0)
+    with figure_of(2.2 * len(cues), 2.8, 1, len(cues), sharey=True) as (figure, axes):
+        for axis, cue in zip(axes, cues, strict=True):
+            for index, name in enumerate(languages):
+                y = [i + 0.22 * (index - (len(languages) - 1) / 2) for i in range(len(emotions))]
+                x, xerr = (part.loc[name, cue].reindex(emotions) for part in (mean, spread))
+                axis.errorbar(x, y, xerr=xerr, fmt="os^Dv"[index % 5], ms=3, lw=0.8, label=name)
+            axis.axvline(0, color="0.6", lw=0.6)
+            axis.set(title=cue, xlabel="change, cue units")
+        axes[0].set_yticks(range(len(emotions)), emotions)
+        axes[0].invert_yaxis()
+        axes[-1].legend(frameon=False)
+        save_figure(figure, out, "phonetics")
