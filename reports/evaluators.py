@@ -17,7 +17,6 @@ from ablations.judges import gold, judges
 from ablations.outcomes import Outcome, measured
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import by_arm
-from ablations.tracking.reader import Store
 from ablations.tracking.records import TRANSFER_CELL, TRANSFER_FILE, Record
 from reports.loading import Selection
 
@@ -82,16 +81,15 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
 
     if selection.folder is None:
         return {}
-    store = Store(selection.folder)
     known = {(record.label, record.seed): record.cell_hash for record in selection.records}
     matrices: dict[int, pd.DataFrame] = {}
     for grid in selection.grids:
-        for run in store.runs(grid, KIND):
+        for run in selection.store.runs(grid, KIND):
             seed = int(run.data.tags["seed"])
             cells = {
                 k.removeprefix(TRANSFER_CELL): v for k, v in run.data.params.items() if k.startswith(TRANSFER_CELL)
             }
-            path = store.artifacts_of(run) / TRANSFER_FILE
+            path = selection.store.artifacts_of(run) / TRANSFER_FILE
             if path.is_file() and all(known.get((arm, seed)) == cell for arm, cell in cells.items()):
                 matrices[seed] = pd.read_parquet(path)
     return matrices

@@ -61,6 +61,12 @@ class Selection:
         return self.grid.split("+")
 
     @property
+    def store(self) -> Store:
+        """The tracking store of the records."""
+        assert self.folder is not None
+        return Store(self.folder)
+
+    @property
     def arms(self) -> list[str]:
         """Arms, in order."""
         return list(self.planned)

@@ -20,7 +20,7 @@ from ablations.judges import gold
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, FRAMES
 from ablations.stats.statistics import Interval
-from ablations.tracking.records import Record
+from ablations.tracking.records import HUMAN, Record
 from reports.loading import Selection
 
 if TYPE_CHECKING:
@@ -81,37 +81,38 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
     if ratings.empty:
         return None
     ratings = ratings.merge(_gold(selection.records), on=["arm", "seed", "prompt"], how="left")
+    ratings = ratings.assign(
+        human_accuracy=(ratings["emotion"] == ratings["target"]).astype(float),
+        human_gold=(ratings["emotion"] == ratings["gold"]).astype(float).where(ratings["gold"].notna()),
+        **{name: ratings[score] for name, score in HUMAN.items()},
+    )
+    means = (
+        Column("human_accuracy", "target emotion recognized, %", "percent", +1),
+        Column("human_gold", f"agreement with the {gold().label}, %", "percent"),
+        Column("human_emos", "E-MOS", "mark", +1),
+        Column("human_nmos", "N-MOS", "mark", +1),
+    )
     rows: list[dict[Column, Value]] = []
     for arm in [arm for arm in selection.arms if (ratings["arm"] == arm).any()]:
         rated = ratings[ratings["arm"] == arm]
-        judged = rated[rated["gold"].notna()]
         others = ratings[(ratings["arm"] == control) & (arm != control)]
         pairs = rated.merge(others, on=["rater", "seed", "prompt"], suffixes=("", "_control"))
-
-        def mean(table: pd.DataFrame, values: pd.Series) -> Interval:
-            return interval(values, table["rater"], table["seed"])
-
-        def change(score: str, pairs: pd.DataFrame = pairs) -> Interval:
-            return mean(pairs, pairs[score] - pairs[f"{score}_control"])
-
-        agrees = f"agreement with the {gold().label}, %"
-        rows.append(
-            {
-                ARM: arm,
-                Column("raters", "raters", "count"): float(rated["rater"].nunique()),
-                Column("seeds", "seeds", "count"): float(rated["seed"].nunique()),
-                Column("ratings", "ratings", "count"): float(len(rated)),
-                Column("human_accuracy", "target emotion recognized, %", "percent", +1): mean(
-                    rated, rated["emotion"] == rated["target"]
-                ),
-                Column("human_gold", agrees, "percent"): mean(judged, judged["emotion"] == judged["gold"]),
-                Column("human_emos", "E-MOS", "mark", +1): mean(rated, rated["expressiveness"]),
-                Column("human_nmos", "N-MOS", "mark", +1): mean(rated, rated["naturalness"]),
-                Column("emos_difference", f"E-MOS - {control}", "effect"): change("expressiveness"),
-                Column("nmos_difference", f"N-MOS - {control}", "effect"): change("naturalness"),
-            }
-        )
+        row: dict[Column, Value] = {ARM: arm}
+        row |= {Column(f"{name}s", f"{name}s", "count"): float(rated[name].nunique()) for name in ("rater", "seed")}
+        row[Column("ratings", "ratings", "count")] = float(len(rated))
+        row |= {column: _mean(rated, rated[column.name]) for column in means}
+        for column in means[2:]:
+            name = column.name.removeprefix("human_")
+            change = _mean(pairs, pairs[column.name] - pairs[f"{column.name}_control"])
+            row[Column(f"{name}_difference", f"{column.heading} - {control}", "effect")] = change
+        rows.append(row)
     return Sheet.of("listening", "Listening test", rows, *_notes(ratings, control), unranked=FRAMES)
+
+
+def _mean(table: pd.DataFrame, values: pd.Series) -> Interval:
+    """Return the mean of the known ``values`` of some ratings."""
+    known = values.notna()
+    return interval(values[known], table["rater"][known], table["seed"][known])
 
 
 def _notes(ratings: pd.DataFrame, control: str) -> list[str]:

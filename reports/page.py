@@ -13,7 +13,6 @@ from ablations.rendering import card
 from ablations.rendering.sheet import html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
-from ablations.tracking.reader import Store
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
 from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
@@ -71,14 +70,12 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
     Files of an earlier report are not removed from MLflow; `writers.LISTING`, one of the files, lists those of the newest
     report.
     """
-    assert selection.folder is not None
-    store = Store(selection.folder)
     alone = len(selection.grids) == 1
     for grid in selection.grids:
-        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
+        mlflow_page.keep_report(selection.store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
         for path in paths if alone else ():
             if path.name == ANSWER:
-                mlflow_page.describe(store, grid, path.read_text(encoding="utf-8"))
+                mlflow_page.describe(selection.store, grid, path.read_text(encoding="utf-8"))
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
@@ -99,12 +96,11 @@ def _sample(path: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     wave, rate = soundfile.read(path)
-    level, *_ = spectrogram(wave, rate)
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format="MP3", compression_level=BIT_RATE)
     return {
         "sound": _data_url(file.getvalue(), "audio/mpeg"),
-        "picture": _data_url(_picture(level), "image/png"),
+        "picture": _data_url(_picture(spectrogram(wave, rate)), "image/png"),
         "seconds": f"{len(wave) / rate:.1f}",
     }
 
@@ -123,9 +119,8 @@ def _picture(level: Any) -> bytes:
 
 def world_card(selection: Selection) -> dict[str, str]:
     """Return the newest validation report of the records' world as ``table`` (HTML) and ``note``; empty if there is none."""
-    assert selection.folder is not None
     world = selection.records[0].world_hash
-    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.json", world)
+    path = selection.store.newest_artifact(EXPERIMENT_WORLD, "card.json", world)
     if path is None:
         return {}
     lines = load(path)
@@ -162,10 +157,9 @@ def failed(selection: Selection, address: Callable[[str, str], str]) -> list[tup
 
 def _addresses(selection: Selection) -> Callable[[str, str], str]:
     """Return a function of a grid and a run's id that gives the URL of the run in MLflow's interface."""
-    assert selection.folder is not None
-    store, base = Store(selection.folder), selection.folder.ui_address
+    store = selection.store
     experiment_ids = {grid: store.experiment_id(grid) for grid in selection.grids}
-    return lambda grid, run: f"{base}/#/experiments/{experiment_ids[grid]}/runs/{run}"
+    return lambda grid, run: f"{store.folder.ui_address}/#/experiments/{experiment_ids[grid]}/runs/{run}"
 
 
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -47,9 +47,7 @@ def command(
         location = f"{page.relative_to(root)}, results:{grid}"
         report = runs_dir / "reports" / grid
         if not (report / ANSWER).is_file():
-            print(
-                f"no result yet: {location}; create it with: python -m reports.run --grid {grid} --runs-dir {runs_dir}"
-            )
+            print(f"no result yet: {location}; run: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
             continue
         answer = (report / ANSWER).read_text(encoding="utf-8")
         figures = {root / FIGURES / f"{grid}-{name}": (report / name).read_bytes() for name in IMAGE.findall(answer)}

@@ -27,16 +27,16 @@ def confusion_caption() -> str:
     )
 
 
-def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return power in dB relative to its maximum ``[f, t]``, frequencies (Hz) and times (s): 32 ms windows every 8 ms."""
+def spectrogram(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Return power in dB relative to its maximum, ``[frequency, time]``: windows of 32 ms every 8 ms."""
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
 
     size = int(0.032 * rate)
     transform = ShortTimeFFT(hann(size, sym=False), hop=size // 4, fs=rate, mfft=2 * size)
     power = transform.spectrogram(wave if len(wave) > size else np.pad(wave, (0, size)))
-    level = 10 * np.log10(np.maximum(power, 1e-12 * max(power.max(), 1e-12)))
-    return level - level.max(), transform.f, transform.t(max(len(wave), size + 1))
+    level: np.ndarray = 10 * np.log10(np.maximum(power, 1e-12 * max(power.max(), 1e-12)))
+    return level - level.max()
 
 
 def arms_with_samples(records: Sequence[Record]) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from fixtures import Run
 from typer.testing import CliRunner, Result
 
-from ablations import equality, reproduce
+from ablations import reproduce
 from ablations.errors import InputError
 from ablations.execution.cell_file import cell_json, read_cell
 from ablations.execution.runs_folder import check
@@ -76,13 +76,13 @@ def test_a_cell_of_another_version_of_the_code_is_refused(change: dict[str, obje
     ],
 )
 def test_how_a_difference_is_measured(recorded: float, rebuilt: float, size: float):
-    assert equality.size(recorded, rebuilt) == pytest.approx(size)
+    assert reproduce.size(recorded, rebuilt) == pytest.approx(size)
 
 
 def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
-    differences = equality.compare(
-        equality.results({"a": 1.0, "b": 2.0, "seconds": 5.0}, {}),
-        equality.results({"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1}, {}),
+    differences = reproduce.differences(
+        reproduce.results({"a": 1.0, "b": 2.0, "seconds": 5.0}, {}),
+        reproduce.results({"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1}, {}),
     )
     assert dict(differences["size"]) == {"a": 0.0, "b": math.inf, "c": math.inf}
     table = pd.DataFrame({"step": [0, 1], "x": [0.5, math.nan], "word": ["a", "b"], "seconds": [1.0, 2.0]})
@@ -90,17 +90,17 @@ def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
 
     def results_of(frame: pd.DataFrame) -> dict[str, pd.Series]:
         frame.to_parquet(tmp_path / "points.parquet")
-        return equality.results({}, {"points.parquet": tmp_path / "points.parquet"})
+        return reproduce.results({}, {"points.parquet": tmp_path / "points.parquet"})
 
-    assert equality.compare(results_of(table), results_of(table))["size"].tolist() == [0.0] * 4
-    assert dict(equality.compare(results_of(table), results_of(rebuilt))["size"]) == {
+    assert reproduce.differences(results_of(table), results_of(table))["size"].tolist() == [0.0] * 4
+    assert dict(reproduce.differences(results_of(table), results_of(rebuilt))["size"]) == {
         "points.parquet: rows": 0.0,
         "points.parquet: step": 0.0,
         "points.parquet: x": 0.25,
         "points.parquet: word, rows unlike": 1.0,
     }
-    assert set(equality.compare(results_of(table), {})["size"]) == {math.inf}
-    assert list(equality.compare(results_of(table), results_of(table.head(1))).index) == ["points.parquet: rows"]
+    assert set(reproduce.differences(results_of(table), {})["size"]) == {math.inf}
+    assert list(reproduce.differences(results_of(table), results_of(table.head(1))).index) == ["points.parquet: rows"]
 
 
 @pytest.fixture

@@ -38,9 +38,7 @@ def test_a_block_without_a_report_keeps_its_text(root: Path) -> None:
     for arguments in ([], ["--check"]):
         result = results(root, *arguments)
         assert result.exit_code == 0, result.output
-        assert (
-            "no result yet: README.md, results:full; create it with: python -m reports.run --grid full" in result.output
-        )
+        assert "no result yet: README.md, results:full; run: python -m reports.run --grid full" in result.output
     assert (root / "README.md").read_text() == PAGE.format("full")
     assert not (root / "docs" / "results").exists()
 
