@@ -15,18 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from ablations.judges import gold, tuning, vetoing
-from ablations.outcomes import (
-    COSTS,
-    OVEROPTIMISATION,
-    UPTAKE_BY_KIND,
-    Curve,
-    Outcome,
-    all_outcomes,
-    find,
-    followed,
-    hacked_share,
-    shown,
-)
+from ablations.outcomes import COSTS, OVEROPTIMISATION, UPTAKE_BY_KIND, Outcome, all_outcomes, find, followed, shown
 from ablations.parameters import differing, headings
 from ablations.rendering.sheet import NONE, Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, by_arm, over_seeds, table
@@ -99,7 +88,7 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
 
 def _hacked(record: Record) -> float:
     """Return whether a seed hacked (`HACKED`); NaN if its policy was not optimized or the share is unknown."""
-    shares = hacked_share(gold()).curve(record)
+    shares = find("hacked_share").curve(record)
     rise = shares[-1] - shares[0] if len(shares) > 1 else math.nan
     return float(rise > HACKED) if math.isfinite(rise) else math.nan
 
@@ -140,15 +129,15 @@ def _along(
     rows: list[tuple[Value, ...]] = []
     for level in levels:
         reached = [record for record in records if np.nanmax(reach(record)) >= level]
-        part = by_arm(name, title, reached, (_at(outcome, reach, level) for outcome in curves), arms=arms)
+        part = by_arm(name, title, reached, (_at(outcome, quantity, level) for outcome in curves), arms=arms)
         rows += [(arm, level, *means) for arm, *means in part.rows if reached]
     columns = (ARM, Column(along, quantity.heading, "level"), N, *(replace(o.as_column(), better=0) for o in curves))
     return Sheet(name, title, columns, tuple(rows), notes) if rows and curves else None
 
 
-def _at(outcome: Outcome, reach: Curve, level: float) -> Outcome:
-    """Return the outcome at the point where the quantity with the curve ``reach`` first reaches the level."""
-    return replace(outcome, read=lambda record: at_passage(reach(record), outcome.curve(record), level))
+def _at(outcome: Outcome, quantity: Outcome, level: float) -> Outcome:
+    """Return the outcome at the point where the quantity first reaches the level."""
+    return replace(outcome, read=lambda record: at_passage(quantity.curve(record), outcome.curve(record), level))
 
 
 def early_stopped(selection: Selection) -> Sheet | None:

@@ -10,21 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.judges import gold, tuning
 from ablations.outcomes import accuracy, find, measured
-from ablations.rendering.figure_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    NARROW,
-    VERMILION,
-    WIDE,
-    drawable,
-    figure_of,
-    percent,
-    pick,
-    preferred,
-    save,
-    style_of,
-)
+from ablations.rendering import figure_style as style
 from ablations.stats.statistics import mean_path, t_interval
 from ablations.tracking.records import Record
 from rrpo.arms import BASE, RRPO
@@ -34,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-REFERENCES = {BASE: (GREY, ":"), "best_of_64": (GREEN, "-."), "best_of_16": (GREEN, "-.")}
+REFERENCES = {BASE: (style.GREY, ":"), "best_of_64": (style.GREEN, "-."), "best_of_16": (style.GREEN, "-.")}
 """Arm whose mean gold is drawn in every other panel of the figure of gold and proxy -> color and line style."""
 BANDED = (BASE, RRPO)
 """Arms with a band; more bands would hide one another."""
@@ -51,7 +37,7 @@ PARETO = (
 
 def measures() -> list[tuple[str, str, str, str]]:
     """Return the columns of the points with color, line style and name."""
-    return [(gold().accuracy, BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy")]
+    return [(gold().accuracy, style.BLUE, "-", "gold"), ("proxy_accuracy", style.VERMILION, "--", "proxy")]
 
 
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
@@ -68,7 +54,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     columns = min(4, len(arms)) if len(arms) != 5 else 3
     lines = math.ceil(len(arms) / columns)
     height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
-    with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
+    with style.figure_of(style.WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
         references = {label: arms[label] for label in REFERENCES if label in arms}
         drawn = [_panel(axis, label, runs, references) for axis, (label, runs) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
@@ -78,13 +64,13 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         limit = max(float(r.points["sqrt_kl"].max()) for runs in arms.values() for r in runs)
         lowest = min(float(r.points[name].min()) for runs in arms.values() for r in runs for name, *_ in measures())
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
-        axes[0].yaxis.set_major_formatter(percent)
+        axes[0].yaxis.set_major_formatter(style.percent)
         figure.supxlabel("√KL to the SFT policy (√nats per token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
         if by_label := {line.get_label(): line for line in itertools.chain(*drawn)}:
             handles = list(by_label.values())
             figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(handles))
-        return save(figure, out, "goodhart")
+        return style.save(figure, out, "goodhart")
 
 
 def _panel(axis: Axes, label: str, runs: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
@@ -157,7 +143,9 @@ def panels() -> list[tuple[str, str, bool]]:
 
 def shown(records: Sequence[Record]) -> list[str]:
     """Return the arms shown in the figure of training curves."""
-    return pick(list(dict.fromkeys(record.label for record in records if len(record.curves) > 1)), preferred())
+    return style.pick(
+        list(dict.fromkeys(record.label for record in records if len(record.curves) > 1)), style.preferred()
+    )
 
 
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -167,15 +155,18 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
     shown_panels = [panel for panel in panels() if panel[0] in columns]
     if not shown_panels:
         return []
-    lines, banded = math.ceil(len(shown_panels) / 3), pick(list(arms), BANDED, 2)
-    with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(shown_panels)), sharex=True) as (figure, axes):
+    lines, banded = math.ceil(len(shown_panels) / 3), style.pick(list(arms), BANDED, 2)
+    with style.figure_of(style.WIDE, 0.4 + 1.55 * lines, lines, min(3, len(shown_panels)), sharex=True) as (
+        figure,
+        axes,
+    ):
         for axis, (name, title, share) in zip(axes, shown_panels, strict=False):
             ends = []
             for arm, arm_records in arms.items():
                 table = _band([r.curves.set_index("step")[name] for r in arm_records if name in r.curves.columns])
                 if table.empty:
                     continue
-                colour, dashes, _ = style_of(arm)
+                colour, dashes, _ = style.style_of(arm)
                 if arm in banded and int(table["n"].min()) > 2:
                     axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.12, lw=0)
                 axis.plot(table.index, table["mean"], color=colour, ls=dashes, lw=1.1)
@@ -191,11 +182,11 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= last])
             axis.set_title(title, loc="left", pad=3)
             if share:
-                axis.yaxis.set_major_formatter(percent)
+                axis.yaxis.set_major_formatter(style.percent)
         for axis in axes[len(shown_panels) :]:
             axis.remove()
         figure.supxlabel("step", fontsize=7.5)
-        return save(figure, folder, "training")
+        return style.save(figure, folder, "training")
 
 
 def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
@@ -240,32 +231,32 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
             points.append((arm, x, y))
     if not points:
         return []
-    with figure_of(NARROW, 2.9) as (figure, (axis,)):
+    with style.figure_of(style.NARROW, 2.9) as (figure, (axis,)):
         for arm, x, y in points:
-            colour, _, marker = style_of(arm)
-            if drawable(x) and drawable(y):
+            colour, _, marker = style.style_of(arm)
+            if style.drawable(x) and style.drawable(y):
                 axis.plot([x.low, x.high], [y.mean] * 2, color=colour, lw=0.6, alpha=0.7)
                 axis.plot([x.mean] * 2, [y.low, y.high], color=colour, lw=0.6, alpha=0.7)
             axis.plot(x.mean, y.mean, marker, color=colour, ms=4.5)
-        right = max(x.high if drawable(x) else x.mean for _, x, _ in points)
+        right = max(x.high if style.drawable(x) else x.mean for _, x, _ in points)
         left = axis.get_xlim()[0]
         edge = right + 0.1 * (right - left)
         heights = beside(axis, [y.mean for _, _, y in points], 0.062)
         for (arm, x, y), height in zip(points, heights, strict=True):
-            colour = style_of(arm)[0]
+            colour = style.style_of(arm)[0]
             axis.annotate(
                 arm, (x.mean, y.mean), (edge, height), color=colour, fontsize=6, va="center", arrowprops=LEADER
             )
         axis.set_xlim(left, edge + 0.42 * (right - left))
-        axis.xaxis.set_major_formatter(percent)
+        axis.xaxis.set_major_formatter(style.percent)
         axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= edge])
         if share:
-            axis.yaxis.set_major_formatter(percent)
+            axis.yaxis.set_major_formatter(style.percent)
         axis.set_xlabel("gold accuracy of the target emotion")
         axis.set_ylabel(label)
         axis.grid(lw=0.3, color="0.92")
         axis.set_axisbelow(True)
-        return save(figure, folder, "pareto")
+        return style.save(figure, folder, "pareto")
 
 
 def _naturalness(records: Sequence[Record]) -> tuple[str, str, bool]:

@@ -11,19 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ablations.outcomes import find
-from ablations.rendering.figure_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILION,
-    WIDE,
-    drawable,
-    figure_of,
-    percent,
-    points,
-    save,
-    style_of,
-)
+from ablations.rendering import figure_style as style
 from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
@@ -33,7 +21,7 @@ from reports.verdicts import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}
+MARKS = {"better": ("o", style.BLUE), "worse": ("s", style.VERMILION), "equivalent": ("D", style.GREEN)}
 """Marker and color of a verdict."""
 SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
 
@@ -51,28 +39,28 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Draw ``forest.pdf`` and ``.png``; nothing without contrasts."""
     if not rows:
         return []
-    with figure_of(WIDE, 0.6 + 0.2 * len(rows)) as (figure, (axis,)):
+    with style.figure_of(style.WIDE, 0.6 + 0.2 * len(rows)) as (figure, (axis,)):
         _differences(axis)
         for y, row in enumerate(reversed(rows)):
             mean = row.interval
-            colour = BLUE if row.primary else "0.35"
-            if drawable(mean):
+            colour = style.BLUE if row.primary else "0.35"
+            if style.drawable(mean):
                 axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
             axis.plot(mean.mean, y, "o", ms=4.5, mfc=colour if row.primary else "white", mec=colour)
-            axis.plot(row.values, np.full(len(row.values), y - 0.3), "|", ms=4, color=GREY, mew=0.7)
+            axis.plot(row.values, np.full(len(row.values), y - 0.3), "|", ms=4, color=style.GREY, mew=0.7)
         axis.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axis.set_ylim(-0.7, len(rows) - 0.4)
         axis.set_xlabel(f"difference of {primary().label} (points)")
         axis.grid(axis="x", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
-        return save(figure, folder, "forest")
+        return style.save(figure, folder, "forest")
 
 
 def _differences(axis: Axes) -> None:
     """Prepare an axis of differences in the primary outcome: the equivalence margin, and zero."""
     axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
     axis.axvline(0, color="0.4", lw=0.6)
-    axis.xaxis.set_major_formatter(points)
+    axis.xaxis.set_major_formatter(style.points)
     axis.tick_params(axis="y", length=0)
 
 
@@ -94,13 +82,13 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
         return []
     from matplotlib.ticker import MaxNLocator
 
-    with figure_of(WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharey=True) as (figure, axes):
+    with style.figure_of(style.WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharey=True) as (figure, axes):
         for axis, name in zip(axes, names, strict=True):
             _differences(axis)
             for finding in (finding for finding in findings if finding.name == name):
                 y, mean = settings.index(finding.setting.name), finding.interval
                 marker, colour = MARKS.get(finding.word, ("o", "0.35"))
-                if drawable(mean):
+                if style.drawable(mean):
                     axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.1, solid_capstyle="butt")
                 filled = colour if finding.word in MARKS else "white"
                 axis.plot(mean.mean, y, marker, ms=4, mfc=filled, mec=colour)
@@ -112,7 +100,7 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
         axes[0].set_yticks(range(len(settings)), names_shown.values(), fontsize=6)
         axes[0].set_ylim(len(settings) - 0.5, -0.5)  # the grid's order from top to bottom, no marker on the frame
         figure.supxlabel(f"difference of {primary().label} (points)", fontsize=7.5)
-        return save(figure, folder, "reach")
+        return style.save(figure, folder, "reach")
 
 
 def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME) -> list[Path]:
@@ -126,21 +114,21 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
     if not by_arm:
         return []
     unit = outcome.unit
-    with figure_of(WIDE, 2.3) as (figure, (axis,)):
+    with style.figure_of(style.WIDE, 2.3) as (figure, (axis,)):
         if unit == "gain":
             axis.axhline(0, color="0.4", lw=0.6)
         for x, (arm, values) in enumerate(by_arm.items()):
-            colour, _, marker = style_of(arm)
+            colour, _, marker = style.style_of(arm)
             jitter = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
-            axis.plot(x - 0.12 + jitter, values, "o", ms=2.2, color=GREY, mew=0)
+            axis.plot(x - 0.12 + jitter, values, "o", ms=2.2, color=style.GREY, mew=0)
             mean = t_interval(values)
-            if drawable(mean):
+            if style.drawable(mean):
                 axis.plot([x + 0.22] * 2, [mean.low, mean.high], color=colour, lw=1.3)
             axis.plot(x + 0.22, mean.mean, marker, ms=4.5, color=colour)
         axis.set_xticks(range(len(by_arm)), [arm.replace("_", "\n").replace("@", "\n@") for arm in by_arm])
         if unit in ("gain", "percent"):
-            axis.yaxis.set_major_formatter(points if unit == "gain" else percent)
+            axis.yaxis.set_major_formatter(style.points if unit == "gain" else style.percent)
         axis.set_ylabel(textwrap.fill(outcome.heading.replace(", points", " (points)").replace(", %", ""), 32))
         axis.grid(axis="y", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
-        return save(figure, folder, "seeds")
+        return style.save(figure, folder, "seeds")
