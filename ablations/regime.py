@@ -328,16 +328,14 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
 
     ``hacked`` is a share of the samples with the proxy's argmax on target.
     """
-    import pandas as pd
 
     masks, flags = clean(samples, tuning()), flagged(samples)
     assert masks is not None
-    assert flags is not None
     hacked = np.where(same(samples, "proxy", "target"), ~masks[0], np.nan)
-    columns = {"clean": masks[0], "hacked": hacked, "artefacts": flags}
-    by_step = pd.DataFrame(columns).groupby(samples["step"].to_numpy()).mean()
-    phones = samples.groupby("step")[["phone_errors", "phones"]].mean()
-    return by_step.assign(phone_errors=phones["phone_errors"] / phones["phones"]).rename_axis("step")
+    shares = samples.assign(clean=masks[0], hacked=hacked, artefacts=flags).groupby("step")
+    by_step = shares[["clean", "hacked", "artefacts"]].mean()
+    phones = shares[["phone_errors", "phones"]].mean()
+    return by_step.assign(phone_errors=phones["phone_errors"] / phones["phones"])
 
 
 def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:

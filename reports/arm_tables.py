@@ -73,17 +73,16 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
         f"A seed hacked if its hacked share ends over {100 * HACKED:g} points above its start; Wilson's 95 % interval.",
         "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
         "and controls are not ranked.",
-        f"Not measured: {', '.join(missing)}." if missing else "",
-        "Diverged cells are excluded from the means here; in the first table they count as 0."
-        if selection.diverged
-        else "",
     ]
+    notes += [f"Not measured: {', '.join(missing)}."] if missing else []
+    diverged = "Diverged cells are excluded from the means here; in the first table they count as 0."
+    notes += [diverged] if selection.diverged else []
     rows = []
     for row in plain.rows:
         cells = selection.of(str(row[0]))
         rows.append((*row, over_seeds(SEED_HACKED, cells), *(over_seeds(cost, cells).mean for cost in COSTS)))
     columns = (*plain.columns, *(replace(outcome.as_column(), better=0) for outcome in (SEED_HACKED, *COSTS)))
-    return replace(plain, columns=columns, rows=tuple(rows)).with_notes(*filter(None, notes))
+    return replace(plain, columns=columns, rows=tuple(rows)).with_notes(*notes)
 
 
 def _hacked(record: Record) -> float:

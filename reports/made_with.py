@@ -26,13 +26,9 @@ def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
 
 def devices(records: Sequence[Record]) -> str:
     """Return a sentence on the devices that optimized the policies; empty if no cell has a policy."""
-    seeds: defaultdict[str, list[int]] = defaultdict(list)
-    for record in records:
-        if device := _device(record):
-            seeds[device].append(record.seed)
     parts = [
-        f"{device} ({len(device_seeds)} cells, seeds {numbers(sorted(set(device_seeds)))})"
-        for device, device_seeds in seeds.items()
+        f"{device} ({len(cells)} cells, seeds {numbers(sorted({cell.seed for cell in cells}))})"
+        for device, cells in _by_device(records).items()
     ]
     return f"Policies were optimized on {', '.join(parts)}." if parts else ""
 
@@ -40,19 +36,13 @@ def devices(records: Sequence[Record]) -> str:
 def apart(records: Sequence[Record]) -> str:
     """Return a sentence on the seeds (and settings) whose arms were optimized on several kinds of device; empty if there are
     none."""
-    devices_of: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
-    for record in records:
-        if device := _device(record):
-            devices_of[record.seed, split_label(record.label)[1]].add(device)
+    places = [{(cell.seed, split_label(cell.label)[1]) for cell in cells} for cells in _by_device(records).values()]
+    counts = Counter(place for of_device in places for place in of_device)
     mixed = [
-        f"seed {seed}{f' at {setting}' if setting else ''}"
-        for (seed, setting), kinds in devices_of.items()
-        if len(kinds) > 1
+        f"seed {seed}{f' at {setting}' if setting else ''}" for (seed, setting), n in sorted(counts.items()) if n > 1
     ]
-    if not mixed:
-        return ""
     shared = "which share data and seeds but not the random numbers of their roll-outs"
-    return f"Different kinds of devices were used for the arms of {', '.join(mixed)}, {shared}."
+    return f"Different kinds of devices were used for the arms of {', '.join(mixed)}, {shared}." if mixed else ""
 
 
 def numbers(seeds: Sequence[int]) -> str:
@@ -61,10 +51,12 @@ def numbers(seeds: Sequence[int]) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if contiguous else ", ".join(map(str, seeds))
 
 
-def _device(record: Record) -> str:
-    """Return the device that optimized the cell's policy (a GPU's name); empty if there is no policy."""
-    path = record.folder / OPTIMISATION / MARKER
-    if not path.is_file():
-        return ""
-    marker = json.loads(path.read_text())
-    return str(marker.get("gpu", marker["device"].upper()))
+def _by_device(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return device that optimized policies (a GPU's name) -> its cells."""
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        path = record.folder / OPTIMISATION / MARKER
+        if path.is_file():
+            marker = json.loads(path.read_text())
+            groups[str(marker.get("gpu", marker["device"].upper()))].append(record)
+    return groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,37 +129,28 @@ def world_card(selection: Selection) -> dict[str, str]:
 
 
 def cells(selection: Selection) -> dict[str, Any]:
-    """Return the primary outcome of every cell by arm and seed, and the cells that ended without one, with the URLs of runs."""
-    outcome, address = primary(), _addresses(selection)
+    """Return the primary outcome of every cell by arm and seed, and the cells that ended without one, with the URLs of runs.
+
+    ``failed`` are ``(arm/seed, URL of its run, kind of failure, reason)`` of every cell that failed.
+    """
+    outcome, store = primary(), selection.store
+    runs = {
+        grid: f"{store.folder.ui_address}/#/experiments/{store.experiment_id(grid)}/runs" for grid in selection.grids
+    }
     entries = {
-        (r.label, r.seed): (show(outcome.read(r), outcome.unit), address(r.tags[TAG_GRID], r.run_id))
+        (r.label, r.seed): (show(outcome.read(r), outcome.unit), f"{runs[r.tags[TAG_GRID]]}/{r.run_id}")
         for r in selection.records
     }
-    for key, state in selection.lost.items():
-        attempt = selection.attempts.get(key)
-        entries[key] = state, address(attempt.grid, attempt.run_id) if attempt else ""
+    entries |= {key: (state, "") for key, state in selection.lost.items()}
+    failed = []
+    for key, attempt in selection.attempts.items():
+        address = f"{runs[attempt.grid]}/{attempt.run_id}"
+        entries[key] = selection.lost[key], address
+        if attempt.lost:
+            failed.append((f"{attempt.label}/{attempt.seed}", address, attempt.lost.kind, attempt.lost.reason))
     seeds = sorted({seed for _, seed in entries})
     rows = [(arm, [entries.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
-    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection, address)}
-
-
-def failed(selection: Selection, address: Callable[[str, str], str]) -> list[tuple[str, str, str, str]]:
-    """Return ``(arm/seed, URL of its run, kind of failure, reason)`` for every cell that failed.
-
-    ``address`` gives the URL of a run from its grid and id.
-    """
-    return [
-        (f"{arm}/{seed}", address(attempt.grid, attempt.run_id), attempt.lost.kind, attempt.lost.reason)
-        for (arm, seed), attempt in selection.attempts.items()
-        if attempt.lost
-    ]
-
-
-def _addresses(selection: Selection) -> Callable[[str, str], str]:
-    """Return a function of a grid and a run's id that gives the URL of the run in MLflow's interface."""
-    store = selection.store
-    experiment_ids = {grid: store.experiment_id(grid) for grid in selection.grids}
-    return lambda grid, run: f"{store.folder.ui_address}/#/experiments/{experiment_ids[grid]}/runs/{run}"
+    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed}
 
 
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
