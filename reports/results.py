@@ -54,12 +54,10 @@ def command(
         folder = os.path.relpath(root / FIGURES, page.parent)
         body = IMAGE.sub(rf"{folder}/{grid}-\g<0>", answer)
         pasted = f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->"
-        if block[0] == pasted and all(path.is_file() and path.read_bytes() == figures[path] for path in figures):
-            print(f"current: {location}")
-            continue
-        stale = True
-        print(f"{'stale' if check_only else 'pasted'}: {location}")
-        if not check_only:
+        current = block[0] == pasted and all(p.is_file() and p.read_bytes() == figures[p] for p in figures)
+        print(f"{'current' if current else 'stale' if check_only else 'pasted'}: {location}")
+        stale = stale or not current
+        if not (current or check_only):
             pages[page] = pages[page].replace(block[0], pasted)
             page.write_text(pages[page], encoding="utf-8")
             for path, content in figures.items():

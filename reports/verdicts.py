@@ -51,14 +51,8 @@ class Row:
 
     @property
     def word(self) -> str:
-        """The verdict without the part in parentheses."""
-        return word(self.verdict)
-
-
-def word(verdict: str) -> str:
-    """Return a verdict without the part in parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is
-    none."""
-    return verdict.partition(" (")[0]
+        """The verdict without its parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is none."""
+        return self.verdict.partition(" (")[0]
 
 
 def simultaneous(contrasts: Contrasts) -> float:

@@ -106,11 +106,10 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
 def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME) -> list[Path]:
     """Draw ``seeds.pdf`` and ``.png`` of a measure; nothing if no cell has it."""
     outcome = find(metric)
-    by_arm: dict[str, list[float]] = {arm: [] for arm in dict.fromkeys(record.label for record in records)}
-    for (arm, _), value in outcome.values(records).items():
-        if math.isfinite(value):
-            by_arm[arm].append(value)
-    by_arm = {arm: values for arm, values in by_arm.items() if values}
+    by_arm: dict[str, list[float]] = {}
+    for record in records:
+        if math.isfinite(value := outcome.read(record)):
+            by_arm.setdefault(record.label, []).append(value)
     if not by_arm:
         return []
     unit = outcome.unit
