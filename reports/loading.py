@@ -129,6 +129,7 @@ def select(
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
+    # the cells of one profile and of the chosen worlds, without development seeds, each arm and seed once
     cells = {name: _cells(store, name, fix) for name in names}
     attempts = [attempt for _, unfinished in cells.values() for attempt in unfinished]
     complete = [(name, record) for name, (records, _) in cells.items() for record in records]
@@ -137,8 +138,8 @@ def select(
     in_world = [(name, record) for name, record in complete if record.world_hash.startswith(world)]
     seeds = reported(record.seed for _, record in in_world)
     pooled = [(name, record) for name, record in in_world if record.seed in seeds]
-    worlds = _choose("world", (record.world_hash for _, record in pooled or complete), world, pool=mixed)
-    if absent := set(names) - {name for name, _ in in_world}:
+    worlds = _choose("world", (r.world_hash for _, r in pooled or complete), "" if pooled else world, pool=mixed)
+    if absent := [name for name in names if name not in {grid for grid, _ in in_world}]:
         fix = "report on each grid separately, or choose another --profile or --world"
         raise InputError(
             f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
@@ -156,6 +157,7 @@ def select(
     notes = [f"Grid {', '.join(names)}, profile {profile}, world {', '.join(worlds)}."]
     notes += [f"MIXED WORLDS: {len(worlds)} worlds are pooled."] if len(worlds) > 1 else []
     notes += [f"Excluded: {count} {what}." for what, count in excluded.items() if count]
+    # what was planned, and what became of the planned cells without a result
     development = min(seeds) >= DEVELOPMENT
     invocations = [
         on([p for p in store.plans(n) if p.profile == profile and p.world_hash in worlds], development=development)
@@ -188,9 +190,9 @@ def _cells(store: Store, grid: str, fix: str) -> tuple[list[Record], list[Attemp
 
 
 def _choose(what: str, values: Iterable[str], wanted: str, *, pool: bool = False) -> list[str]:
-    """Return the profiles or worlds that begin with ``wanted``. Raise InputError if there is none, or several unless pooled."""
+    """Return the ``wanted`` profile or world, by default all. Raise InputError if there is none, or several unless pooled."""
     counts = Counter(values)
-    chosen = [wanted] if wanted in counts else [value for value in counts if value.startswith(wanted)]
+    chosen = [value for value in counts if wanted in ("", value)]
     if not chosen:
         raise InputError(f"the grid was not run with that {what}", got=wanted, fix=f"use one of: {', '.join(counts)}")
     if len(chosen) > 1 and not pool:

@@ -78,10 +78,11 @@ def judge(
     seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
     rows = []
     for name, weights in contrasts.items():
-        x, *veto_values = (_finite(apply(weights, values, seeds)) for values in (outcomes, *other_outcomes))
+        differences = (apply(weights, values, seeds) for values in (outcomes, *other_outcomes))
+        x, *veto_values = (values[np.isfinite(values)] for values in differences)
         decision = INTERIM
         if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
-            veto_intervals = [t_interval(differences, level) for differences in veto_values]
+            veto_intervals = [t_interval(values, level) for values in veto_values]
             decision = NOT_MOVED if name in failed else verdict(x, level, veto_intervals)
         rows.append(Row(name, True, tuple(x), t_interval(x, level), decision))
     return rows
@@ -106,10 +107,6 @@ def settled(weights: Mapping[str, float], outcomes: Values, selection: Selection
     """Return whether every cell of a contrast is finished, measured or diverged, in every seed."""
     cells = {(label, seed) for label in weights for seed in seeds}
     return all(cell in selection.diverged or math.isfinite(outcomes.get(cell, math.nan)) for cell in cells)
-
-
-def _finite(x: np.ndarray) -> np.ndarray:
-    return x[np.isfinite(x)]
 
 
 def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str:

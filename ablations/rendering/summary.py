@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from ablations.components import COMPONENTS
 from ablations.grids import CONTROLS
@@ -70,14 +69,14 @@ def by_arm(
     return Sheet(name, title, columns, tuple(rows), notes, FRAMES)
 
 
-def table(records: Sequence[Record], planned: Mapping[str, int] = MappingProxyType({})) -> Sheet:
+def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
     """Return the table of results. ``planned`` (arm -> number of seeds) determines the arms' order and the missing cells."""
     n = Counter(record.label for record in records)
     policies = any(not record.points.empty for record in records)
     outcomes = shown(records) if policies else []
-    missing = {arm: count - n[arm] for arm, count in planned.items() if count > n[arm]}
+    missing = {arm: count - n[arm] for arm, count in (planned or {}).items() if count > n[arm]}
     notes = _notes(records, outcomes, missing)
-    return by_arm("table", "Results", records, outcomes or rm_outcomes(records), *notes, arms=planned)
+    return by_arm("table", "Results", records, outcomes or rm_outcomes(records), *notes, arms=planned or ())
 
 
 def over_seeds(outcome: Outcome, records: Iterable[Record]) -> Interval:
