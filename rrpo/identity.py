@@ -31,12 +31,15 @@ def files_digest(root: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def option(default: T, *, off: T) -> T:
-    """Declare a dataclass field that keys omit while it has its ``off`` value.
+def option(default: T, *, off: Any = NEVER_OFF, within: str | Iterable[str] = ()) -> T:
+    """Declare a dataclass field by the value at which keys omit it, and by the values that it may have.
 
-    Use it only where the code computes, at ``off``, what it computed before the field existed.
+    Args:
+        default: Default value.
+        off: Use it only where the code computes, at ``off``, what it computed before the field existed.
+        within: An interval, ``[0, 1)``, or names; `rrpo.config.Checked` rejects other values.
     """
-    declared: T = dataclasses.field(default=default, metadata={"off": off})
+    declared: T = dataclasses.field(default=default, metadata={"off": off, "within": within})
     return declared
 
 

@@ -329,22 +329,9 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
     """Return the shared settings with the overrides of an arm."""
-    names = (
-        "optimizer",
-        "emotion_weight",
-        "gradient_scale",
-        "content_weight",
-        "relaxation",
-        "penalty",
-        "schedule",
-        "steps",
-        "batch",
-        "lr",
-        "beta",
-        "tau",
-    )
-    overrides = {name: _override(getattr(arm, name), getattr(base, name)) for name in names}
-    return replace(base, seed=seed, reward=arm.reward, **overrides)
+    values = {name: getattr(arm, name) for name in vars(base) if hasattr(arm, name)}
+    overrides = {name: value for name, value in values.items() if value is not None}
+    return replace(base, seed=seed, **overrides)
 
 
 SIMULATED = (
