@@ -26,4 +26,4 @@ MEASURES = {
 
 def build(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write ``lines.json`` with the lines of ``rrpo.validation.<section>:measure``, which may write tables into ``out``."""
-    save(MEASURES[config.section](config, inputs, out, context), out / LINES)
+    save(list(MEASURES[config.section](config, inputs, out, context)), out / LINES)
