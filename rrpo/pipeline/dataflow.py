@@ -82,7 +82,7 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     }
     if style_weight:
         inputs["emotion"] = pretrained(profile, SFT, seed)
-    return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+    return Stage.of("sft", config, inputs, f"SFT seed {seed}")
 
 
 @cache
@@ -122,7 +122,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
         "base": world.base(profile),
     }
     config = replace(settings, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
-    return Stage("zero_shot", "rrpo.training.zero_shot:build", config, inputs, f"zero-shot SFT seed {seed}")
+    return Stage.of("zero_shot", config, inputs, f"zero-shot SFT seed {seed}")
 
 
 def starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
@@ -166,9 +166,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
             voices=_override(arm.rm_speakers, profile.rm_speakers),
         )
     inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
-    return Stage(
-        "pretrain", "rrpo.training.pretrain:build", config, inputs, f"RM pre-training ({split.name}) seed {seed}"
-    )
+    return Stage.of("pretrain", config, inputs, f"RM pre-training ({split.name}) seed {seed}")
 
 
 @cache
@@ -178,7 +176,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return member(profile, arm, seed, 0)
     config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
     inputs = {f"member_{index:02d}": member(profile, arm, seed, index) for index in range(arm.members)}
-    return Stage("combine", "rrpo.training.combine:build", config, inputs, f"RM combination seed {seed}")
+    return Stage.of("combine", config, inputs, f"RM combination seed {seed}")
 
 
 @cache
@@ -193,7 +191,7 @@ def member(profile: Profile, arm: ArmConfig, seed: int, index: int) -> Stage:
     config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
     speech = mined_speech(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
     inputs = {"model": start, "speech": speech, "codec": world.codec(profile)}
-    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+    return Stage.of("finetune", config, inputs, f"RM fine-tuning seed {seed}")
 
 
 @cache
@@ -235,7 +233,7 @@ def mined_speech(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "codec": world.codec(profile),
     }
     limit = MineConfig(limit=_override(arm.annotated, profile.annotated))
-    return Stage("mine", "rrpo.training.mine:build", limit, inputs, f"mined samples seed {seed}")
+    return Stage.of("mine", limit, inputs, f"mined samples seed {seed}")
 
 
 @cache
@@ -249,7 +247,7 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "eval_prompts": world.eval_prompts(profile),
     }
     config = replace(profile.fidelity, seed=seed)
-    return Stage("fidelity", "rrpo.diagnostics.fidelity:build", config, inputs, f"RM gradient fidelity seed {seed}")
+    return Stage.of("fidelity", config, inputs, f"RM gradient fidelity seed {seed}")
 
 
 @cache
@@ -262,9 +260,7 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
         "codec": world.codec(profile),
     }
     config = replace(profile.prefix_classifier, seed=seed)
-    return Stage(
-        "prefix_classifier", "rrpo.training.prefix_classifier:build", config, inputs, f"prefix classifier seed {seed}"
-    )
+    return Stage.of("prefix_classifier", config, inputs, f"prefix classifier seed {seed}")
 
 
 @cache
@@ -303,7 +299,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     if guidance.classified:
         inputs["classifier"] = prefix_classifier(profile, seed)
-    return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
+    return Stage.of("guided", config, inputs, f"guided decoding seed {seed}")
 
 
 @cache
@@ -324,7 +320,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimization seed {seed}")
+    return Stage.of("optimize", config, inputs, f"policy optimization seed {seed}")
 
 
 def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
@@ -371,9 +367,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
         recogniser=replace(config.recogniser, seed=seed),
         optimize=replace(config.optimize, seed=seed),
     )
-    start = Stage(
-        "cosyvoice_start", "rrpo.cosyvoice.run:build_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}"
-    )
+    start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,
@@ -393,11 +387,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     if arm.best_of:
         arm_config = replace(arm_config, optimize=replace(arm_config.optimize, steps=0))
     inputs = {"start": start}
-    return {
-        "optimized": Stage(
-            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimization seed {seed}"
-        )
-    }
+    return {"optimized": Stage.of("cosyvoice", arm_config, inputs, f"CosyVoice2 optimization seed {seed}")}
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
@@ -416,7 +406,7 @@ def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
         n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
     )
     inputs = {"policy": sft(profile, seed), "eval_prompts": world.eval_prompts(profile)}
-    return Stage("draws", "rrpo.optimizers.best_of:draw", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
+    return Stage.of("draws", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
 
 
 @cache
@@ -433,7 +423,7 @@ def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "policy": sft(profile, seed),
         "draws": draws(profile, _override(arm.best_of, 1), seed, _override(arm.policy_seed, seed)),
     }
-    return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
+    return Stage.of("best_of_n", config, inputs, f"best of {arm.best_of} seed {seed}")
 
 
 def _override(override: T | None, shared: T) -> T:

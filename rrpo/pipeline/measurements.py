@@ -63,7 +63,7 @@ LISTENERS = {
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return accuracies and manipulation checks of one arm's RM."""
     inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
-    return Stage("examine", "rrpo.diagnostics.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
+    return Stage.of("examine", profile.examine, inputs, f"RM examination seed {seed}")
 
 
 @cache
@@ -75,7 +75,7 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
-    return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
+    return Stage.of("assess", AssessConfig(), inputs, f"assessment seed {seed}")
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
@@ -88,18 +88,12 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
-    return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+    return Stage.of("score", profile.score, inputs, f"test judges seed {seed}")
 
 
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return some of one cell's stored samples as waves."""
-    return Stage(
-        "vocode",
-        "rrpo.judges.vocoded:build",
-        profile.vocode,
-        stored_samples(profile, arm, seed),
-        f"waveforms seed {seed}",
-    )
+    return Stage.of("vocode", profile.vocode, stored_samples(profile, arm, seed), f"waveforms seed {seed}")
 
 
 def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
@@ -116,7 +110,7 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := sft_arm_of(arm)):
         inputs["sft"] = listener_results(profile, start, seed, name)
-    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
+    return Stage.of(kind, config, inputs, f"{name} seed {seed}")
 
 
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
@@ -131,19 +125,13 @@ def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return how strongly a cell's stored samples carry the target emotion and each other emotion."""
     neutral = world.world_speech(with_neutral(profile), "sft_heldout") if arm.reversal is None else references(profile)
     inputs = stored_samples(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
-    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+    return Stage.of("intensity", IntensityConfig(), inputs, f"intensity seed {seed}")
 
 
 def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the probes of what an arm's vectors of unseen speakers encode."""
     inputs = {"policy": starting_policy(profile, arm, seed)}
-    return Stage(
-        "reference_probe",
-        "rrpo.diagnostics.reference_probe:build",
-        ReferenceProbeConfig(),
-        inputs,
-        f"speaker vectors seed {seed}",
-    )
+    return Stage.of("reference_probe", ReferenceProbeConfig(), inputs, f"speaker vectors seed {seed}")
 
 
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
@@ -151,7 +139,7 @@ def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int
     policy."""
     stage = optimized(profile, arm, seed)
     config = replace(sizes, updates=tuple(updates), optimize=stage.config)
-    return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
+    return Stage.of("gradients", config, stage.inputs, f"gradients seed {seed}")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
@@ -159,9 +147,7 @@ def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage
     inputs = stored_samples(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
     if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
-    return Stage(
-        "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
-    )
+    return Stage.of("opinion", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}")
 
 
 def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
@@ -173,23 +159,21 @@ def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
     """Return the accuracy of one arm's RM on speech by another synthesiser; needs that engine's packages."""
     inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
-    return Stage(
-        "examine_set", "rrpo.diagnostics.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}"
-    )
+    return Stage.of("examine_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}")
 
 
 def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the accuracies of one arm's RM on one of the user's own test sets."""
     inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
     config = RecognitionConfig(name=name)
-    return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
+    return Stage.of("recognition", config, inputs, f"RM on {name} seed {seed}")
 
 
 def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return what a plugin's regularizer measures in one arm's RM, whether or not the arm uses it."""
     config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
     inputs = {"model": reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
-    return Stage("measure", "rrpo.diagnostics.measure:build", config, inputs, f"measures of {name} seed {seed}")
+    return Stage.of("measure", config, inputs, f"measures of {name} seed {seed}")
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
@@ -247,4 +231,4 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
     }
     for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
-    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
+    return Stage.of("transfer", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")

@@ -1,96 +1,80 @@
-"""Version and description of every kind of stage. Raise the version when a source change alters what the stage computes.
+"""The kinds of stages. Raise the version of a kind when a source change alters what its stages compute.
 
 ``tests/rrpo/pipeline/test_versions.py`` compares the source of each stage with the digest stored beside its version, and fails
 until the version or the digest is updated.
 """
 
-VERSIONS: dict[str, int] = {
-    "speech": 6,
-    "voices": 5,
-    "codec": 5,
-    "recogniser": 4,
-    "judge": 5,
-    "pretrain": 3,
-    "finetune": 3,
-    "combine": 1,
-    "mine": 1,
-    "base": 4,
-    "sft": 5,
-    "optimize": 9,
-    "cosyvoice_start": 1,
-    "cosyvoice": 1,
-    "prefix_classifier": 1,
-    "zero_shot": 1,
-    "reference_probe": 1,
-    "guided": 1,
-    "intensity": 1,
-    "draws": 1,
-    "best_of_n": 1,
-    "score": 6,
-    "assess": 1,
-    "vocode": 1,
-    "speakers": 1,
-    "predictor": 1,
-    "phonetics": 1,
-    "voice": 1,
-    "naturalness": 1,
-    "content": 1,
-    "judge_training": 1,
-    "opinion": 1,
-    "transfer": 3,
-    "examine": 2,
-    "fidelity": 1,
-    "gradients": 2,
-    "examine_set": 1,
-    "measure": 1,
-    "recognition": 1,
-    "prompts": 3,
-    "phonetic_judge": 5,
-    "validation": 10,
-}
+from typing import NamedTuple
 
-DESCRIPTIONS: dict[str, str] = {
-    "speech": "utterances of a split, as log-mel frames",
-    "voices": "test speech by another synthesizer",
-    "codec": "training of the codec",
-    "recogniser": "training of a phone recognizer",
-    "judge": "training of an emotion judge",
-    "pretrain": "reward model: pre-training",
-    "finetune": "reward model: fine-tuning, with the arm's regularizers",
-    "combine": "reward model: ensemble or averaged weights",
-    "mine": "reward model: search for samples that fool it, for another round of fine-tuning",
-    "base": "policy: training of the base policy",
-    "sft": "policy: supervised fine-tuning (SFT)",
-    "optimize": "policy: optimization, and evaluation by the val judge",
-    "cosyvoice_start": "CosyVoice2: SFT, and the reward model before robust fine-tuning",
-    "cosyvoice": "CosyVoice2: reward model and policy optimization of an arm",
-    "prefix_classifier": "guided decoding: training of the emotion classifier of token prefixes",
-    "zero_shot": "guided decoding: SFT of a policy for unseen speakers",
-    "reference_probe": "guided decoding: what the vectors of unseen speakers encode",
-    "guided": "guided decoding: sampling of the evaluation prompts",
-    "intensity": "measurement: emotional intensity of the samples",
-    "draws": "best-of-n: n samples of the SFT policy per prompt",
-    "best_of_n": "best-of-n: selection by a reward model",
-    "score": "measurement: samples by the test judge; clean success",
-    "assess": "measurement: samples by the val judge",
-    "vocode": "waveforms of some samples, for the optional measurements",
-    "speakers": "mean voices of the speakers",
-    "predictor": "choice of a predictor of naturalness",
-    "phonetics": "measurement: third judge and prosody (Praat)",
-    "voice": "measurement: speaker similarity",
-    "naturalness": "measurement: predicted naturalness (DNSMOS, PLCMOS)",
-    "content": "measurement: phone errors by a published recognizer",
-    "judge_training": "training of a plugin's judge",
-    "opinion": "measurement: samples by a plugin's judge",
-    "transfer": "measurement: each arm's samples by the other arms' reward models",
-    "examine": "reward model: accuracy and manipulation checks",
-    "fidelity": "reward model: gradient fidelity",
-    "gradients": "comparison of the optimizers' gradients",
-    "examine_set": "reward model: accuracy on another synthesizer's speech",
-    "measure": "reward model: manipulation check of a plugin's regularizer",
-    "recognition": "reward model: accuracy on a test set of yours",
-    "prompts": "prompts of the policy",
-    "phonetic_judge": "training of the third judge",
-    "validation": "a section of the world card",
+
+class Kind(NamedTuple):
+    """A kind of stage."""
+
+    version: int
+    """Part of the keys of its stages."""
+    build: str
+    """``module:function`` that builds them."""
+    description: str
+    """What such a stage does, for plans."""
+
+
+KINDS: dict[str, Kind] = {
+    "speech": Kind(6, "rrpo.corpus.features:build", "utterances of a split, as log-mel frames"),
+    "voices": Kind(5, "rrpo.corpus.second:build", "test speech by another synthesizer"),
+    "codec": Kind(5, "rrpo.models.codec:build", "training of the codec"),
+    "recogniser": Kind(4, "rrpo.judges.recogniser:build", "training of a phone recognizer"),
+    "judge": Kind(5, "rrpo.judges.emotion:build", "training of an emotion judge"),
+    "pretrain": Kind(3, "rrpo.training.pretrain:build", "reward model: pre-training"),
+    "finetune": Kind(3, "rrpo.training.finetune:build", "reward model: fine-tuning, with the arm's regularizers"),
+    "combine": Kind(1, "rrpo.training.combine:build", "reward model: ensemble or averaged weights"),
+    "mine": Kind(
+        1, "rrpo.training.mine:build", "reward model: search for samples that fool it, for another round of fine-tuning"
+    ),
+    "base": Kind(4, "rrpo.training.sft:build", "policy: training of the base policy"),
+    "sft": Kind(5, "rrpo.training.sft:build", "policy: supervised fine-tuning (SFT)"),
+    "optimize": Kind(9, "rrpo.optimizers.loop:build", "policy: optimization, and evaluation by the val judge"),
+    "cosyvoice_start": Kind(
+        1, "rrpo.cosyvoice.run:build_start", "CosyVoice2: SFT, and the reward model before robust fine-tuning"
+    ),
+    "cosyvoice": Kind(1, "rrpo.cosyvoice.run:build", "CosyVoice2: reward model and policy optimization of an arm"),
+    "prefix_classifier": Kind(
+        1,
+        "rrpo.training.prefix_classifier:build",
+        "guided decoding: training of the emotion classifier of token prefixes",
+    ),
+    "zero_shot": Kind(1, "rrpo.training.zero_shot:build", "guided decoding: SFT of a policy for unseen speakers"),
+    "reference_probe": Kind(
+        1, "rrpo.diagnostics.reference_probe:build", "guided decoding: what the vectors of unseen speakers encode"
+    ),
+    "guided": Kind(1, "rrpo.optimizers.guided:build", "guided decoding: sampling of the evaluation prompts"),
+    "intensity": Kind(1, "rrpo.judges.intensity:build", "measurement: emotional intensity of the samples"),
+    "draws": Kind(1, "rrpo.optimizers.best_of:draw", "best-of-n: n samples of the SFT policy per prompt"),
+    "best_of_n": Kind(1, "rrpo.optimizers.best_of:build", "best-of-n: selection by a reward model"),
+    "score": Kind(6, "rrpo.judges.score:build", "measurement: samples by the test judge; clean success"),
+    "assess": Kind(1, "rrpo.judges.assess:build", "measurement: samples by the val judge"),
+    "vocode": Kind(1, "rrpo.judges.vocoded:build", "waveforms of some samples, for the optional measurements"),
+    "speakers": Kind(1, "rrpo.judges.yardsticks:speakers", "mean voices of the speakers"),
+    "predictor": Kind(1, "rrpo.judges.yardsticks:predictor", "choice of a predictor of naturalness"),
+    "phonetics": Kind(1, "rrpo.judges.listeners:phonetics", "measurement: third judge and prosody (Praat)"),
+    "voice": Kind(1, "rrpo.judges.listeners:voice", "measurement: speaker similarity"),
+    "naturalness": Kind(1, "rrpo.judges.listeners:naturalness", "measurement: predicted naturalness (DNSMOS, PLCMOS)"),
+    "content": Kind(1, "rrpo.judges.listeners:content", "measurement: phone errors by a published recognizer"),
+    "judge_training": Kind(1, "rrpo.judges.opinion:train", "training of a plugin's judge"),
+    "opinion": Kind(1, "rrpo.judges.opinion:build", "measurement: samples by a plugin's judge"),
+    "transfer": Kind(
+        3, "rrpo.judges.transfer:build", "measurement: each arm's samples by the other arms' reward models"
+    ),
+    "examine": Kind(2, "rrpo.diagnostics.examine:build", "reward model: accuracy and manipulation checks"),
+    "fidelity": Kind(1, "rrpo.diagnostics.fidelity:build", "reward model: gradient fidelity"),
+    "gradients": Kind(2, "rrpo.diagnostics.gradients:build", "comparison of the optimizers' gradients"),
+    "examine_set": Kind(
+        1, "rrpo.diagnostics.examine:build_set", "reward model: accuracy on another synthesizer's speech"
+    ),
+    "measure": Kind(1, "rrpo.diagnostics.measure:build", "reward model: manipulation check of a plugin's regularizer"),
+    "recognition": Kind(1, "rrpo.diagnostics.recognition:build", "reward model: accuracy on a test set of yours"),
+    "prompts": Kind(3, "rrpo.corpus.prompts:build", "prompts of the policy"),
+    "phonetic_judge": Kind(5, "rrpo.judges.phonetic_judge:build", "training of the third judge"),
+    "validation": Kind(10, "rrpo.validation.stage:build", "a section of the world card"),
 }
-"""What a stage of each kind does, for plans."""
+VERSIONS = {name: kind.version for name, kind in KINDS.items()}
+DESCRIPTIONS = {name: kind.description for name, kind in KINDS.items()}

@@ -65,9 +65,8 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "voices": codec | judges | third | english | {"biased": biased},
     }
     return {
-        name: Stage(
+        name: Stage.of(
             "validation",
-            "rrpo.validation.stage:build",
             SectionConfig(
                 section=name,
                 world=profile.world,
