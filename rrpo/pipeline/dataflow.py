@@ -49,9 +49,8 @@ def sft_arm_of(arm: ArmConfig) -> ArmConfig:
     """Return the SFT policy as an arm with the same evaluation noise and the same kind of speakers, as the baseline for an arm's
     samples.
     """
-    if arm.reversal is None:
-        return replace(SFT, policy_seed=arm.policy_seed)
-    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
+    dropout = 0.0 if arm.reversal is None else arm.tag_dropout
+    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=dropout)
 
 
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
@@ -359,35 +358,24 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
             got=f"{label}, which sets {', '.join(foreign)}",
             fix=f"leave {label} out of --arms; arms that differ in regularizers, combined reward models or the optimizer can run",
         )
-    shared = replace(
-        config,
-        regularizers=OFF,
-        pretrain=replace(config.pretrain, seed=seed),
-        supervised=replace(config.supervised, seed=seed),
-        recogniser=replace(config.recogniser, seed=seed),
-        optimize=replace(config.optimize, seed=seed),
-    )
+    seeded = ("pretrain", "supervised", "recogniser", "optimize")
+    own_seeds = {name: replace(getattr(config, name), seed=seed) for name in seeded}
+    shared = replace(config, regularizers=OFF, **own_seeds)
     start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
+    finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
+    optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,
-        finetune=replace(
-            config.finetune,
-            seed=seed,
-            steps=config.finetune.steps if arm.finetune else 0,
-            lr=_override(arm.rm_lr, config.finetune.lr),
-        ),
-        optimize=_objective(config.optimize, arm, _override(arm.policy_seed, seed)),
+        finetune=finetune if arm.finetune else replace(finetune, steps=0),
+        optimize=replace(optimize, steps=0) if arm.best_of else optimize,
         best_of=_override(arm.best_of, config.best_of),
         members=arm.members,
         combination=arm.combination,
         variance_penalty=arm.variance_penalty,
         rounds=arm.rounds,
     )
-    if arm.best_of:
-        arm_config = replace(arm_config, optimize=replace(arm_config.optimize, steps=0))
-    inputs = {"start": start}
-    return {"optimized": Stage.of("cosyvoice", arm_config, inputs, f"CosyVoice2 optimization seed {seed}")}
+    return {"optimized": Stage.of("cosyvoice", arm_config, {"start": start}, f"CosyVoice2 optimization seed {seed}")}
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
