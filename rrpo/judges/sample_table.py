@@ -19,9 +19,8 @@ from torch import Tensor
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt
 from rrpo.judges import metrics
-from rrpo.judges.artefacts import detect
+from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.judges.config import KINDS
-from rrpo.judges.degenerate import looping, odd_length
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded

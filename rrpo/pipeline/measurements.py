@@ -12,17 +12,7 @@ from functools import cache
 
 from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
 from rrpo.identity import content_hash
-from rrpo.judges.config import (
-    AssessConfig,
-    ContentConfig,
-    ExamineSetConfig,
-    IntensityConfig,
-    MeasureConfig,
-    PhoneticsConfig,
-    RecognitionConfig,
-    TransferConfig,
-    VoiceConfig,
-)
+from rrpo.judges.config import ContentConfig, IntensityConfig, MeasureConfig, NoSettings, RecognitionConfig
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
@@ -75,7 +65,7 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
-    return Stage.of("assess", AssessConfig(), inputs, f"assessment seed {seed}")
+    return Stage.of("assess", NoSettings(), inputs, f"assessment seed {seed}")
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
@@ -103,8 +93,8 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
         {"eval_prompts": world.eval_prompts(profile)},
     )
     kind, config, reference = {
-        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
+        "phonetics": ("phonetics", NoSettings(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", NoSettings(), {"speakers": _voices(profile, arm)}),
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
     }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
@@ -159,7 +149,7 @@ def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
     """Return the accuracy of one arm's RM on speech by another synthesiser; needs that engine's packages."""
     inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
-    return Stage.of("examine_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}")
+    return Stage.of("examine_set", NoSettings(), inputs, f"RM on {engine} seed {seed}")
 
 
 def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
@@ -231,4 +221,4 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
     }
     for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
-    return Stage.of("transfer", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
+    return Stage.of("transfer", NoSettings(), inputs, f"cross-RM transfer seed {seed}")

@@ -15,8 +15,7 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.render import render
-from rrpo.judges.artefacts import detect
-from rrpo.judges.degenerate import looping, odd_length
+from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
 from rrpo.pipeline.stages import Context
