@@ -51,15 +51,8 @@ def draw(seed: int, rm_seed: int | None = None, policy_seed: int | None = None) 
     """Return the cells of both arms on one seed, optionally with other seeds for the reward model or the optimization."""
     (contrast,) = overall().values()
     known = arms()
-    return {
-        name: Cell(
-            label=name,
-            arm=replace(known[name], rm_seed=rm_seed, policy_seed=policy_seed),
-            seed=seed,
-            profile=EMBEDDED,
-        )
-        for name in contrast
-    }
+    chosen = {name: replace(known[name], rm_seed=rm_seed, policy_seed=policy_seed) for name in contrast}
+    return {name: Cell(label=name, arm=arm, seed=seed, profile=EMBEDDED) for name, arm in chosen.items()}
 
 
 def replicates() -> list[Draw]:

@@ -23,7 +23,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from rrpo.errors import InputError
@@ -243,27 +242,19 @@ def load(path: Path, module: str | None = None) -> str:
     if not path.is_file():
         raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
     source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    name = module or f"rrpo_plugin_{path.stem}_{source}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
+    sys.modules[name] = plugin = importlib.util.module_from_spec(spec)
     _sources.append(source)
     try:
-        _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
+        spec.loader.exec_module(plugin)
     except Exception as error:
+        del sys.modules[name]
         message = f"importing the plugin {path} failed"
         raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source
     return source
-
-
-def _import(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

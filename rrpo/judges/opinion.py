@@ -14,7 +14,7 @@ from torch import Tensor
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import metrics
 from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
-from rrpo.judges.sample_table import CHUNK, agreement, evaluate_once, first_and_last, first_of_sft, in_chunks
+from rrpo.judges.sample_table import CHUNK, agreement, evaluate_once, first_and_last, first_of_sft, in_chunks, opinion
 from rrpo.judges.samples import Samples, load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
@@ -61,10 +61,7 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
 
     def predict(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
-        target = [judge.emotions.index(prompt.emotion) for prompt in chunk.of(prompts)]
-        predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
-        return pd.DataFrame({name: predictions, f"{name}_logprob": log_probs[np.arange(len(predictions)), target]})
+        return pd.DataFrame(opinion(name, judge, F, lengths, chunk.of(prompts)))
 
     predictions = evaluate_once(
         samples,

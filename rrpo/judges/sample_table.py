@@ -22,6 +22,7 @@ from rrpo.judges import metrics
 from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.judges.config import KINDS
 from rrpo.judges.emotion import Judge
+from rrpo.judges.protocol import Judge as RegisteredJudge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded
 from rrpo.models.codec import Codec
@@ -119,9 +120,7 @@ def expected(prompts: np.ndarray, sft: Samples) -> np.ndarray:
             f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so their expected length "
             "is unknown; give the ``optimize`` stage of the SFT policy, whose only checkpoint samples all prompts"
         )
-    lengths = np.zeros(sft.prompt.max() + 1, np.int64)
-    lengths[sft.prompt] = sft.lengths
-    return lengths[prompts]
+    return pd.Series(sft.lengths, sft.prompt, dtype=np.int64).loc[prompts].to_numpy()
 
 
 def requests(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
@@ -181,8 +180,7 @@ def _evaluate_chunk(
     samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
 ) -> pd.DataFrame:
     """`evaluate_samples` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
-    audio, emotions = models.codec.audio, models.emotions
-    target = torch.tensor([emotions.index(prompt.emotion) for prompt in prompts], device=F.device)[:, None]
+    audio = models.codec.audio
     tokens = torch.from_numpy(samples.tokens.astype(np.int64))
     sizes = torch.from_numpy(samples.lengths.astype(np.int64))
     flags = detect(F, lengths, audio) | {
@@ -192,9 +190,7 @@ def _evaluate_chunk(
     transcripts = models.recogniser.transcribe(F, lengths)
     columns: dict[str, object] = {}
     for name, judge in models.opinions.items():
-        log_probs = judge.log_probs(F, lengths)
-        columns[name] = [emotions[k] for k in log_probs.argmax(1).tolist()]
-        columns[f"{name}_logprob"] = log_probs.gather(1, target)[:, 0].double().cpu().numpy()
+        columns |= opinion(name, judge, F, lengths, prompts)
     columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
     columns["phone_errors"] = [
         metrics.edit_distance(a, prompt.phones) for a, prompt in zip(transcripts, prompts, strict=True)
@@ -203,6 +199,17 @@ def _evaluate_chunk(
     columns["tokens"] = samples.lengths.astype(np.int64)
     columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
     return pd.DataFrame(columns)[models.evaluated_columns]
+
+
+def opinion(
+    name: str, judge: Judge | RewardModel | RegisteredJudge, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]
+) -> dict[str, object]:
+    """Return a judge's columns for samples with frames ``F [R, T, M]``, ``lengths [R]``: ``<name>``, the predicted emotion, and
+    ``<name>_logprob``, the log-probability of the prompt's."""
+    log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
+    targets = [judge.emotions.index(prompt.emotion) for prompt in prompts]
+    predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
+    return {name: predictions, f"{name}_logprob": log_probs[np.arange(len(targets)), targets]}
 
 
 def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:

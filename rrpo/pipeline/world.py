@@ -218,10 +218,8 @@ def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
 def rm_tests(profile: Profile) -> dict[str, Stage]:
     """Return the sets on which every reward model is examined, by split; for a user's emotions, only the user's own sets."""
     available = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
-    names = [
-        name for name in splits(profile) if (name.startswith("rm_test") and name in available) or name == "rm_valid"
-    ]
-    return {name: world_speech(profile, name) for name in names}
+    names = [name for name in splits(profile) if name.startswith("rm_test") and name in available]
+    return {name: world_speech(profile, name) for name in ["rm_valid", *names]}
 
 
 @cache
@@ -233,10 +231,6 @@ def own_test(profile: Profile, name: str) -> Stage:
 @cache
 def shared(profile: Profile) -> tuple[Stage, ...]:
     """Return the stages that neither seed nor arm redraws: judges, recognisers, base policy, evaluation prompts, RM test sets."""
-    models = [
-        judge(profile, "val"),
-        judge(profile, "test"),
-        recogniser(profile, "reward"),
-        recogniser(profile, "judge"),
-    ]
-    return (*models, base(profile), eval_prompts(profile), *rm_tests(profile).values())
+    judges = (judge(profile, role) for role in ("val", "test"))
+    recognisers = (recogniser(profile, role) for role in ("reward", "judge"))
+    return (*judges, *recognisers, base(profile), eval_prompts(profile), *rm_tests(profile).values())
