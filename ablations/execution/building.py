@@ -11,7 +11,7 @@ from rich.console import Console
 from ablations.commands import end_if_failed
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
-from ablations.execution.launchers import Launcher
+from ablations.execution.launchers import Launching
 from ablations.execution.progress_display import Display
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
@@ -64,7 +64,7 @@ def build(
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
     time_left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
-    pool = launchers.start(Launcher(), workers, folder.logs)
+    pool = launchers.start(Launching(), workers, folder.logs)
     with Display(console, len(missing), 0, time_left, counted="stage") as display:
         Scheduler(tasks, pool, folder.logs, display).run()
     keys = {jobs.stage_key(stage): stage for stage in roots}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
-from ablations.execution.launchers import Launcher
+from ablations.execution.launchers import Launching
 from ablations.execution.options import Options
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.test_sets import part_of, read_tests, speed_reporter, training_entries, with_encoder
@@ -51,7 +51,7 @@ class Request:
     """Whether to run cells again that diverged or hit a bug."""
     fail_fast: bool = False
     """Whether to stop at the first failure."""
-    launcher: Launcher = field(default_factory=Launcher)
+    launching: Launching = field(default_factory=Launching)
     """Where tasks run."""
     declared: tuple[str, ...] = ()
     """Labels of all arms of the grid, including those outside the request."""
@@ -125,7 +125,7 @@ def request(options: Options) -> Request:
     device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     folder = check(options.runs_dir)
     tasks_per_gpu = _tasks_per_gpu(cells, folder, options) if device == "cuda" else packing.UNMEASURED
-    launcher = launchers.checked(options, device, tasks_per_gpu)
+    launching = launchers.checked(options, device, tasks_per_gpu)
     workers = worker_count(options.workers, device, tasks_per_gpu)
     members = stacking.size(options.stack, device, cells, folder.root, *_gpu_share(workers))
     if options.retry is not None:
@@ -139,7 +139,7 @@ def request(options: Options) -> Request:
         folder=folder,
         retry_failed=options.retry is not None,
         fail_fast=options.fail_fast,
-        launcher=launcher,
+        launching=launching,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items()),
         executor=Executor(members, _precision(options.precision, device), options.deterministic),

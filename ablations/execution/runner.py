@@ -72,7 +72,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
     stopped, waiting = False, ""
     kept_back = {c.name: f"{plan.lost[c.hash]} (earlier; run it again with --retry failed)" for c in plan.kept_back}
     if plan.todo or plan.amended:
-        pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
+        pool = launchers.start(request.launching, request.workers, request.folder.logs / request.launching.launcher)
         recorder.create(request.folder, request.grid, request.declared or request.arms)
         tracker = _start_tracker(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
@@ -108,7 +108,7 @@ def _how_to_open(request: Request) -> str:
 def _start_tracker(plan: Plan) -> Tracker:
     request = plan.request
     tracker = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
-    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launching.launcher}
     params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return tracker.start_invocation(request.cells, params)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablations.execution.failures import KINDS, Lost, kind_of
-from ablations.execution.launchers.pool import Died, Done, Failed, Pool, Progress, Task
+from ablations.execution.launchers.pool import Done, Failed, Pool, Progress, Task
 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
@@ -182,12 +182,10 @@ class Scheduler:
                     self._release_dependents(task)
                     self.observer.finished(slot, task, result, seconds)
                 case Failed(slot, message, kind):
+                    if kind == "killed":  # a dead process could not write to its log
+                        with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
+                            log.write(f"{message}\n")
                     self._handle_failure(slot, task, message, kind)
-                case Died(slot, reason):
-                    message = f"worker process died: {reason}"
-                    with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
-                        log.write(f"{message}\n")
-                    self._handle_failure(slot, task, message, "killed")
 
     def _finish_parts(self, task: Task, results: Sequence[Any], seconds: float) -> None:
         """Handle the results of a finished task's parts."""

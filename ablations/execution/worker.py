@@ -1,7 +1,7 @@
 """The main loop of a worker process: receive tasks from a pipe, run them one at a time, send back the results.
 
 A message to the worker is ``(function, arguments, log path)``. The worker answers with events: `Progress` any number of times,
-then `Done` or `Failed`.
+then `Done` or `Failed`. The message None asks it to stop the task that it runs. SIGTERM ends it at once, after cleaning up.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal to receive when the parent dies."""
-STOP = signal.SIGUSR1
-"""Asks a worker to stop at the next step with a checkpoint. SIGTERM ends it immediately, after cleaning up."""
 REPORT_EVERY = 0.1
 """Minimum seconds between progress messages."""
 QUIET = ("claimed", "stopped")
@@ -39,24 +37,32 @@ ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 memory, because fresh pages for every large tensor cost up to half of a step."""
 
 
-def serve(connection: Connection, parent: int, slot: int) -> None:
+_connection: Connection | None = None
+"""The pipe to the parent; None in a process that is no worker."""
+
+
+def serve(descriptor: int, parent: int, slot: int) -> None:
     """Run the tasks of a slot until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
     other end."""
+    global _connection
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(STOP, _stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP})
+    signal.signal(signal.SIGTERM, exit_on_signal)
     plugins.load_all()  # unpickling a task's arguments may need classes of plugins
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return
-        function, arguments, log = message
-        with _output_to(Path(log)):
-            answer = _run(connection, slot, function, arguments)
-        connection.send(answer)
+    _connection = Connection(descriptor)
+    with suppress(EOFError):
+        while True:
+            if (message := _connection.recv()) is None:
+                continue  # the request to stop came after the task had ended
+            function, arguments, log = message
+            with _output_to(Path(log)):
+                answer = _run(_connection, slot, function, arguments)
+            _connection.send(answer)
+
+
+def stopping() -> bool:
+    """Return whether this worker was asked to stop: a busy worker receives no other message."""
+    return _connection is not None and _connection.poll()
 
 
 def die_with(parent: int) -> None:
@@ -114,18 +120,6 @@ def _output_to(path: Path) -> Iterator[None]:
             os.close(copy)
 
 
-_stopping = False
-
-
-def stopping() -> bool:
-    """Return whether this worker was asked to stop."""
-    return _stopping
-
-
-def _stop(signum: int, frame: object) -> None:
-    global _stopping
-    _stopping = True
-
-
-def _exit(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)  # unwinds the stack, so that a partially built stage is removed
+def exit_on_signal(signum: int, frame: object) -> NoReturn:
+    """Handle a signal by unwinding the stack, so that a partially built stage is removed."""
+    raise SystemExit(128 + signum)

@@ -71,7 +71,7 @@ def main() -> None:
             )
             given = {
                 "workers": 1,
-                "launcher": options.launchers.Launcher(),
+                "launching": options.launchers.Launching(),
                 "warm_start": "",
                 "verify": 0,
                 "against": "",

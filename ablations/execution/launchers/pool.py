@@ -58,27 +58,22 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A task raised an exception; the slot is free."""
+    """A task raised an exception, or its process died; the slot is free."""
 
     slot: int
     """Slot of the task."""
     message: str
-    """``ErrorType: text``, one line; the log has the traceback."""
+    """One line, such as ``ErrorType: text``; the log has the traceback."""
     kind: str
     """A key of `ablations.execution.failures.KINDS`."""
 
 
-@dataclass(frozen=True)
-class Died:
-    """The process that ran a task died; the slot is free."""
-
-    slot: int
-    """Slot of the task."""
-    reason: str
-    """``killed by SIGKILL``, ``exit code 7``, ``preempted``, ..."""
+def died(slot: int, reason: str) -> Failed:
+    """Return the event of a task whose process died: ``killed by SIGKILL``, ``exit code 7``, ``preempted``, ..."""
+    return Failed(slot, f"worker process died: {reason}", "killed")
 
 
-Event = Progress | Done | Failed | Died
+Event = Progress | Done | Failed
 
 
 class Pool(Protocol):

@@ -1,6 +1,7 @@
-"""The remote side of a launcher: one local worker process on the machine of a Ray actor or a Slurm job.
+"""What Ray and Slurm have in common: a task is a job on some machine, which runs it in a worker process of its own.
 
-A remote task therefore has the same environment, signals and log as a local one, and its death is reported in the same way.
+A remote task therefore has the same environment and log as a local one, and its death is reported in the same way. All machines
+must share the runs folder: there, a job writes its progress to a note, and finds the requests to stop (`halt_file`, `end_file`).
 """
 
 from __future__ import annotations
@@ -11,85 +12,159 @@ import os
 import pickle
 import signal
 import sys
-import types
-from collections.abc import Iterator, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from ablations.execution.failures import kind_of
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Event, Progress, Task
+from ablations.execution.launchers.pool import Event, Failed, Progress, Task, died
+from ablations.execution.worker import exit_on_signal
 from rrpo import plugins
 
-POLL = 1.0
-"""Seconds between checks for a request to stop."""
+POLL = 0.2
+"""Seconds between checks of the jobs."""
+LOOK = 1.0
+"""Seconds between a job's checks for requests to stop."""
+CLEAN_UP = 20.0
+"""Seconds that a task gets to clean up when its job ends; less than Slurm's KillWait of 30 s."""
 
 
-class Host(LocalPool):
-    """A pool of one worker process."""
-
-    def __init__(self, paths: Sequence[str], plugin_files: Sequence[str] = ()) -> None:
-        """Create the pool with the ``sys.path`` and the plugin files of the process that submits tasks.
-
-        Raises:
-            PluginError: A plugin file is not shared with this machine.
-        """
-        super().__init__(1)
-        sys.path += [path for path in paths if path not in sys.path]
-        plugins.use(plugin_files)
-
-    def submit(self, task: Task, log: Path) -> int:
-        """Submit a task. Raise FileNotFoundError if the runs folder is not shared with this machine."""
-        if not log.parent.is_dir():
-            raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
-        with _hide_main():
-            return super().submit(task, log)
-
-
-def run_alone(
-    pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path, grace: float
-) -> Event:
-    """Run one task in a batch job and return its last event.
+def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path) -> Event:
+    """Run one task in a worker process on this machine and return its last event.
 
     Args:
         pickled: The task. It is unpickled only after ``paths`` and plugins are set up, because its classes may come from them.
         log: File to which the task's output is appended.
         paths: Entries to add to ``sys.path``.
         plugin_files: Plugins to load.
-        note: File for the task's progress; `halt_file` of it requests a stop.
-        grace: Seconds that the task gets to clean up when the job is ended.
+        note: File for the task's progress.
     """
-    signal.signal(signal.SIGTERM, _exit)
-    host = Host(paths, plugin_files)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     try:
+        sys.path += [path for path in paths if path not in sys.path]
+        host = _host(tuple(plugin_files))
+        if not log.parent.is_dir():
+            raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
         host.submit(pickle.loads(pickled), log)
-        while True:
-            if halt_file(note).exists():
-                host.halt()
-            for event in host.events(POLL):
-                if not isinstance(event, Progress):
-                    return event
-                partial = note.with_suffix(".partial")
-                partial.write_text(json.dumps([event.done, event.total]))
-                os.replace(partial, note)
-    finally:
-        host.stop(grace)
+        with contextlib.suppress(SystemExit):
+            while not end_file(note).exists():
+                if halt_file(note).exists():
+                    host.halt()
+                for event in host.events(LOOK):
+                    if not isinstance(event, Progress):
+                        return event
+                    partial = note.with_suffix(".partial")
+                    partial.write_text(json.dumps([event.done, event.total]))
+                    os.replace(partial, note)
+        host.stop(CLEAN_UP)
+        return died(0, "ended on request")
+    except Exception as error:
+        return Failed(0, f"{type(error).__name__}: {error}", kind_of(error))
+
+
+@cache
+def _host(plugin_files: tuple[str, ...]) -> LocalPool:
+    """Return the pool of this process's worker. Jobs that run in one process, as Ray's may, share the worker."""
+    plugins.use(plugin_files)
+    return LocalPool(1)
 
 
 def halt_file(note: Path) -> Path:
-    """Return the file whose existence asks the job that writes ``note`` to stop."""
+    """Return the file whose existence asks a job to stop at the next step with a checkpoint."""
     return note.with_suffix(".halt")
 
 
-@contextlib.contextmanager
-def _hide_main() -> Iterator[None]:
-    """Hide ``__main__`` while spawning: a spawned process would import it, and here it is Ray's or submitit's program."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def end_file(note: Path) -> Path:
+    """Return the file whose existence asks a job to end now."""
+    return note.with_suffix(".end")
 
 
-def _exit(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)
+@dataclass
+class _Job:
+    handle: Any
+    note: Path
+    reported: Progress | None = None
+
+
+class JobPool(ABC):
+    """A `Pool` whose tasks are jobs."""
+
+    def __init__(self, workers: int, folder: Path) -> None:
+        self.capacity = workers
+        self.folder = folder
+        self._jobs: dict[int, _Job] = {}
+
+    @abstractmethod
+    def start(self, *arguments: Any) -> Any:
+        """Start a job that calls `run_job` with these arguments, and return a handle of it."""
+
+    @abstractmethod
+    def ended(self, handle: Any) -> bool:
+        """Return whether a job has ended."""
+
+    @abstractmethod
+    def result(self, handle: Any, slot: int) -> Event:
+        """Return the event that an ended job returned, or that it died."""
+
+    @abstractmethod
+    def cancel(self, handle: Any) -> None:
+        """End a job at once."""
+
+    def submit(self, task: Task, log: Path) -> int:
+        """Start a task as a job."""
+        slot = min(set(range(self.capacity)) - self._jobs.keys())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self.folder / f"{task.key}-{os.getpid()}.progress"
+        _remove(note)
+        handle = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note)
+        self._jobs[slot] = _Job(handle, note)
+        return slot
+
+    def events(self, timeout: float | None) -> list[Event]:
+        """Return the progress in the jobs' notes and the results of ended jobs."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            events = [event for slot in list(self._jobs) for event in self._check(slot)]
+            if events or (deadline is not None and time.monotonic() >= deadline):
+                return events
+            time.sleep(POLL)
+
+    def halt(self) -> None:
+        """Ask all jobs to stop, by files in the shared folder."""
+        for job in self._jobs.values():
+            halt_file(job.note).touch()
+
+    def stop(self, grace: float) -> None:
+        """Ask all jobs to end; cancel those that have not ended after ``grace`` seconds."""
+        for job in self._jobs.values():
+            end_file(job.note).touch()
+        deadline = time.monotonic() + grace
+        while not all(self.ended(job.handle) for job in self._jobs.values()) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        for job in self._jobs.values():
+            if not self.ended(job.handle):
+                self.cancel(job.handle)
+        self._jobs.clear()
+
+    def _check(self, slot: int) -> list[Event]:
+        job = self._jobs[slot]
+        if self.ended(job.handle):
+            del self._jobs[slot]
+            _remove(job.note)
+            return [replace(self.result(job.handle, slot), slot=slot)]
+        with contextlib.suppress(OSError, ValueError):
+            progress = Progress(slot, *json.loads(job.note.read_text()))
+            if progress != job.reported:
+                job.reported = progress
+                return [progress]
+        return []
+
+
+def _remove(note: Path) -> None:
+    for path in (note, halt_file(note), end_file(note)):
+        path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from fixtures import Run
 from ablations.errors import InputError
 from ablations.execution import launchers
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Died, Done, Event, Failed, Pool, Progress, Task
+from ablations.execution.launchers.pool import Done, Event, Failed, Pool, Progress, Task
 from rrpo import plugins
 
 HERE = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def _cluster() -> Iterator[None]:
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
     if request.param == "ray":
         request.getfixturevalue("_cluster")
-    pool = launchers.start(launchers.Launcher(name=request.param), 2, tmp_path / "launcher")
+    pool = launchers.start(launchers.Launching(launcher=request.param), 2, tmp_path / "launcher")
     yield pool
     pool.stop(0)
 
@@ -133,18 +133,20 @@ class TestContract:
     def test_a_death_is_told_with_its_cause_and_the_slot_goes_on(self, pool: Pool, tmp_path: Path):
         for function, why in (("die", "killed by SIGKILL"), ("leave", "exit code 7")):
             event = end_of(pool, pool.submit(task(function), tmp_path / "log"))
-            assert isinstance(event, Died)
-            assert why in event.reason
+            assert isinstance(event, Failed)
+            assert event.kind == "killed"
+            assert why in event.message
         assert isinstance(end_of(pool, pool.submit(task("environment"), tmp_path / "log")), Done)
 
     def test_whatever_process_is_killed_the_task_has_died(self, pool: Pool, tmp_path: Path):
-        """Also the worker's parent: this process for local workers, else a Ray actor or a job, with which the worker dies."""
+        """Also the worker's parent: this process for local workers, else a Ray task or a job, with which the worker dies."""
         slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
         pid = int(wait_for(tmp_path / "pid"))
         above = psutil.Process(pid).ppid()
         os.kill(pid if above == os.getpid() else above, signal.SIGKILL)
         event = end_of(pool, slot)
-        assert isinstance(event, Died)
+        assert isinstance(event, Failed)
+        assert event.kind == "killed"
         assert has_ended(pid)
         (tmp_path / "go").touch()
         assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
@@ -187,7 +189,7 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
     if name == "ray":
         request.getfixturevalue("_cluster")
     cells = fakes.cells(["diffro", "rrpo"], [1])
-    remote, text = run(cells, launcher=launchers.Launcher(name=name))
+    remote, text = run(cells, launching=launchers.Launching(launcher=name))
     assert (remote.status, remote.done) == (0, 2), text
     assert "cell 2 of 2 done" in text
     theirs = results(runs)
@@ -202,7 +204,7 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
 @pytest.mark.parametrize("name", [installed("ray")])
 def test_a_cluster_without_room_is_refused(name: str):
     with pytest.raises(InputError, match=r"2 CPU\(s\) and 1 GPU\(s\) a task; a node has at most 2 and"):
-        launchers.start(launchers.Launcher(name=name, cpus=2, gpus=1), 1, Path())
+        launchers.start(launchers.Launching(launcher=name, cpus_per_task=2, gpus_per_task=1), 1, Path())
 
 
 def results(runs: Path) -> dict[str, bytes]:
@@ -220,7 +222,7 @@ from ablations.execution.launchers.pool import Task
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    pool = launchers.start(launchers.Launcher(name=sys.argv[2]), 1, folder / "launcher")
+    pool = launchers.start(launchers.Launching(launcher=sys.argv[2]), 1, folder / "launcher")
     pool.submit(Task(key="a", title="a", function="tasks:sleep", arguments=(str(folder),)), folder / "log")
     while True:
         pool.events(None)
