@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ablations.execution.jobs import longest_first, stage_key, stage_tasks
 from ablations.execution.launchers.pool import Pool, Task
 from ablations.execution.progress_display import Display
 from ablations.execution.scheduler import Failure, Scheduler
+from ablations.execution.time_left import TimeLeft
 from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge
@@ -32,18 +33,13 @@ UPDATE = 5.0
 
 
 class Collector(Display):
-    """Display that also keeps the reason of every failed task."""
-
-    def __init__(self, console: Console, total: int, counted: str, remaining: Callable[[], str] | None = None) -> None:
-        super().__init__(console, total, 0, remaining or (lambda: f"{self.cells - self.done} {counted}s"), counted)
-        self.failures: dict[str, str] = {}
-        """Title of a failed task -> reason."""
+    """Display that keeps the reasons of the tasks that failed themselves, not of those that need them."""
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event."""
         super().failed(slot, task, failure)
-        if failure.cause == task.title:
-            self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
+        if failure.cause != task.title:
+            del self.failures[task.title]
 
 
 class SearchRun(Collector):
@@ -51,13 +47,14 @@ class SearchRun(Collector):
 
     def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
         self._status = ""
-        super().__init__(console, search.trials, "trial", lambda: self._status)
+        estimator = Estimator(search.question.store, search.question.device)
+        super().__init__(console, search.trials, 0, TimeLeft([], {}, estimator, workers), "trial")
         self.search = search
         self.study = study
         self.bridge = bridge
         self.workers = workers
         self.done = self._finished()
-        seconds, unknown = Estimator(search.question.store, search.question.device).total(own(search))
+        seconds, unknown = estimator.total(own(search))
         self._expected_seconds = None if unknown else seconds
         self._updated = 0.0
 
@@ -93,6 +90,10 @@ class SearchRun(Collector):
             with self.search.lock():
                 recover(self.study, self.search.folder)
             self.bridge.write(self.study.get_trials(deepcopy=False))
+
+    def remaining(self) -> str:
+        """Return the time left and the best value so far."""
+        return self._status
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event, and update from the study, which other commands may have changed."""

@@ -67,5 +67,5 @@ def build(
     pool = launchers.start(Launching(), workers, folder.logs)
     with Display(console, len(missing), 0, time_left, counted="stage") as display:
         Scheduler(tasks, pool, folder.logs, display).run()
-    keys = {jobs.stage_key(stage): stage for stage in roots}
-    return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}
+    titles = {str(stage) for stage in roots}
+    return {title: reason for title, reason in display.failures.items() if title in titles}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ablations.execution.estimate import duration
 from ablations.execution.scheduler import Failure, Task
@@ -17,8 +17,6 @@ from ablations.execution.time_left import TimeLeft
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
 """Modes: print all events; only failures and pauses; every event as one JSON object per line."""
-ArmsSoFar = Callable[[], Sequence[tuple[str, str, str]]]
-"""Returns rows of text: arm, number of finished cells, their mean with its interval."""
 
 
 class Display:
@@ -29,16 +27,13 @@ class Display:
         console: Console,
         cells: int,
         done: int,
-        remaining: TimeLeft | Callable[[], str],
+        left: TimeLeft,
         counted: str = "cell",
         mode: str = LINES,
-        arms: ArmsSoFar = tuple,
     ) -> None:
         self.console = console
         self.mode = mode
         """One of `LINES`, `QUIET`, `JSON`."""
-        self.arms = arms
-        """Returns the arms' results so far, shown below the workers in a live display."""
         self.counted = counted
         """What is counted: tasks whose key starts with this word and a hyphen, or all tasks for ``stage``."""
         self.cells = cells
@@ -46,12 +41,12 @@ class Display:
         self.done = done
         """Number of finished ones, including those of earlier runs."""
         self.failed_cells = 0
-        self.left = remaining if isinstance(remaining, TimeLeft) else None
+        self.left = left
         """Estimates the time left from the events."""
-        self.remaining = remaining.__str__ if isinstance(remaining, TimeLeft) else remaining
-        """Returns the time left as text."""
         self.failures: dict[str, str] = {}
-        """Key of a failed task -> reason."""
+        """Title of a failed task -> kind, reason and log."""
+        self.so_far: RenderableType = ""
+        """Shown below the workers in a live display."""
         self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
@@ -66,6 +61,10 @@ class Display:
         self._elsewhere: set[str] = set()
         self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
+    def remaining(self) -> str:
+        """Return the time left as text."""
+        return str(self.left)
+
     def __enter__(self) -> Display:
         if self.live:
             self._view.start()
@@ -77,8 +76,7 @@ class Display:
 
     def started(self, slot: int, task: Task) -> None:
         """Show a worker's new task."""
-        if self.left:
-            self.left.started(task.key)
+        self.left.started(task.key)
         if slot in self._rows:
             self._bars.remove_task(self._rows[slot])
         self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
@@ -86,14 +84,12 @@ class Display:
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
-        if self.left:
-            self.left.progressed(task.key, done, total)
+        self.left.progressed(task.key, done, total)
         self._bars.update(self._rows[slot], completed=done, total=total)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
-        if self.left:
-            self.left.ended(task.key, result)
+        self.left.ended(task.key, result)
         self._free(slot)
         self.done += self._counts(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
@@ -105,8 +101,7 @@ class Display:
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Print why a task is retried; if another runner is building it, print this once."""
-        if self.left:
-            self.left.stopped(task.key)
+        self.left.stopped(task.key)
         self._free(slot)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
         if failure.kind != "claimed":
@@ -122,21 +117,13 @@ class Display:
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it."""
-        if self.left:
-            self.left.ended(task.key)
-        cause = "" if failure.cause == task.title else f"{failure.cause}: "
-        self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"
+        self.left.ended(task.key)
+        self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
         self._free(slot)
-        self._emit(
-            "failed",
-            task=task.title,
-            kind=failure.kind,
-            message=failure.message,
-            cause=failure.cause,
-            log=str(failure.log),
-        )
+        fields = {"kind": failure.kind, "message": failure.message, "cause": failure.cause, "log": str(failure.log)}
+        self._emit("failed", task=task.title, **fields)
         if failure.cause == task.title:
-            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})", always=True)
+            self.line(f"FAILED {task.title}: {self.failures[task.title]}", always=True)
         if self._counts(task):
             self.failed_cells += 1
             if failure.cause != task.title and self.counted != "stage":
@@ -162,21 +149,8 @@ class Display:
             self._bars.remove_task(self._rows.pop(slot))
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
         elapsed = duration(time.monotonic() - self._started)
-        head = (
-            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {elapsed} · left: {self.remaining()}"
-        )
-        parts: list[RenderableType] = [Text(head, style="bold"), self._bars]
-        if rows := self.arms():
-            table = Table(box=None, pad_edge=False)
-            for heading, justify in (("arm", "left"), ("n", "right"), ("so far", "right")):
-                table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-            for row in rows:
-                table.add_row(*row)
-            parts.append(table)
-        return Group(*parts)
+        done = f"{self.counted}s done: {self.done} of {self.cells}{failed}"
+        head = f"{done} · running {elapsed} · left: {self.remaining()}"
+        return Group(Text(head, style="bold"), self._bars, self.so_far)

@@ -41,7 +41,7 @@ class Failure:
     """Why a task has no result or has to be retried."""
 
     message: str
-    """One line."""
+    """One line, which begins with the cause if that is another task."""
     log: Path
     """Log of the task that failed."""
     cause: str
@@ -221,6 +221,7 @@ class Scheduler:
     def _fail(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Fail a task and all tasks that depend on it, directly or indirectly."""
         self.observer.failed(slot, task, failure)
+        failure = replace(failure, message=f"{failure.cause}: {failure.message}")
         for part in task.parts:
             self.observer.failed(None, part, failure)
         failed = {member.key for member in (task, *task.parts)}

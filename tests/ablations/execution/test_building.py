@@ -31,8 +31,8 @@ def test_each_stage_is_told_once_and_a_failure_is_counted_with_what_needs_it(tmp
     failures, text = built(list(cell.stages.values()), tmp_path / "runs", terminal=terminal)
     log = next((tmp_path / "runs" / "logs").glob("optimize-*.log"))
     assert failures == {
-        "optimise rrpo/1": f"RuntimeError: planted failure (log: {log})",
-        "score rrpo/1": f"optimise rrpo/1: RuntimeError: planted failure (log: {log})",
+        "optimise rrpo/1": f"bug: RuntimeError: planted failure (log: {log})",
+        "score rrpo/1": f"bug: optimise rrpo/1: RuntimeError: planted failure (log: {log})",
     }
     for line in (
         "done: fake codec in",

@@ -134,6 +134,7 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
                 observer.finished(None, task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
         observer.close("FINISHED")
     assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
+    assert [row[:2] for row in observer._so_far().rows] == [("sft", 3.0), ("diffro", 3.0), ("rrpo", 2.0)]
 
 
 def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):
