@@ -11,6 +11,7 @@ from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.launchers.pool import Pool
 from rrpo.commands import EXECUTION, option
+from rrpo.settings import assignments
 
 PACKAGES = {"local": "", "ray": "ray", "slurm": "submitit"}
 """Launcher -> required package, installed by the extra of the launcher's name."""
@@ -51,10 +52,7 @@ def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launching:
             raise InputError(
                 f"{flag} is only for {owner.title()}", got=f"--launcher {name}", fix=f"add --launcher {owner}"
             )
-    for text in options.slurm or ():
-        if not all(text.partition("=")):
-            fix = "for example --slurm partition=gpu --slurm time=600"
-            raise InputError("--slurm takes NAME=VALUE", got=text, fix=fix)
+    sbatch_options(options)
     if cpus < 1 or (gpus is not None and gpus < 0):
         raise InputError(
             "--cpus-per-task must be positive, --gpus-per-task must not be negative",
@@ -64,6 +62,11 @@ def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launching:
     if gpus is None:
         gpus = 1 / tasks_per_gpu if device == "cuda" else 0.0
     return replace(options, gpus_per_task=math.ceil(gpus) if name == "slurm" else gpus)  # Slurm allocates whole GPUs
+
+
+def sbatch_options(options: Launching) -> dict[str, str]:
+    """Return the options of sbatch by name. Raise InputError if one is not NAME=VALUE."""
+    return assignments(options.slurm or (), "--slurm", "NAME=VALUE", "partition=gpu --slurm time=600")
 
 
 def start(options: Launching, workers: int, folder: Path) -> Pool:

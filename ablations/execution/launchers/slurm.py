@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
-from ablations.execution.launchers import Launching
+from ablations.execution.launchers import Launching, sbatch_options
 from ablations.execution.launchers.pool import Event, died
 from ablations.execution.launchers.remote import JobPool, run_job
 
@@ -36,7 +36,7 @@ class SlurmPool(JobPool):
             "cpus_per_task": options.cpus_per_task,
             "gpus_per_node": int(options.gpus_per_task or 0),
         }
-        for name, _, value in (text.partition("=") for text in options.slurm or ()):
+        for name, value in sbatch_options(options).items():
             self._parameters[f"slurm_{name}"] = int(value) if value.isdecimal() else value
         with tempfile.TemporaryDirectory() as scratch:  # refuses wrong options before anything is written
             self._make_executor(Path(scratch))
