@@ -107,7 +107,7 @@ def evaluate(
     if stages:
         message = f"checking trial {best.number} against {rival.name} on {count} fresh seeds: {len(stages)} stages, "
         console.print(message + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
-    graph = stage_tasks(stages, question.store, question.device, longest_first(stages, estimator))
+    graph = stage_tasks(longest_first(stages, estimator), question.store, question.device)
     left = TimeLeft(graph, {stage_key(stage): stage for stage in stages}, estimator, pool.capacity)
     building = Collector(console, len(graph), 0, left, "stage")
     with building:

@@ -26,8 +26,6 @@ from studies.search import REASON, Search, counted
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
-LAST = (1.0,)
-"""Priority of trials: after all shared stages."""
 UPDATE = 5.0
 """Seconds between two updates from the study while trials run."""
 
@@ -67,10 +65,8 @@ class SearchRun(Collector):
         with self.search.lock():
             recover(self.study, self.search.folder)
         remaining = self.search.trials - len(counted(self.study))
-        priorities = longest_first(stages, Estimator(question.store, question.device))
-        graph = stage_tasks(
-            stages, question.store, question.device, {key: (0.0, *priority) for key, priority in priorities.items()}
-        )
+        ordered = longest_first(stages, Estimator(question.store, question.device))
+        graph = stage_tasks(ordered, question.store, question.device)
         graph += [
             Task(
                 key=f"trial-{index}",
@@ -78,7 +74,7 @@ class SearchRun(Collector):
                 function="studies.search:one_trial",
                 arguments=(self.search,),
                 needs=frozenset(stage_key(stage) for stage in stages),
-                priority=(*LAST, index),
+                priority=(index,),
             )
             for index in range(remaining)
         ]

@@ -62,7 +62,7 @@ def build(
         KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
     """
     missing = missing_below(roots, folder.root)
-    tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
+    tasks = jobs.stage_tasks(jobs.longest_first(missing, estimator), folder.root, estimator.device)
     time_left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
     pool = launchers.start(Launching(), workers, folder.logs)
     with Display(console, len(missing), 0, time_left, counted="stage") as display:

@@ -131,7 +131,7 @@ class GridRun(Display):
         self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
-            plan.todo, plan.amended, request.folder.root, request.device, tracker, estimator, request.executor
+            plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor
         )
         done = plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}

@@ -66,8 +66,9 @@ def test_a_new_size_takes_the_time_of_the_nearest_size_in_proportion(tmp_path: P
     assert wall([half, quarter], fresh, 1) == "about 75 s (2 by the times of another size)"
     fresh.learn(half, 80.0)
     assert fresh.seconds(quarter) == 40.0
-    assert longest_first([quarter, BASE], fresh) == {quarter.key: (-40.0, 0), BASE.key: (-1.0, 1)}
-    assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
+    assert longest_first([BASE, quarter, SPEECH, CODEC], fresh) == [SPEECH, CODEC, quarter, BASE], (
+        "130 s to the end of the codec, 100 s, 40 s, unknown"
+    )
 
 
 def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):

@@ -124,7 +124,7 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
         tracker = Tracker(request.folder, "tiny", {}, {}).start_invocation(cells, {})
         console = Console(file=StringIO())
         observer = runner.GridRun(grid_plan, Estimator(runs), console, tracker)
-        for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker, Estimator(runs)):
+        for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker):
             if task.key == jobs.cell_key(lost):
                 observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
             elif task.here:

@@ -49,7 +49,7 @@ def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None
     """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
     grid_cells = cells()
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
-    single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
+    single = stage_tasks(longest_first(stages, Estimator(tmp_path)), tmp_path, "cpu")
     by_key = {stage_key(stage): stage for stage in stages}
     grouped = stack_tasks(single, by_key, 4)
     stacks = [task for task in grouped if task.parts]
@@ -110,7 +110,7 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
     """A stack and its members, before and after a lack of memory; other stages ignore what is not theirs (`Executor.of`)."""
     grid_cells, chosen = cells(), Executor(4, "bf16", deterministic=True)
-    graph = tasks(grid_cells, [], tmp_path, "cpu", None, Estimator(tmp_path), chosen)  # type: ignore[arg-type]
+    graph = tasks(grid_cells, [], tmp_path, "cpu", None, chosen)  # type: ignore[arg-type]
     built = [part for task in graph if not task.here for part in (task, *task.parts)]
     assert any(task.parts for task in built)
     for task in built:
