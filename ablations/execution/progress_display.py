@@ -20,7 +20,7 @@ LINES, QUIET, JSON = "lines", "quiet", "json"
 
 
 class Display:
-    """Observer of the scheduler that displays its events; a context manager."""
+    """Receives the scheduler's events and displays them; a context manager. A task that runs in the parent has no slot."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Display:
             self.line(f"built {task.title} in {duration(seconds)}")
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Print why a task is retried; if another runner is building it, print this once."""
+        """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
         self.left.stopped(task.key)
         self._free(slot)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
@@ -116,7 +116,7 @@ class Display:
         self.line(text, always=True)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Print the failed task once, and every cell that fails because of it."""
+        """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
         self.left.ended(task.key)
         self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
         self._free(slot)

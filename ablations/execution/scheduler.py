@@ -21,10 +21,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ablations.execution.failures import KINDS, Lost, kind_of
 from ablations.execution.launchers.pool import Done, Failed, Pool, Progress, Task
+
+if TYPE_CHECKING:
+    from ablations.execution.progress_display import Display
 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
@@ -50,28 +53,6 @@ class Failure:
     """A key of `ablations.execution.failures.KINDS`."""
 
 
-class Observer(Protocol):
-    """Receives all events, in the parent process."""
-
-    def started(self, slot: int, task: Task) -> None:
-        """A worker started a task."""
-
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """A task reported its progress."""
-
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """A task has a result. ``slot`` is None if it ran in the parent."""
-
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed and will be retried, or stopped on request."""
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed, or cannot run because a dependency failed; ``failure.cause`` then names the dependency."""
-
-    def message(self, text: str) -> None:
-        """The scheduler has a message that concerns no single task, such as a pause or a stop."""
-
-
 @dataclass
 class Scheduler:
     """Runs a task graph once; call `run`."""
@@ -82,8 +63,8 @@ class Scheduler:
     """Runs the tasks; `run` stops it at the end."""
     logs: Path
     """Folder of logs, one per task. Several runners and retries append to the same log."""
-    observer: Observer
-    """Receives all events."""
+    observer: Display
+    """Receives all events, in this process."""
     fail_fast: bool = False
     """Whether the first failure that is not retried stops the run, as Ctrl-C does."""
     _running: dict[int, Task] = field(default_factory=dict)
