@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ablations.execution.estimate import Estimator, duration
+from ablations.execution.failures import Failure
 from ablations.execution.jobs import longest_first, stage_key, stage_tasks
 from ablations.execution.launchers.pool import Pool, Task
 from ablations.execution.progress_display import Display
-from ablations.execution.scheduler import Failure, Scheduler
+from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
 from rrpo.pipeline.stages import Stage
 from studies.detectable import own
@@ -104,7 +105,7 @@ class SearchRun(Collector):
             return
         self._update()
         if result is None:
-            claimed = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
+            claimed = Failure("claimed", "other commands ran the last trials", self.search.folder, task.title)
             super().retried(slot, replace(task, key="elsewhere"), claimed)
             return
         self.done = self._finished() - 1  # the display adds this one itself

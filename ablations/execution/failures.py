@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rrpo.pipeline.errors import ClaimedError, Interrupted, failure_kind
 
@@ -54,6 +55,11 @@ class Lost:
     reason: str
     """One line."""
 
+    @staticmethod
+    def of(error: BaseException) -> Lost:
+        """Return the kind and text of an error."""
+        return Lost(kind_of(error), f"{type(error).__name__}: {error}")
+
     @property
     def again(self) -> bool:
         """Whether the next run of the command includes the cell again."""
@@ -61,3 +67,13 @@ class Lost:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Failure(Lost):
+    """Why a task has no result or has to be retried. The reason begins with the cause if that is another task."""
+
+    log: Path
+    """Log of the task that failed."""
+    cause: str
+    """Title of the task that failed; differs from the task's own title if one of its dependencies failed."""

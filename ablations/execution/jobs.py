@@ -10,13 +10,13 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Lost, kind_of
-from ablations.execution.scheduler import Task
+from ablations.execution.failures import Lost
+from ablations.execution.launchers.pool import Report, Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
 from ablations.stats.family import primary
@@ -28,7 +28,6 @@ from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
-Report = Callable[[int, int], None]
 SMALLER = 2
 """Micro-batch size, in samples per forward pass, of the retry after a policy optimization ran out of memory."""
 LOG_LIMIT = 20_000
@@ -162,12 +161,12 @@ def build_stack(
         if isinstance(result, Path):
             results.append(_seconds(stage, store))
             continue
-        kind = kind_of(result)
-        if kind in ("oom", "disk") or not isinstance(result, Exception):
+        lost = Lost.of(result)
+        if lost.kind in ("oom", "disk") or not isinstance(result, Exception):
             raise result
         with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
-            log.writelines(traceback.format_exception(result) if kind not in QUIET else ())
-        results.append(Lost(kind, f"{type(result).__name__}: {result}"))
+            log.writelines(traceback.format_exception(result) if lost.kind not in QUIET else ())
+        results.append(lost)
     return results
 
 

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from ablations.execution.estimate import duration
-from ablations.execution.scheduler import Failure, Task
+from ablations.execution.failures import Failure
+from ablations.execution.launchers.pool import Task
 from ablations.execution.time_left import TimeLeft
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
@@ -103,12 +104,12 @@ class Display:
         """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
         self.left.stopped(task.key)
         self._free(slot)
-        self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
+        self._emit("retried", task=task.title, kind=failure.kind, message=failure.reason)
         if failure.kind != "claimed":
-            self.line(f"{failure.kind}: {task.title}: {failure.message}")
+            self.line(f"{failure.kind}: {task.title}: {failure.reason}")
         elif task.key not in self._elsewhere:
             self._elsewhere.add(task.key)
-            self.line(f"elsewhere: {failure.message}")
+            self.line(f"elsewhere: {failure.reason}")
 
     def message(self, text: str) -> None:
         """Print a message that concerns no single task."""
@@ -118,9 +119,9 @@ class Display:
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
         self.left.ended(task.key)
-        self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
+        self.failures[task.title] = f"{failure} (log: {failure.log})"
         self._free(slot)
-        fields = {"kind": failure.kind, "message": failure.message, "cause": failure.cause, "log": str(failure.log)}
+        fields = {"kind": failure.kind, "message": failure.reason, "cause": failure.cause, "log": str(failure.log)}
         self._emit("failed", task=task.title, **fields)
         if failure.cause == task.title:
             self.line(f"FAILED {task.title}: {self.failures[task.title]}", always=True)

@@ -15,14 +15,14 @@ from rich.console import Console
 from ablations.commands import rich_table, show_table
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Lost
+from ablations.execution.failures import Failure
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
 from ablations.execution.planned import write_plan
 from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
-from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
 from ablations.rendering.sheet import Column, Sheet
 from ablations.rendering.summary import table
@@ -184,10 +184,10 @@ class GridRun(Display):
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
         super().failed(slot, task, failure)
         if task.key in self._amending:
-            self.message(f"{task.title}: not added ({failure.message}); the cell's record is complete without them")
+            self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
         if cell := self._cells.get(task.key):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, Lost(failure.kind, failure.message), log)
+            self.tracker.record_failure(cell, failure, log)
 
     def _so_far(self) -> Sheet:
         """Return the primary outcome of each arm over the recorded seeds: interim estimates for the live display."""

@@ -10,21 +10,20 @@ immediately.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import shutil
 import signal
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.execution.failures import KINDS, Lost, kind_of
-from ablations.execution.launchers.pool import Done, Failed, Pool, Progress, Task
+from ablations.execution.failures import KINDS, Failure, Lost
+from ablations.execution.launchers.pool import Done, End, Pool, Progress, Task
+from ablations.execution.worker import perform
 
 if TYPE_CHECKING:
     from ablations.execution.progress_display import Display
@@ -37,20 +36,6 @@ POLL = 0.25
 """Maximum seconds between checks of signals, pauses and retries."""
 ROOM = 2**20
 """Bytes by which the free space of a full disk must grow before work resumes."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a task has no result or has to be retried."""
-
-    message: str
-    """One line, which begins with the cause if that is another task."""
-    log: Path
-    """Log of the task that failed."""
-    cause: str
-    """Title of the task that failed; differs from the task's own title if one of its dependencies failed."""
-    kind: str
-    """A key of `ablations.execution.failures.KINDS`."""
 
 
 @dataclass
@@ -131,17 +116,8 @@ class Scheduler:
 
     def _run_here(self, task: Task) -> None:
         del self._waiting[task.key]
-        start = time.monotonic()
-        module, name = task.function.split(":")
-        try:
-            result = getattr(importlib.import_module(module), name)(*task.arguments, lambda done, total: None)
-        except Exception as error:
-            with contextlib.suppress(OSError):
-                self.log_path(task).write_text(traceback.format_exc())
-            self._handle_failure(None, task, f"{type(error).__name__}: {error}", kind_of(error))
-            return
-        self._release_dependents(task)
-        self.observer.finished(None, task, result, time.monotonic() - start)
+        log = self.log_path(task)
+        self._handle(None, task, perform(0, task.function, task.arguments, lambda done, total: None, log.write_text))
 
     def _release_dependents(self, task: Task) -> None:
         for needs in self._missing.values():
@@ -155,18 +131,20 @@ class Scheduler:
         for event in self.pool.events(timeout):
             if isinstance(event, Progress):
                 self.observer.progressed(event.slot, self._running[event.slot], event.done, event.total)
-                continue
-            task = self._running.pop(event.slot)
-            match event:
-                case Done(slot, result, seconds):
-                    self._finish_parts(task, result if task.parts else (), seconds)
-                    self._release_dependents(task)
-                    self.observer.finished(slot, task, result, seconds)
-                case Failed(slot, message, kind):
-                    if kind == "killed":  # a dead process could not write to its log
-                        with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
-                            log.write(f"{message}\n")
-                    self._handle_failure(slot, task, message, kind)
+            else:
+                self._handle(event.slot, self._running.pop(event.slot), event)
+
+    def _handle(self, slot: int | None, task: Task, event: End) -> None:
+        """Handle the end of a task; ``slot`` is None if it ran in the parent."""
+        if isinstance(event, Done):
+            self._finish_parts(task, event.result if task.parts else (), event.seconds)
+            self._release_dependents(task)
+            self.observer.finished(slot, task, event.result, event.seconds)
+            return
+        if event.kind == "killed":  # a dead process could not write to its log
+            with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
+                log.write(f"{event.message}\n")
+        self._handle_failure(slot, task, event.message, event.kind)
 
     def _finish_parts(self, task: Task, results: Sequence[Any], seconds: float) -> None:
         """Handle the results of a finished task's parts."""
@@ -180,7 +158,7 @@ class Scheduler:
 
     def _handle_failure(self, slot: int | None, task: Task, message: str, kind: str) -> None:
         """Retry the task if the kind of failure allows it; otherwise fail it and its dependents."""
-        failure = Failure(message, self.log_path(task), task.title, kind)
+        failure = Failure(kind, message, self.log_path(task), task.title)
         self._tries[task.key, kind] += 1
         retry = self._tries[task.key, kind] <= KINDS[kind].retries and not (kind == "oom" and task.after_oom is None)
         if not math.isinf(self._stop_deadline) and KINDS[kind].again:
@@ -202,7 +180,7 @@ class Scheduler:
     def _fail(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Fail a task and all tasks that depend on it, directly or indirectly."""
         self.observer.failed(slot, task, failure)
-        failure = replace(failure, message=f"{failure.cause}: {failure.message}")
+        failure = replace(failure, reason=f"{failure.cause}: {failure.reason}")
         for part in task.parts:
             self.observer.failed(None, part, failure)
         failed = {member.key for member in (task, *task.parts)}

@@ -13,14 +13,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablations.execution.failures import kind_of
-from ablations.execution.launchers.pool import Done, Failed, Progress
+from ablations.execution.failures import Lost
+from ablations.execution.launchers.pool import Done, End, Failed, Progress, Report
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
@@ -56,7 +56,7 @@ def serve(descriptor: int, parent: int, slot: int) -> None:
                 continue  # the request to stop came after the task had ended
             function, arguments, log = message
             with _output_to(Path(log)):
-                answer = _run(_connection, slot, function, arguments)
+                answer = perform(slot, function, arguments, _reporter(_connection, slot), sys.stderr.write)
             _connection.send(answer)
 
 
@@ -77,8 +77,8 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _run(connection: Connection, slot: int, function: str, arguments: tuple[Any, ...]) -> Done | Failed:
-    start = time.monotonic()
+def _reporter(connection: Connection, slot: int) -> Report:
+    """Return a function that sends progress through the pipe, at most every `REPORT_EVERY` seconds."""
     last = 0.0
 
     def report(done: int, total: int) -> None:
@@ -88,17 +88,22 @@ def _run(connection: Connection, slot: int, function: str, arguments: tuple[Any,
             last = now
             connection.send(Progress(slot, done, total))
 
+    return report
+
+
+def perform(slot: int, function: str, arguments: tuple[Any, ...], report: Report, log: Callable[[str], Any]) -> End:
+    """Call a task's function and return how it ended; ``log`` gets the traceback of an error."""
+    start = time.monotonic()
     try:
         module, name = function.split(":")
         result = getattr(importlib.import_module(module), name)(*arguments, report)
     except Exception as error:
-        kind = kind_of(error)
-        if kind not in QUIET:
+        lost = Lost.of(error)
+        if lost.kind not in QUIET:
             when = time.strftime("%Y-%m-%d %H:%M:%S")
-            text = f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}"
             with suppress(OSError):
-                print(text, file=sys.stderr)
-        return Failed(slot, f"{type(error).__name__}: {error}", kind)
+                log(f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}\n")
+        return Failed(slot, lost.reason, lost.kind)
     return Done(slot, result, time.monotonic() - start)
 
 

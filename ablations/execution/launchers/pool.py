@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ class Task:
     title: str
     """Readable title."""
     function: str
-    """``module:function``, called with ``arguments`` and a callable ``report(done, total)``."""
+    """``module:function``, called with ``arguments`` and a `Report`."""
     arguments: tuple[Any, ...] = ()
     """Picklable arguments."""
     after_oom: tuple[Any, ...] | None = None
@@ -73,7 +74,10 @@ def died(slot: int, reason: str) -> Failed:
     return Failed(slot, f"worker process died: {reason}", "killed")
 
 
-Event = Progress | Done | Failed
+End = Done | Failed
+Event = Progress | End
+Report = Callable[[int, int], None]
+"""What a task's function calls with the units done and their total."""
 
 
 class Pool(Protocol):

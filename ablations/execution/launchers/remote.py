@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.failures import kind_of
+from ablations.execution.failures import Lost
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Event, Failed, Progress, Task, died
 from ablations.execution.worker import exit_on_signal
@@ -64,7 +64,8 @@ def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Seque
         host.stop(CLEAN_UP)
         return died(0, "ended on request")
     except Exception as error:
-        return Failed(0, f"{type(error).__name__}: {error}", kind_of(error))
+        lost = Lost.of(error)
+        return Failed(0, lost.reason, lost.kind)
 
 
 @cache

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ablations.execution.estimate import Estimator
+from ablations.execution.failures import Failure
+from ablations.execution.launchers.pool import Task
 from ablations.execution.progress_display import JSON, QUIET, Display
-from ablations.execution.scheduler import Failure, Task
 from ablations.execution.time_left import TimeLeft
 
 LEFT = TimeLeft([], {}, Estimator(Path("none")), 1)
@@ -34,7 +35,7 @@ def test_a_live_display_shows_workers_and_what_the_arms_have_come_to():
 
 
 def test_quiet_tells_failures_and_json_everything(capsys: pytest.CaptureFixture[str]):
-    failure = Failure("loss nan", Path("logs/x.log"), "optimise rrpo/3", "diverged")
+    failure = Failure("diverged", "loss nan", Path("logs/x.log"), "optimise rrpo/3")
     for mode in (QUIET, JSON):
         console = Console(file=io.StringIO(), width=200)
         display = Display(console, 2, 0, LEFT, mode=mode)

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from ablations.execution import jobs, plan, runner
 from ablations.execution.estimate import Estimator
+from ablations.execution.failures import Failure
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import check
-from ablations.execution.scheduler import Failure
 from ablations.stats.family import primary
 from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
@@ -126,7 +126,7 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
         observer = runner.GridRun(grid_plan, Estimator(runs), console, tracker)
         for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker):
             if task.key == jobs.cell_key(lost):
-                observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
+                observer.failed(None, task, Failure("bug", "planted", runs / "none", task.title))
             elif task.here:
                 cell = task.arguments[0]
                 for stage in cell.stages.values():

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ablations.execution import scheduler
-from ablations.execution.failures import KINDS
+from ablations.execution.failures import KINDS, Failure
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.launchers.pool import Task
+from ablations.execution.scheduler import Scheduler
 
 
 @dataclass
@@ -105,7 +106,7 @@ def test_a_failure_takes_only_what_needs_it(tmp_path: Path):
     assert events.results.keys() == {"good"}
     assert events.failures.keys() == {"bad", "child", "grandchild"}
     assert {failure.cause for failure in events.failures.values()} == {"BAD"}
-    assert events.failures["bad"].message == "RuntimeError: planted failure"
+    assert events.failures["bad"].reason == "RuntimeError: planted failure"
     assert "Traceback" in events.failures["grandchild"].log.read_text()
 
 
@@ -115,7 +116,7 @@ def test_a_worker_that_dies_fails_its_task_and_is_replaced(tmp_path: Path, funct
     graph = [task("bad", function), task("good", "note", file, "good", priority=1)]
     events = go(graph, tmp_path)
     assert events.results.keys() == {"good"}
-    assert why in events.failures["bad"].message
+    assert why in events.failures["bad"].reason
     log = events.failures["bad"].log.read_text()
     assert log.count(why) == 4, "the log contains the output of the first attempt and three retries"
     assert events.retries == 3 * [("bad", "killed")]
@@ -311,7 +312,7 @@ def test_parts_of_a_task_end_each_in_its_own_way(tmp_path: Path):
     assert events.results.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
     assert events.failures.keys() == {"part diverged", "after diverged"}
     assert events.failures["after diverged"].cause == events.failures["part diverged"].cause == "PART DIVERGED"
-    assert events.failures["part diverged"].message == "planted diverged"
+    assert events.failures["part diverged"].reason == "planted diverged"
     assert events.retries == [("part killed", "killed")]
     assert (tmp_path / "alone").read_text().split() == ["killed"]
     assert sorted((tmp_path / "after").read_text().split()) == ["killed", "ok"]
