@@ -8,10 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +33,10 @@ class RayPool(JobPool):
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             self.stop(0)
+            most_cpus, most_gpus = (max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU"))
             raise InputError(
                 "no node of the Ray cluster can run a task",
-                got=f"{cpus:g} CPU(s) and {gpus:g} GPU(s) a task; a node has at most "
-                f"{_most(nodes, 'CPU')} and {_most(nodes, 'GPU')}",
+                got=f"{cpus} CPU(s) and {gpus:g} GPU(s) a task; a node has at most {most_cpus:g} and {most_gpus:g}",
                 fix="lower --cpus-per-task or --gpus-per-task, or add a larger node",
             )
 
@@ -48,21 +44,21 @@ class RayPool(JobPool):
         """Start a Ray task."""
         return self._run.remote(*arguments)
 
-    def ended(self, handle: Any) -> bool:
+    def ended(self, job: Any) -> bool:
         """Ask Ray without waiting."""
-        return bool(self._ray.wait([handle], timeout=0)[0])
+        return bool(self._ray.wait([job], timeout=0)[0])
 
-    def result(self, handle: Any, slot: int) -> Event:
+    def result(self, job: Any, slot: int) -> Event:
         """Return the task's event; an error of Ray means that the task died."""
         try:
-            event: Event = self._ray.get(handle)
+            event: Event = self._ray.get(job)
         except self._ray.exceptions.RayError as error:
             return died(slot, f"lost by Ray: {' '.join(str(error).split())[-REASON:]}")
         return event
 
-    def cancel(self, handle: Any) -> None:
+    def cancel(self, job: Any) -> None:
         """Kill the process of the Ray task, with which its worker dies."""
-        self._ray.cancel(handle, force=True)
+        self._ray.cancel(job, force=True)
 
     def stop(self, grace: float) -> None:
         """End all tasks, and shut down the cluster if this pool started it."""
@@ -81,34 +77,15 @@ def _connect(address: str | None, cpus: int) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _keep_sigterm_handler():
-        if address is None:
-            local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-            ray.init(address="local", num_cpus=cpus, **local, **quiet)
-            return ray, True
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                "no Ray cluster answers at --address",
-                got=f"{address} ({' '.join(str(error).split())[:REASON]})",
-                fix="start one with `ray start --head`, or omit --address",
-            ) from error
-    return ray, True
-
-
-@contextmanager
-def _keep_sigterm_handler() -> Iterator[None]:
-    """Restore this program's SIGTERM handler, which ``ray.init`` replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGTERM)
+    if address is None:
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
+        return ray, True
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _most(nodes: list[dict[str, float]], resource: str) -> str:
-    return f"{max((node.get(resource, 0) for node in nodes), default=0):g}"
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "no Ray cluster answers at --address",
+            got=f"{address} ({' '.join(str(error).split())[:REASON]})",
+            fix="start one with `ray start --head`, or omit --address",
+        ) from error
+    return ray, True

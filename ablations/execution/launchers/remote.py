@@ -15,7 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,35 +85,28 @@ def end_file(note: Path) -> Path:
     return note.with_suffix(".end")
 
 
-@dataclass
-class _Job:
-    handle: Any
-    note: Path
-    reported: Progress | None = None
-
-
 class JobPool(ABC):
     """A `Pool` whose tasks are jobs."""
 
     def __init__(self, workers: int, folder: Path) -> None:
         self.capacity = workers
         self.folder = folder
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, tuple[Any, Path]] = {}
 
     @abstractmethod
     def start(self, *arguments: Any) -> Any:
-        """Start a job that calls `run_job` with these arguments, and return a handle of it."""
+        """Start a job that calls `run_job` with these arguments, and return it."""
 
     @abstractmethod
-    def ended(self, handle: Any) -> bool:
+    def ended(self, job: Any) -> bool:
         """Return whether a job has ended."""
 
     @abstractmethod
-    def result(self, handle: Any, slot: int) -> Event:
+    def result(self, job: Any, slot: int) -> Event:
         """Return the event that an ended job returned, or that it died."""
 
     @abstractmethod
-    def cancel(self, handle: Any) -> None:
+    def cancel(self, job: Any) -> None:
         """End a job at once."""
 
     def submit(self, task: Task, log: Path) -> int:
@@ -122,8 +115,7 @@ class JobPool(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{task.key}-{os.getpid()}.progress"
         _remove(note)
-        handle = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note)
-        self._jobs[slot] = _Job(handle, note)
+        self._jobs[slot] = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note), note
         return slot
 
     def events(self, timeout: float | None) -> list[Event]:
@@ -137,32 +129,31 @@ class JobPool(ABC):
 
     def halt(self) -> None:
         """Ask all jobs to stop, by files in the shared folder."""
-        for job in self._jobs.values():
-            halt_file(job.note).touch()
+        for _, note in self._jobs.values():
+            halt_file(note).touch()
 
     def stop(self, grace: float) -> None:
         """Ask all jobs to end; cancel those that have not ended after ``grace`` seconds."""
-        for job in self._jobs.values():
-            end_file(job.note).touch()
+        for _, note in self._jobs.values():
+            end_file(note).touch()
         deadline = time.monotonic() + grace
-        while not all(self.ended(job.handle) for job in self._jobs.values()) and time.monotonic() < deadline:
+        open_jobs = [job for job, _ in self._jobs.values()]
+        while (open_jobs := [job for job in open_jobs if not self.ended(job)]) and time.monotonic() < deadline:
             time.sleep(POLL)
-        for job in self._jobs.values():
-            if not self.ended(job.handle):
-                self.cancel(job.handle)
+        for job in open_jobs:
+            self.cancel(job)
         self._jobs.clear()
 
     def _check(self, slot: int) -> list[Event]:
-        job = self._jobs[slot]
-        if self.ended(job.handle):
+        job, note = self._jobs[slot]
+        if self.ended(job):
             del self._jobs[slot]
-            _remove(job.note)
-            return [replace(self.result(job.handle, slot), slot=slot)]
+            _remove(note)
+            return [replace(self.result(job, slot), slot=slot)]
         with contextlib.suppress(OSError, ValueError):
-            progress = Progress(slot, *json.loads(job.note.read_text()))
-            if progress != job.reported:
-                job.reported = progress
-                return [progress]
+            progress = Progress(slot, *json.loads(note.read_text()))
+            note.unlink()  # reported once
+            return [progress]
         return []
 
 

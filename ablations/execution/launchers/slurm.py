@@ -62,26 +62,26 @@ class SlurmPool(JobPool):
         with _no_interrupt():
             return self._executor.submit(run_job, *arguments)
 
-    def ended(self, handle: Any) -> bool:
+    def ended(self, job: Any) -> bool:
         """Ask submitit, which queries Slurm about once a minute."""
-        return bool(handle.done())
+        return bool(job.done())
 
-    def result(self, handle: Any, slot: int) -> Event:
+    def result(self, job: Any, slot: int) -> Event:
         """Return the job's event and remove its files, unless they may explain why it died."""
-        where = f"(job {handle.job_id}, see {handle.paths.stderr})"
-        if self.cluster == "local" and not handle.paths.result_pickle.exists():  # submitit would wait for it
+        where = f"(job {job.job_id}, see {job.paths.stderr})"
+        if self.cluster == "local" and not job.paths.result_pickle.exists():  # submitit would wait for it
             return died(slot, f"no result {where}")
         try:
-            event: Event = handle.result()
+            event: Event = job.result()
         except Exception as error:  # submitit raises its own errors for a job without a result
-            return died(slot, f"{'timed out' if 'timed-out' in str(error) else handle.state} {where}")
-        for path in self.folder.glob(f"{handle.job_id}_*"):
+            return died(slot, f"{'timed out' if 'timed-out' in str(error) else job.state} {where}")
+        for path in self.folder.glob(f"{job.job_id}_*"):
             path.unlink()
         return event
 
-    def cancel(self, handle: Any) -> None:
+    def cancel(self, job: Any) -> None:
         """Ask Slurm to end the job; a job of the local executor ends itself."""
-        handle.cancel(check=False)
+        job.cancel(check=False)
 
 
 @contextmanager
