@@ -13,8 +13,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,8 +55,9 @@ def serve(descriptor: int, parent: int, slot: int) -> None:
             if (message := _connection.recv()) is None:
                 continue  # the request to stop came after the task had ended
             function, arguments, log = message
-            with _output_to(Path(log)):
-                answer = perform(slot, function, arguments, _reporter(_connection, slot), sys.stderr.write)
+            _write_to(Path(log))
+            answer = perform(slot, function, arguments, _reporter(_connection, slot), sys.stderr.write)
+            _flush()
             _connection.send(answer)
 
 
@@ -107,22 +108,17 @@ def perform(slot: int, function: str, arguments: tuple[Any, ...], report: Report
     return Done(slot, result, time.monotonic() - start)
 
 
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def _write_to(log: Path) -> None:
     """Redirect this process's output to a file, including that of C libraries."""
-    saved = os.dup(1), os.dup(2)
-    with path.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # on a full disk the log is truncated, but the answer must still be sent
-                stream.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
+    with log.open("a") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # on a full disk the log is truncated, but the answer must still be sent
+            stream.flush()
 
 
 def exit_on_signal(signum: int, frame: object) -> NoReturn:
