@@ -13,13 +13,10 @@ from typing import Any
 
 from ablations.errors import InputError
 from ablations.execution.launchers import Launching
-from ablations.execution.launchers.pool import Event, died
-from ablations.execution.launchers.remote import JobPool, run_job
+from ablations.execution.launchers.remote import REASON, JobPool, run_job
 
 OBJECT_STORE = 128 * 2**20
 """Size of a local cluster's object store in bytes; results are small."""
-REASON = 300
-"""Maximum length of Ray's error message, in characters."""
 
 
 class RayPool(JobPool):
@@ -42,23 +39,7 @@ class RayPool(JobPool):
 
     def start(self, *arguments: Any) -> Any:
         """Start a Ray task."""
-        return self._run.remote(*arguments)
-
-    def ended(self, job: Any) -> bool:
-        """Ask Ray without waiting."""
-        return bool(self._ray.wait([job], timeout=0)[0])
-
-    def result(self, job: Any, slot: int) -> Event:
-        """Return the task's event; an error of Ray means that the task died."""
-        try:
-            event: Event = self._ray.get(job)
-        except self._ray.exceptions.RayError as error:
-            return died(slot, f"lost by Ray: {' '.join(str(error).split())[-REASON:]}")
-        return event
-
-    def cancel(self, job: Any) -> None:
-        """Kill the process of the Ray task, with which its worker dies."""
-        self._ray.cancel(job, force=True)
+        return self._run.remote(*arguments).future()
 
     def stop(self, grace: float) -> None:
         """End all tasks, and shut down the cluster if this pool started it."""

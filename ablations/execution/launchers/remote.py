@@ -30,6 +30,8 @@ POLL = 0.2
 """Seconds between checks of the jobs."""
 LOOK = 1.0
 """Seconds between a job's checks for requests to stop."""
+REASON = 300
+"""Maximum length of a cluster's error message, in characters; the end is kept."""
 CLEAN_UP = 20.0
 """Seconds that a task gets to clean up when its job ends; less than Slurm's KillWait of 30 s."""
 
@@ -50,7 +52,8 @@ def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Seque
         host = _host(tuple(plugin_files))
         if not log.parent.is_dir():
             raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
-        host.submit(pickle.loads(pickled), log)
+        if not end_file(note).exists():  # a job may have waited in a queue
+            host.submit(pickle.loads(pickled), log)
         with contextlib.suppress(SystemExit):
             while not end_file(note).exists():
                 if halt_file(note).exists():
@@ -95,19 +98,12 @@ class JobPool(ABC):
 
     @abstractmethod
     def start(self, *arguments: Any) -> Any:
-        """Start a job that calls `run_job` with these arguments, and return it."""
+        """Start a job that calls `run_job` with these arguments, and return its future (``done``, ``result``)."""
 
-    @abstractmethod
-    def ended(self, job: Any) -> bool:
-        """Return whether a job has ended."""
-
-    @abstractmethod
-    def result(self, job: Any, slot: int) -> Event:
-        """Return the event that an ended job returned, or that it died."""
-
-    @abstractmethod
-    def cancel(self, job: Any) -> None:
-        """End a job at once."""
+    def result(self, job: Any) -> Event:
+        """Return what `run_job` returned in a job that has ended. Raise an error that explains why there is nothing."""
+        event: Event = job.result()
+        return event
 
     def submit(self, task: Task, log: Path) -> int:
         """Start a task as a job."""
@@ -133,23 +129,23 @@ class JobPool(ABC):
             halt_file(note).touch()
 
     def stop(self, grace: float) -> None:
-        """Ask all jobs to end; cancel those that have not ended after ``grace`` seconds."""
+        """Ask all jobs to end, and wait for them at most ``grace`` seconds. Each ends after `CLEAN_UP` seconds at the latest."""
         for _, note in self._jobs.values():
             end_file(note).touch()
         deadline = time.monotonic() + grace
-        open_jobs = [job for job, _ in self._jobs.values()]
-        while (open_jobs := [job for job in open_jobs if not self.ended(job)]) and time.monotonic() < deadline:
+        while not all(job.done() for job, _ in self._jobs.values()) and time.monotonic() < deadline:
             time.sleep(POLL)
-        for job in open_jobs:
-            self.cancel(job)
         self._jobs.clear()
 
     def _check(self, slot: int) -> list[Event]:
         job, note = self._jobs[slot]
-        if self.ended(job):
+        if job.done():
             del self._jobs[slot]
             _remove(note)
-            return [replace(self.result(job, slot), slot=slot)]
+            try:
+                return [replace(self.result(job), slot=slot)]
+            except Exception as error:  # the cluster has lost the job
+                return [died(slot, " ".join(str(error).split())[-REASON:])]
         with contextlib.suppress(OSError, ValueError):
             progress = Progress(slot, *json.loads(note.read_text()))
             note.unlink()  # reported once
