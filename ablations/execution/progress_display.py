@@ -24,13 +24,7 @@ class Display:
     """Receives the scheduler's events and displays them; a context manager. A task that runs in the parent has no slot."""
 
     def __init__(
-        self,
-        console: Console,
-        cells: int,
-        done: int,
-        left: TimeLeft,
-        counted: str = "cell",
-        mode: str = LINES,
+        self, console: Console, cells: int, done: int, left: TimeLeft, counted: str = "cell", mode: str = LINES
     ) -> None:
         self.console = console
         self.mode = mode
