@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from ablations.commands import rich_table, show_table
@@ -26,7 +25,6 @@ from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
 from ablations.rendering.sheet import Column, Sheet
 from ablations.rendering.summary import table
-from ablations.stats.contrasts import apply, overall
 from ablations.stats.family import primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking import page, recorder
@@ -200,20 +198,14 @@ class GridRun(Display):
         return Sheet("so_far", "So far", columns, rows)
 
     def _close_cell(self, cell: Cell) -> None:
-        """Mark a cell as recorded. If its seed is now complete, log the spread over seeds and print a table of estimates.
+        """Mark a cell as recorded. If its seed is now complete and others are not, print a table of estimates.
 
         A seed with failed cells, or with cells in another shard, is not complete.
         """
         self._open[cell.seed].discard(cell.hash)
-        if self._open[cell.seed]:
+        if self.mode != LINES or self._open[cell.seed] or not any(self._open.values()):
             return
-        complete = {seed for seed, open_cells in self._open.items() if not open_cells}
-        records = [record for record in self.records if record.seed in complete]
-        (contrast,) = overall().values()
-        differences = apply(contrast, primary().values(records), sorted(complete))
-        differences = differences[np.isfinite(differences)]
-        if len(differences) > 2:
-            self.tracker.note_spread(float(differences.std(ddof=1)), len(differences))
-        if any(self._open.values()) and self.mode == LINES:
-            interim = table(records, _planned([c for c in self.plan.request.cells if c.seed in complete]))
-            show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+        cells = [each for each in self.plan.request.cells if not self._open[each.seed]]
+        seeds = {each.seed for each in cells}
+        interim = table([record for record in self.records if record.seed in seeds], _planned(cells))
+        show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
