@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ablations.execution.runs_folder import RunsFolder
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 
 
-@dataclass(frozen=True)
-class PlannedCell:
+class PlannedCell(NamedTuple):
     """One cell of an invocation."""
 
     name: str
@@ -42,7 +41,7 @@ def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
         rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile, cell.world) not in names]
         rows += planned
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps([astuple(cell) for cell in rows]))
+        partial.write_text(json.dumps(rows))
         os.replace(partial, path)
 
 

@@ -16,7 +16,7 @@ from ablations.execution.options import Options
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.user_data import with_data, with_encoder
 from ablations.exported import read_arms
-from ablations.grids import GRIDS, product, scale_batches
+from ablations.grids import GRIDS, Grid, product, scale_batches
 from ablations.grids import arms as named_arms
 from rrpo.cosyvoice.config import Source
 from rrpo.pipeline import world
@@ -79,7 +79,40 @@ def request(options: Options) -> Request:
     Raises:
         InputError: An option is invalid.
     """
-    grid = GRIDS[choose("grid", options.grid, GRIDS)]
+    cells, declared, settings = _cells(options, GRIDS[choose("grid", options.grid, GRIDS)])
+    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
+    folder = check(options.runs_dir)
+    gpus = environment.gpus()
+    memory = min(gpus.values(), default=None)
+    given = options.workers if options.launcher == "local" else options.gpus_per_task
+    per_gpu = packing.UNMEASURED
+    if device == "cuda" and given is None:
+        stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+        per_gpu = packing.tasks_a_gpu(stages, Estimator(folder.root, device), memory)
+    launching = launchers.checked(options, device, per_gpu)
+    workers = worker_count(options.workers, device, per_gpu)
+    sharing = math.ceil(workers / max(1, len(gpus)))
+    members = stacking.size(options.stack, device, cells, folder.root, memory, sharing)
+    if options.retry is not None:
+        choose("set of cells to --retry", options.retry, ("failed",))
+    return Request(
+        grid=options.grid,
+        cells=tuple(cells),
+        device=device,
+        workers=workers,
+        folder=folder,
+        retry_failed=options.retry is not None,
+        fail_fast=options.fail_fast,
+        launching=launching,
+        declared=declared,
+        settings=settings,
+        executor=Executor(members, _precision(options.precision, device), options.deterministic),
+        shard=_shard(options.shard, len(cells)),
+    )
+
+
+def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], tuple[str, ...]]:
+    """Return the requested cells, the labels of all arms of the grid, and the profile's changed fields as readable text."""
     profile = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
     profile = scale_batches(profile, positive("--batch-scale", options.batch_scale))
     if profile.cosyvoice is not None:
@@ -95,11 +128,7 @@ def request(options: Options) -> Request:
     first_seed = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
     folds = with_data(profile, range(first_seed, first_seed + seed_count), options)
     cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds)]
-    check_used(
-        original,
-        values,
-        lambda candidate: (stage for cell in grid.cells(candidate, [first_seed]) for stage in cell.all_stages),
-    )
+    check_used(original, values, lambda other: (s for cell in grid.cells(other, [first_seed]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if options.arms is not None:
         other_arms = named_arms() | read_arms(options.runs_dir)
@@ -116,36 +145,8 @@ def request(options: Options) -> Request:
         )
     for fold, _ in folds:
         _check_emotions([cell for cell in cells if cell.profile is fold], fold)
-    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
-    folder = check(options.runs_dir)
-    gpus = environment.gpus()
-    memory = min(gpus.values(), default=None)
-    given = options.workers if options.launcher == "local" else options.gpus_per_task
-    per_gpu = packing.UNMEASURED
-    if device == "cuda" and given is None:
-        stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
-        per_gpu = packing.tasks_a_gpu(stages, Estimator(folder.root, device), memory)
-    launching = launchers.checked(options, device, per_gpu)
-    workers = worker_count(options.workers, device, per_gpu)
-    sharing = math.ceil(workers / max(1, len(gpus)))
-    members = stacking.size(options.stack, device, cells, folder.root, memory, sharing)
-    if options.retry is not None:
-        choose("set of cells to --retry", options.retry, ("failed",))
     changes = differences(original, folds[0][0])
-    return Request(
-        grid=options.grid,
-        cells=tuple(cells),
-        device=device,
-        workers=workers,
-        folder=folder,
-        retry_failed=options.retry is not None,
-        fail_fast=options.fail_fast,
-        launching=launching,
-        declared=declared,
-        settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items()),
-        executor=Executor(members, _precision(options.precision, device), options.deterministic),
-        shard=_shard(options.shard, len(cells)),
-    )
+    return cells, declared, tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items())
 
 
 def sized(profile: str, world_seed: int) -> Profile:

@@ -61,9 +61,7 @@ def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Seque
                 for event in host.events(LOOK):
                     if not isinstance(event, Progress):
                         return event
-                    partial = note.with_suffix(".partial")
-                    partial.write_text(json.dumps([event.done, event.total]))
-                    os.replace(partial, note)
+                    note.write_text(json.dumps([event.done, event.total]))
         host.stop(CLEAN_UP)
         return died(0, "ended on request")
     except Exception as error:
@@ -146,7 +144,7 @@ class JobPool(ABC):
                 return [replace(self.result(job), slot=slot)]
             except Exception as error:  # the cluster has lost the job
                 return [died(slot, " ".join(str(error).split())[-REASON:])]
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # no note, or half of one
             progress = Progress(slot, *json.loads(note.read_text()))
             note.unlink()  # reported once
             return [progress]
