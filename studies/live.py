@@ -21,7 +21,7 @@ from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge
 from studies.recovery import lost_trials, recover
-from studies.results import final_values, front, ranked
+from studies.results import final_values, pareto_front, ranked
 from studies.search import REASON, Search, counted
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SearchRun(Collector):
 
     def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
         self._status = ""
-        estimator = Estimator(search.question.store, search.question.device)
+        estimator = Estimator(search.spec.store, search.spec.device)
         super().__init__(console, search.trials, 0, TimeLeft([], {}, estimator, workers), "trial")
         self.search = search
         self.study = study
@@ -62,12 +62,12 @@ class SearchRun(Collector):
 
         Raises KeyboardInterrupt when stopped; finished trials are kept.
         """
-        question = self.search.question
+        spec = self.search.spec
         with self.search.lock():
             recover(self.study, self.search.folder)
         remaining = self.search.trials - len(counted(self.study))
-        ordered = longest_first(stages, Estimator(question.store, question.device))
-        graph = stage_tasks(ordered, question.store, question.device)
+        ordered = longest_first(stages, Estimator(spec.store, spec.device))
+        graph = stage_tasks(ordered, spec.store, spec.device)
         graph += [
             Task(
                 key=f"trial-{index}",
@@ -137,7 +137,7 @@ class SearchRun(Collector):
         values = final_values(trial)
         if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")
-        by_objective = zip(self.search.question.objectives, values, strict=True)
+        by_objective = zip(self.search.spec.objectives, values, strict=True)
         return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in by_objective)
 
     def _best_so_far(self) -> str:
@@ -145,5 +145,5 @@ class SearchRun(Collector):
         if not trials:
             return "no value yet"
         if len(self.search.directions) > 1:
-            return f"front of {len(front(self.study))}"
+            return f"front of {len(pareto_front(self.study))}"
         return f"best {trials[0].values[0]:+.4f} (number {trials[0].number})"

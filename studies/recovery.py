@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, kept, this_process
+from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, keep_renewed, this_process
 from studies.samplers import SAMPLER
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
 def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> Iterator[None]:
     """Renew the trial's heartbeat or claim until the block ends."""
     if claimed is not None:
-        with kept(claimed):
+        with keep_renewed(claimed):
             yield
         return
     end = threading.Event()

@@ -112,7 +112,7 @@ def read_manifests(entries: Sequence[str], profile: Profile) -> dict[str, Manife
         }
         emotions = classes(manifests, profile.world.emotions, world.LEARNT)
         configs = {name: _checked(manifest, profile, emotions) for name, manifest in manifests.items()}
-        check_apart({name: manifest for name, manifest in manifests.items() if manifest.audio}, world.heard_by)
+        check_apart({name: manifest for name, manifest in manifests.items() if manifest.audio}, world.models_trained_on)
         if spoken := [name for name in ("sft", *PROMPTS) if name in manifests]:
             own = [manifests.get(name) or draw_split(profile.world, world.splits(profile)[name]) for name in BASE]
             base_utterances = [utterance for utterances in own for utterance in utterances]
@@ -157,7 +157,7 @@ def read_tests(entries: Iterable[str], profile: Profile) -> dict[str, ManifestCo
                     f"{path}: no utterance has an emotion of the reward model ({', '.join(profile.emotions)}); "
                     f"it has {', '.join(sorted(emotions))}"
                 )
-            check_apart({**training, f"rm_test_{name}": utterances}, world.heard_by)
+            check_apart({**training, f"rm_test_{name}": utterances}, world.models_trained_on)
             own_emotions = () if emotions <= set(profile.world.emotions) else tuple(sorted(emotions))
             test_sets[name] = _checked(utterances, profile, own_emotions)
     return test_sets

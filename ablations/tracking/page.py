@@ -64,7 +64,7 @@ def report_run(store: Store, grid: str) -> str:
         return str(earlier[-1].info.run_id)
     with answering(store.folder):
         run = store.client.create_run(
-            store.about(grid), run_name=f"report of {grid}", tags={TAG_KIND: "report", TAG_GRID: grid}
+            store.about_experiment(grid), run_name=f"report of {grid}", tags={TAG_KIND: "report", TAG_GRID: grid}
         )
         store.client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
@@ -85,7 +85,7 @@ def describe(store: Store, grid: str, text: str) -> None:
         return
     run = report_run(store, grid)
     description = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
-    link = f"#/experiments/{store.about(grid)}/runs/{run}/artifacts"
+    link = f"#/experiments/{store.about_experiment(grid)}/runs/{run}/artifacts"
     files = f"Tables, figures and `report.html`: [artifacts of the report's run]({link}). "
     again = f"Regenerate: `python -m reports.run --grid {grid}`."
     with answering(store.folder):
