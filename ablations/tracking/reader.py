@@ -151,7 +151,7 @@ class Store:
 
     def artifacts_of(self, run: Any) -> Path:
         """Return the folder of a run's artifacts."""
-        return locate(self.folder, run.info.run_id, self.folder.here(run.info.artifact_uri))
+        return locate(self.folder, run)
 
     def record(self, run_id: str) -> Record:
         """Return the cell recorded by a run. Raise InputError if the run does not exist or is not a cell's."""
