@@ -167,12 +167,9 @@ def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
     return Record(
         label="trial",
         seed=seed,
-        cell_hash="",
-        arm_hash="",
-        world_hash="",
         profile=question.profile.name,
-        scalars=scalars,
         find=lambda: files[SAMPLES_FILE].parent,
+        load=lambda: scalars,
     )
 
 

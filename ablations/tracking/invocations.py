@@ -9,16 +9,7 @@ from typing import Any
 
 from ablations.execution.failures import KINDS, Lost
 from ablations.stats.family import declared
-from ablations.tracking.records import (
-    TAG_ARM,
-    TAG_CELL_HASH,
-    TAG_FAILED,
-    TAG_FAILURE_KIND,
-    TAG_GRID,
-    TAG_PROFILE,
-    TAG_SEED,
-    TAG_WORLD_HASH,
-)
+from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.pipeline.cell import Cell
 
 DEVELOPMENT = 1000
@@ -29,26 +20,14 @@ PARTIAL = "partial"
 """State of a cell whose run was left unfinished."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Attempt(Record):
     """A cell's run without a result."""
 
-    label: str
-    """Name of the arm."""
-    seed: int
-    """Seed of the experiment."""
-    profile: str
-    """Name of the profile."""
-    world_hash: str
-    """Hash of the world."""
-    cell_hash: str
-    """Hash of the cell."""
-    lost: Lost | None
-    """Why it failed; None if the run was left unfinished."""
-    grid: str
-    """Name of the grid that ran it."""
-    run_id: str
-    """Id of its MLflow run."""
+    @property
+    def lost(self) -> Lost | None:
+        """Why it failed; None if the run was left unfinished."""
+        kind = self.tags.get(TAG_FAILURE_KIND, "bug")
+        return Lost(kind if kind in KINDS else "bug", self.tags[TAG_FAILED]) if TAG_FAILED in self.tags else None
 
     @property
     def state(self) -> str:
@@ -81,23 +60,6 @@ class Invocation:
         """Return the params of the parent run, which `invocation` reads back."""
         fewer = ";".join(f"{arm}:{_joined(seeds)}" for arm, seeds in self.fewer.items())
         return {"arms": ",".join(self.arms), "seeds": _joined(self.seeds)} | ({"fewer": fewer} if fewer else {})
-
-
-def attempt(run: Any) -> Attempt:
-    """Read an MLflow run of a cell without a result."""
-    tags = run.data.tags
-    kind = tags.get(TAG_FAILURE_KIND, "bug")
-    lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
-    return Attempt(
-        label=tags[TAG_ARM],
-        seed=int(tags[TAG_SEED]),
-        profile=tags[TAG_PROFILE],
-        world_hash=tags[TAG_WORLD_HASH],
-        cell_hash=tags[TAG_CELL_HASH],
-        lost=lost,
-        grid=tags[TAG_GRID],
-        run_id=str(run.info.run_id),
-    )
 
 
 def invocation(run: Any) -> Invocation:

@@ -263,22 +263,20 @@ def added(folder: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One finished cell, as reports and summaries read it."""
+    """One cell, as reports and summaries read it."""
 
     label: str
     """Name of the arm."""
     seed: int
     """Seed of the experiment."""
-    cell_hash: str
+    cell_hash: str = ""
     """Identity of the result. Records are pooled by this hash, so that no result counts twice."""
-    arm_hash: str
+    arm_hash: str = ""
     """Short hash of the arm's config."""
-    world_hash: str
+    world_hash: str = ""
     """Hash of the world: everything that is the same for all seeds and arms."""
-    profile: str
+    profile: str = ""
     """Name of the profile."""
-    scalars: Mapping[str, float]
-    """See `SCALARS`."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Effective settings of the cell (`rrpo.pipeline.effective`) as text; in older records the whole flat config as JSON."""
     run_id: str = ""
@@ -289,6 +287,8 @@ class Record:
     """Tags of the run: git sha, command line, ..."""
     find: Callable[[], Path] = Path
     """Locates the run's artifacts and fetches them if they are on a server. Called when a file is first read."""
+    load: Callable[[], Mapping[str, float]] = dict
+    """Reads the scalars. Called when one is first read."""
 
     @property
     def folder(self) -> Path:
@@ -299,6 +299,11 @@ class Record:
     def optional(self) -> frozenset[str]:
         """Roles of the optional stages whose results the record contains."""
         return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
+
+    @cached_property
+    def scalars(self) -> Mapping[str, float]:
+        """See `SCALARS`."""
+        return self.load()
 
     @cached_property
     def config(self) -> Mapping[str, str]:
