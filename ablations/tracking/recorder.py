@@ -137,7 +137,7 @@ class Tracker:
 
         Args:
             cell: The cell.
-            scalars: Its scalars (`records.SCALARS`).
+            scalars: Its scalars.
             files: Artifact name -> file.
             log: Its log.
             primary: Its primary outcome, NaN if it has none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import fakes
@@ -60,6 +61,10 @@ def test_rows_become_the_documented_metrics():
     ]
 
 
+def test_every_metric_is_documented(documented: Callable[[str], list[str]]):
+    assert documented("Metrics of a cell") == list(METRICS)
+
+
 def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     watch = writer(curves.live_file(tmp_path, "optimize-1"))
     follower = Follower(tmp_path)
@@ -98,7 +103,7 @@ def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: T
     for name in ("train/kl_token", "train/kl_rounded"):
         history = store.client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in history] == list(range(1, 21)), "no duplicate points"
-    assert run.data.metrics.keys() <= METRICS.keys()
+    assert run.data.metrics.keys() <= set(METRICS)
     tracker.show_cell(cell, first_points(cell, runs))
     assert len(store.runs("tiny", "cell")) == 1
 
