@@ -149,11 +149,9 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
     assert selection.folder is not None
     store = Store(selection.folder)
     alone = len(selection.grids) == 1
+    answer = "".join(path.read_text(encoding="utf-8") for path in paths if path.name == ANSWER and alone)
     for grid in selection.grids:
-        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
-        for path in paths if alone else ():
-            if path.name == ANSWER:
-                mlflow_page.describe(store, grid, path.read_text(encoding="utf-8"))
+        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}", answer)
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
