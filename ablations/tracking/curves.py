@@ -97,7 +97,8 @@ class Follower:
 
     store: Path
     """The runs folder."""
-    _offsets: dict[str, int] = field(default_factory=dict)
+    _read: dict[str, int] = field(default_factory=dict)
+    """Stage folder -> number of lines that were read."""
     _due: float = 0.0
 
     def due(self) -> bool:
@@ -108,19 +109,15 @@ class Follower:
         self._due = now + PERIOD
         return True
 
-    def restart(self, stage_folder: str) -> None:
-        """Read a stage's file from the beginning again, because the stage was started or restarted."""
-        self._offsets.pop(stage_folder, None)
-
     def new(self, stage_folder: str) -> list[Point]:
-        """Return the points of a stage that were not read before; incomplete lines are left for the next call."""
+        """Return the points of a stage that were not read before; incomplete lines are left for the next call.
+
+        A resumed stage writes its rows again from the first one; those that were read before are not returned again.
+        """
         try:
-            content = live_file(self.store, stage_folder).read_bytes()
+            lines = live_file(self.store, stage_folder).read_text(encoding="utf-8").splitlines(keepends=True)
         except OSError:
             return []
-        start = self._offsets.get(stage_folder, 0)
-        end = content.rfind(b"\n") + 1
-        self._offsets[stage_folder] = end
-        return [
-            (name, value, step) for line in content[start:end].splitlines() for name, value, step in json.loads(line)
-        ]
+        start, complete = self._read.get(stage_folder, 0), [line for line in lines if line.endswith("\n")]
+        self._read[stage_folder] = max(start, len(complete))
+        return [tuple(point) for line in complete[start:] for point in json.loads(line)]

@@ -83,9 +83,12 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     path = curves.live_file(tmp_path, "optimize-1")
     path.write_text(path.read_text() + '[["train/loss", 0.4')  # an incomplete line
     assert [value for name, value, _ in follower.new("optimize-1") if name == "train/loss"] == [0.5]
-    writer(path)(0, {"loss": 1.0, "kl_token": 0.0})  # a resumed optimization reports all its rows again
-    follower.restart("optimize-1")
-    assert [step for _, _, step in follower.new("optimize-1")] == [0, 0, 0]
+    watch = writer(path)  # a resumed optimization reports all its rows again
+    watch(0, {"loss": 1.0, "kl_token": 0.0})
+    assert follower.new("optimize-1") == []
+    for step in (5, 9):
+        watch(step, {"loss": 0.5, "kl_token": 0.1})
+    assert [step for _, _, step in follower.new("optimize-1")] == [9, 9, 9]
 
 
 def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: Tracker, runs: Path):
