@@ -26,6 +26,7 @@ from ablations.tracking.records import (
     TEST_POINTS_FILE,
     TRAIN,
     added,
+    read_table,
 )
 
 TABLES = {CURVES_FILE: TRAIN, POINTS_FILE: EVALUATION, TEST_POINTS_FILE: EVALUATION}
@@ -63,9 +64,7 @@ def stored(folder: Path) -> list[Point]:
 
 def _rows(path: Path) -> list[dict[Any, Any]]:
     """Return the rows of a table; empty if the file does not exist or the arm takes no steps."""
-    import pandas as pd
-
-    table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+    table = read_table(path)
     return table.to_dict("records") if "step" in table.columns else []
 
 

@@ -52,7 +52,7 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The MLflow client."""
+        """The MLflow client. The first access applies pending updates."""
         self._require_answer()
         with answering(self.folder):
             client = open_client(self.folder)

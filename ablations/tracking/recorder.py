@@ -35,8 +35,8 @@ from ablations.tracking.connection import (
 from ablations.tracking.curves import Point
 from ablations.tracking.invocations import plan_invocation
 from ablations.tracking.outbox import Entry, new_key
-from ablations.tracking.reader import waiting_record
-from ablations.tracking.reconcile import owner_tags, reconcile
+from ablations.tracking.reader import Store, waiting_record
+from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from rrpo.identity import content_hash
@@ -73,10 +73,7 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
                 page.prepare(client, experiment, labels)
             if not folder.exists:
                 folder.write_marker()
-    folder.relocate()
-    Replay(folder).flush()
-    with answering(folder):
-        reconcile(client)
+    _ = Store(folder).client
 
 
 @dataclass

@@ -144,7 +144,7 @@ class Replay:
         params = {name: value for name, value in entry.params.items() if name not in run.data.params}
         measured = [(name, value, entry.step) for name, value in entry.metrics.items()]
         self._log(run, tags, params, [*measured, *points])
-        self._log_datasets(run.info.run_id, entry.datasets)
+        self._log_datasets(run, entry.datasets)
         self._copy(run, artifacts)
         if entry.status != "RUNNING":
             self.client.set_terminated(run.info.run_id, entry.status)
@@ -203,12 +203,12 @@ class Replay:
         for few_tags, few_params, metrics in batches:
             self.client.log_batch(run.info.run_id, tags=few_tags, params=few_params, metrics=metrics)
 
-    def _log_datasets(self, run: str, datasets: Mapping[str, str]) -> None:
+    def _log_datasets(self, run: Any, datasets: Mapping[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
         inputs = [DatasetInput(Dataset(name, digest, "code", "{}"), []) for name, digest in datasets.items()]
         if inputs:
-            self.client.log_inputs(run, inputs)
+            self.client.log_inputs(run.info.run_id, inputs)
 
 
 def _complete(runs: Iterable[Any], entry: Entry) -> list[Any]:

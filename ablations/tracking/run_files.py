@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ablations.execution.runs_folder import RunsFolder
@@ -20,17 +20,13 @@ def locate(folder: RunsFolder, run: Any) -> Path:
     path = Path(folder.here(run.info.artifact_uri).removeprefix("file://"))
     if path.is_absolute() and (path.is_dir() or not folder.server):
         return path
-    final = folder.cache / run.info.run_id
-    if final.is_dir():
-        return final
-    partial = folder.cache / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with answering(folder):
-            open_client(folder).download_artifacts(final.name, "", str(partial))
-        if not final.is_dir():  # another process may have fetched them in the meantime
-            os.replace(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final
+    fetched = folder.cache / run.info.run_id
+    if not fetched.is_dir():
+        folder.cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.cache, prefix=".") as temporary, answering(folder):
+            partial = Path(temporary) / "artifacts"
+            partial.mkdir()
+            open_client(folder).download_artifacts(fetched.name, "", str(partial))
+            if not fetched.is_dir():  # another process may have fetched them in the meantime
+                os.replace(partial, fetched)
+    return fetched
