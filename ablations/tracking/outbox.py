@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
-
 from rrpo.pipeline.stages import flush
 
 ENTRY = "entry.json"
@@ -73,11 +71,6 @@ class Outbox:
     root: Path
     """``runs/outbox``, created when first needed."""
 
-    def lock(self, wait: float) -> FileLock:
-        """Return the lock of the process that writes entries to the store; acquiring it takes at most ``wait`` seconds."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / ".lock", timeout=wait)
-
     def put(self, entry: Entry, artifacts: Mapping[str, Path | str] | None = None) -> None:
         """Write an entry with its artifacts; it replaces older entries with the same key.
 
@@ -119,14 +112,12 @@ class Outbox:
     def remove(self, folder: Path, keep: Path | None = None) -> None:
         """Remove an entry atomically; if ``keep`` is given and does not exist, move the artifacts there."""
         removed = folder.with_name(f".{folder.name}.gone")
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
             os.replace(folder, removed)
-        except FileNotFoundError:
-            return
-        if keep is not None and not keep.exists():
-            keep.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(removed / ARTIFACTS, keep)
-        shutil.rmtree(removed, ignore_errors=True)
+            if keep is not None and not keep.exists():
+                keep.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(removed / ARTIFACTS, keep)
+            shutil.rmtree(removed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove partial entries of killed writers that are older than `STALE`."""

@@ -52,15 +52,8 @@ METRICS = (
     *("clean_success", "end_test_accuracy", "peak_test_accuracy", "end_proxy_accuracy", "end_hack_rate", "end_uptake"),
     *("end_phone_error_rate", "end_kl_token", "end_diversity"),
     *("rm_accuracy_test", "rm_ece", "rm_smoothness", "rm_pgd_accuracy_0.1", "seconds"),
-    *(
-        f"{TRAIN}loss",
-        f"{TRAIN}kl_token",
-        KL_AXIS,
-        f"{TRAIN}proxy_accuracy",
-        f"{TRAIN}val_accuracy",
-        f"{TRAIN}val_clean",
-    ),
-    *(f"{EVALUATION}kl_token", f"{EVALUATION}proxy_accuracy", f"{EVALUATION}test_accuracy"),
+    *(f"{TRAIN}{name}" for name in ("loss", "kl_token", "kl_rounded", "proxy_accuracy", "val_accuracy", "val_clean")),
+    *(f"{EVALUATION}{name}" for name in ("kl_token", "proxy_accuracy", "test_accuracy")),
 )
 """A cell's metrics in MLflow; metrics that were not measured are absent. Training curves arrive while the cell runs."""
 

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import curves, records
@@ -40,7 +40,6 @@ class Replay:
     """Why entries still wait, from the last attempt."""
     _written: dict[str, Any] = field(default_factory=dict)
     """Key -> the run to which this object wrote the entry."""
-    _experiments: dict[str, str] = field(default_factory=dict)
     _retry_at: float = 0.0
 
     @property
@@ -75,10 +74,8 @@ class Replay:
         """
         if not self.folder.outbox.is_dir() or (time.monotonic() < self._retry_at and not force):
             return
-        with (
-            contextlib.suppress(Timeout),
-            self.outbox.lock(wait),
-        ):  # a process that holds the lock writes our entries too
+        # A process that holds the lock for longer writes our entries too.
+        with contextlib.suppress(Timeout), FileLock(self.outbox.root / ".lock", timeout=wait):
             self.outbox.sweep()
             self.why, self._retry_at = [], 0.0
             for folder, entry in self.outbox.pending().items():
@@ -174,16 +171,12 @@ class Replay:
     def _runs(self, entry: Entry) -> list[Any]:
         """Return all runs of the entry's cell or, if it has no cell, of its key."""
         tag, value = (records.TAG_CELL_HASH, entry.cell) if entry.cell else (records.TAG_ENTRY, entry.key)
-        return list(self.client.search_runs([self._experiment(entry.experiment)], f"tags.{tag} = '{value}'"))
-
-    def _experiment(self, name: str) -> str:
-        if name not in self._experiments:
-            self._experiments[name] = ensure_experiment(self.client, self.folder, name)
-        return self._experiments[name]
+        experiment = ensure_experiment(self.client, self.folder, entry.experiment)
+        return list(self.client.search_runs([experiment], f"tags.{tag} = '{value}'"))
 
     def _create(self, entry: Entry) -> Any:
-        tags = dict(entry.tags) | {records.TAG_ENTRY: entry.key}
-        experiment = self._experiment(entry.experiment)
+        experiment = ensure_experiment(self.client, self.folder, entry.experiment)
+        tags = {**entry.tags, records.TAG_ENTRY: entry.key}
         return self.client.create_run(experiment, start_time=entry.started, run_name=entry.name, tags=tags)
 
     def _log(self, run: Any, tags: Mapping[str, str], params: Mapping[str, str], points: Sequence[Point]) -> None:
