@@ -147,7 +147,7 @@ class Replay:
             self.client.set_terminated(run.info.run_id, entry.status)
         if entry.complete:
             self.client.set_tag(run.info.run_id, records.TAG_COMPLETE, entry.cell)
-            # Two runs folders may complete the same cell on one server at the same time.
+        if entry.complete and self.folder.server:  # another runs folder may have completed the cell at the same time
             self._written[entry.key], *duplicates = _complete(self._runs(entry), entry)
             for duplicate in duplicates:
                 self.client.delete_run(duplicate.info.run_id)

@@ -154,13 +154,14 @@ def test_a_failure_ends_the_run_and_the_next_try_replaces_it(tracker: Tracker, r
     assert (run.info.run_id, run.info.status) == (live.info.run_id, "FINISHED")
 
 
-def test_one_process_at_a_time_shows_a_cell_and_any_completes_it(tracker: Tracker, runs: Path):
+def test_processes_that_show_a_cell_share_its_run_and_any_completes_it(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     second = Tracker(tracker.folder, "tiny", {}, {})
     tracker.show_cell(cell, first_points(cell, runs))
     second.show_cell(cell, first_points(cell, runs)[:1])
     store = Store(tracker.folder)
     (live,) = store.runs("tiny", "cell")
+    assert [p.step for p in store.client.get_metric_history(live.info.run_id, "train/kl_token")] == [1, 2, 3]
     finish(cell, second)
     (run,) = store.runs("tiny", "cell")
     assert run.info.run_id == live.info.run_id
