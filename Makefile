@@ -1,4 +1,5 @@
 # `make ablate` runs the main job, `make test` the suite; both install first. PYTHON chooses the interpreter (3.11 or newer).
+# docs/tutorial.md has the commands of `install` for use without make; a test compares them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

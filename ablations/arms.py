@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ablations.commands import program, refusing
+from ablations.commands import exit_on_input_error, program
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
@@ -78,7 +78,7 @@ def command(
 ) -> None:
     """List the arms by their differences from vanilla DiffRO: source, equation, hyperparameters and off values."""
     known = arms()
-    with refusing():
+    with exit_on_input_error():
         names = [choose("arm", name, list(known)) for name in arm or known]
     by_arm = {name: parts(known[name]) for name in names}
     if table:

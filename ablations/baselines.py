@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
-from rrpo.arms import ARMS, papers, regularizers
+from rrpo.arms import ARMS, paper_regularizers, regularizers
 from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
 
@@ -27,7 +27,7 @@ def optimizers() -> dict[str, ArmConfig]:
     ``emo-dpo`` is the published form, which uses no reward model: pairs of utterances, each scored under its own emotion tag.
     """
     arms: dict[str, ArmConfig] = {}
-    for suffix, parts in (("", []), ("_rrpo", papers())):
+    for suffix, parts in (("", []), ("_rrpo", paper_regularizers())):
         on = regularizers(parts)
         arms |= {
             f"reinforce{suffix}": ArmConfig(regularizers=on, optimizer=OPTIMIZERS.choice("reinforce")),
@@ -52,7 +52,7 @@ def optimizers() -> dict[str, ArmConfig]:
         ),
     }
     emotion, content = HPRO_WEIGHTS
-    for name, parts in (("diffro", []), ("rrpo", papers())):
+    for name, parts in (("diffro", []), ("rrpo", paper_regularizers())):
         on = regularizers(parts)
         arms |= {
             f"{name}_gumbel": ArmConfig(regularizers=on, relaxation="gumbel"),

@@ -18,8 +18,8 @@ from rrpo.commands import FAILURES as FAILURES
 from rrpo.commands import OUTPUT as OUTPUT
 from rrpo.commands import Plugin as Plugin
 from rrpo.commands import Set as Set
+from rrpo.commands import exit_on_input_error as exit_on_input_error
 from rrpo.commands import program as program
-from rrpo.commands import refusing as refusing
 
 WIDTH = 150
 """Default width of the output in columns if it is not a terminal."""
@@ -54,7 +54,7 @@ def terminal(width: int = WIDTH) -> Console:
     return Console() if sys.stdout.isatty() else Console(width=width)
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Print a line verbatim, without markup or wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -75,6 +75,6 @@ def show_table(table: Sheet, console: Console, title: str) -> None:
 def end_if_failed(failures: Mapping[str, str], console: Console) -> None:
     """If any stages could not be built, print them with the reasons and exit with status 1."""
     for name, reason in failures.items():
-        say(console, f"not measured: {name}: {reason}")
+        print_line(console, f"not measured: {name}: {reason}")
     if failures:
         raise typer.Exit(1)

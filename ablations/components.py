@@ -20,16 +20,16 @@ from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
 
 Strengths = Mapping[str, Any]
 """Field of a regularizer -> value."""
-Look = tuple[str, Any, str]
+LineStyle = tuple[str, Any, str]
 """(color, line style, marker)."""
-LOOKS: dict[str, Look] = {
+LINE_STYLES: dict[str, LineStyle] = {
     "ls": ("#56B4E9", "--", "^"),
     "eam": ("#009E73", "-.", "D"),
     "adv": ("#E69F00", ":", "v"),
 }
-"""Looks, in figures, of the arms with a single component of the paper."""
-OTHER_LOOKS: tuple[Look, ...] = (("#CC79A7", "--", "s"), ("#F0E442", "-.", "P"), ("#882255", ":", "X"))
-"""Looks of the arms with a single other component, assigned in turn."""
+"""Styles, in figures, of the arms with a single component of the paper."""
+OTHER_LINE_STYLES: tuple[LineStyle, ...] = (("#CC79A7", "--", "s"), ("#F0E442", "-.", "P"), ("#882255", ":", "X"))
+"""Styles of the arms with a single other component, assigned in turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,10 @@ class Component:
         return self.regularizer.at(values)
 
     @property
-    def look(self) -> Look:
+    def line_style(self) -> LineStyle:
         """Color, line style and marker of its single-component arm in figures."""
-        unlisted = [component.name for component in COMPONENTS if component.name not in LOOKS]
-        return LOOKS.get(self.name) or OTHER_LOOKS[unlisted.index(self.name) % len(OTHER_LOOKS)]
+        unlisted = [component.name for component in COMPONENTS if component.name not in LINE_STYLES]
+        return LINE_STYLES.get(self.name) or OTHER_LINE_STYLES[unlisted.index(self.name) % len(OTHER_LINE_STYLES)]
 
 
 class _Registered(Sequence[Component]):

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError, choose, positive
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
@@ -122,7 +122,9 @@ def command(
     profile: Annotated[str, typer.Option(help="Name of the profile.")] = "embedded",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Size to change; repeatable."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change a size of the comparison, as in batches=48; repeatable."
+        ),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -130,7 +132,7 @@ def command(
 ) -> None:
     """Compare the gradients of DiffRO, REINFORCE and GRPO."""
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         builder = Builder.of(device, workers, runs_dir, console)
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
         if chosen.best_of is not None:
@@ -158,7 +160,7 @@ def command(
         for place, n in checkpoints.items()
     ]
     for line in lines(pd.concat(tables)):
-        say(console, line)
+        print_line(console, line)
 
 
 def peaks(folder: Path) -> dict[str, int]:

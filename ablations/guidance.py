@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from ablations.commands import RunsDir, program, refusing, show_table, terminal
+from ablations.commands import RunsDir, exit_on_input_error, program, show_table, terminal
 from ablations.errors import InputError, choose
 from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
@@ -52,7 +52,7 @@ def command(
     grid: Annotated[str, typer.Option(help="Grid with guided arms.")] = "guidance", runs_dir: RunsDir = Path("runs")
 ) -> None:
     """Print all settings of guided decoding, and the correlations of judge and acoustics with EmoDiff's intensity."""
-    with refusing():
+    with exit_on_input_error():
         store = Store(check(runs_dir))
         table = sheet(store.records(choose("grid with records", grid, store.grids())))
         if table is None:

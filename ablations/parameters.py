@@ -31,7 +31,7 @@ def headings(names: Sequence[str], arms: Mapping[str, Mapping[str, str]]) -> dic
 
 
 def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return arm -> its differing parameters in one line, without values that more than half of the arms have.
+    """Return arm -> its differing parameters in one line, without empty values and those that more than half of the arms have.
 
     Empty if no two arms differ.
     """
@@ -40,7 +40,7 @@ def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     common = {(name, value) for name in names for value, count in _counts(name, arms).items() if 2 * count > len(arms)}
     rows = {
         arm: ", ".join(
-            f"{short[name]} {values[name]}" for name in names if name in values and (name, values[name]) not in common
+            f"{short[name]} {values[name]}" for name in names if values.get(name) and (name, values[name]) not in common
         )
         for arm, values in arms.items()
     }

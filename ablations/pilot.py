@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
 from ablations.execution.building import Builder
 from ablations.execution.jobs import unrecorded
 from ablations.grids import GRIDS, arms
@@ -136,7 +136,7 @@ def command(
     The difference itself is not shown.
     """
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         builder = Builder.of(device, workers, runs_dir, console)
         builder.folder.make()
     store = builder.folder.root
@@ -147,7 +147,7 @@ def command(
     nested = differences(extra, store).reshape(REPLICATES) if extra else None
     world = next(iter(draws[0].values())).world_hash
     for line in lines(measured(differences(draws, store), nested, world)):
-        say(console, line)
+        print_line(console, line)
 
 
 if __name__ == "__main__":

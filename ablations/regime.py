@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
 from ablations.errors import choose
 from ablations.execution.building import Builder
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
@@ -273,7 +273,7 @@ def command(
 ) -> None:
     """Measure one step of choosing the training regime, and print the rule's choice."""
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         selected = STEPS[choose("step", step, STEPS)]
         builder = Builder.of(device, workers, runs_dir, console)
         builder.folder.make()
@@ -289,8 +289,8 @@ def command(
     draw(table, out, step)
     chosen, lines = selected.rule(table)
     for line in lines:
-        say(console, line)
-    say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
+        print_line(console, line)
+    print_line(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
 
 
 def measuring(profile: Profile) -> Profile:

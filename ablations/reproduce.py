@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from ablations import equality
-from ablations.commands import Plugin, Workers, end_if_failed, program, refusing, say, terminal
+from ablations.commands import Plugin, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
 from ablations.equality import Comparison
 from ablations.errors import InputError
 from ablations.execution import environment
@@ -67,36 +67,38 @@ def command(
     """Build a recorded cell again and compare the numbers."""
     console = terminal()
 
-    with refusing():
+    with exit_on_input_error():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
         device_name = _environment(record).get("device", "auto") if device == "recorded" else device
         builder = Builder.of(device_name, workers, runs_dir, console)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
-            say(
+            print_line(
                 console,
                 f"{share_world(cell, folder.root, scratch.root)} stages of the world are reused from the runs folder.",
             )
     if installed := sum((stages.LAYER / stage.folder / MARKER).is_file() for stage in walk(*cell.stages.values())):
-        say(console, f"{installed} stages are installed with the package and are reused.")
+        print_line(console, f"{installed} stages are installed with the package and are reused.")
     if cell.hash != record.cell_hash:
-        say(
+        print_line(
             console,
             f"The cell's hash is {cell.hash[:8]} here, {record.cell_hash[:8]} in the record: stages have new versions.",
         )
     if missing := sorted(record.optional - cell.optional.keys()):
-        say(console, f"Not compared, because the required packages are not installed here: {', '.join(missing)}.")
+        print_line(
+            console, f"Not compared, because the required packages are not installed here: {', '.join(missing)}."
+        )
     if failures := builder.build(list(roots(record, cell).values()), scratch):
-        say(console, "The cell could not be built again:")
+        print_line(console, "The cell could not be built again:")
         end_if_failed(failures, console)
     comparison = compare(cell, record, folder.root, scratch.root)
     for line in comparison.lines(tolerance):
-        say(console, line)
+        print_line(console, line)
     if comparison.equal(tolerance):
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
-        say(console, f"The rebuilt stages are kept in {scratch.root}")
+        print_line(console, f"The rebuilt stages are kept in {scratch.root}")
     raise typer.Exit(0 if comparison.equal(tolerance) else 1)
 
 

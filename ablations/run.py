@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from ablations.commands import program, refusing, say, show_table, terminal
+from ablations.commands import exit_on_input_error, print_line, program, show_table, terminal
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
@@ -41,7 +41,7 @@ def command(**values: Any) -> None:
     console = terminal()
     options = Options(**values)
     mode = JSON if options.json else QUIET if options.quiet else LINES
-    with refusing():
+    with exit_on_input_error():
         grid_request = request(options)
         grid_plan = plan.make(grid_request)
         refuse_mixed(grid_request.cells, grid_plan.stages, grid_request.folder.root, grid_request.executor)
@@ -51,10 +51,10 @@ def command(**values: Any) -> None:
         print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
     elif mode == LINES or options.plan:
         for line in lines:
-            say(console, line)
+            print_line(console, line)
     if options.plan:
         return
-    with refusing():
+    with exit_on_input_error():
         outcome = run_plan(grid_plan, estimator, console, mode)
     if mode == JSON:
         print(json.dumps({"event": "end", **_summary(outcome)}, ensure_ascii=False), flush=True)
@@ -97,19 +97,19 @@ def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
     if table and outcome.table is not None:
         show_table(outcome.table, console, "Result")
     if outcome.failures:
-        say(console, f"{len(outcome.failures)} of {outcome.cells} cells failed:")
+        print_line(console, f"{len(outcome.failures)} of {outcome.cells} cells failed:")
     for name, reason in outcome.failures.items():
-        say(console, f"  {name}: {reason}")
+        print_line(console, f"  {name}: {reason}")
     if outcome.stopped:
-        say(
+        print_line(
             console,
             f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; run the same command again to resume.",
         )
     elif not outcome.failures:
-        say(console, f"All {outcome.cells} cells are done.")
+        print_line(console, f"All {outcome.cells} cells are done.")
     if outcome.waiting:
-        say(console, outcome.waiting)
-    say(console, f"Open it: {outcome.ui_command}")
+        print_line(console, outcome.waiting)
+    print_line(console, f"Open it: {outcome.ui_command}")
 
 
 if __name__ == "__main__":

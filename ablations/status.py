@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table as RichTable
 
-from ablations.commands import Plugin, RunsDir, program, refusing, terminal
+from ablations.commands import Plugin, RunsDir, exit_on_input_error, program, terminal
 from ablations.errors import InputError, choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Show every cell with its state, owner, age, last step and log."""
     console = terminal(170)
-    with refusing():
+    with exit_on_input_error():
         folder = check(runs_dir)
         if not folder.exists:
             raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir a folder that a run created")

@@ -15,7 +15,17 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, program, refusing, say, terminal
+from ablations.commands import (
+    Device,
+    OfProfile,
+    Plugin,
+    RunsDir,
+    Workers,
+    exit_on_input_error,
+    print_line,
+    program,
+    terminal,
+)
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
@@ -43,7 +53,7 @@ def command(
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
         groups = comparable(folder, grid, profile)
@@ -55,11 +65,11 @@ def command(
         if stage.done(folder.root):
             record(tracker, cells, stage)
     for name, reason in failures.items():
-        say(console, f"not measured: {name}: {reason}")
+        print_line(console, f"not measured: {name}: {reason}")
     arms = max(len(cells) for cells in groups)
     console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
     if waiting := tracker.waiting():
-        say(console, waiting)
+        print_line(console, waiting)
     console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
     raise typer.Exit(int(bool(failures)))
 

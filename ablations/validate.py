@@ -16,7 +16,17 @@ from typing import Annotated
 import typer
 
 from ablations import regime, regime_section
-from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, program, refusing, say, terminal
+from ablations.commands import (
+    Device,
+    RunsDir,
+    Workers,
+    WorldSeed,
+    end_if_failed,
+    exit_on_input_error,
+    print_line,
+    program,
+    terminal,
+)
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
@@ -58,7 +68,7 @@ def command(
 ) -> None:
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         profile_config = _checked(profile, world, seed)
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
@@ -74,7 +84,7 @@ def command(
     heading += f", without {', '.join(skipped)}" if skipped else ""
     if failures:
         console.print(card.terminal(lines, heading))
-        say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
+        print_line(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
         end_if_failed(failures, console)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)
@@ -94,7 +104,7 @@ def command(
     console.print(card.terminal(lines, heading))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
-            say(console, text)
+            print_line(console, text)
     raise typer.Exit(0 if card.passes(lines) else 1)
 
 

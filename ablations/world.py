@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import RunsDir, Workers, end_if_failed, program, refusing, say, terminal
+from ablations.commands import RunsDir, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
 from ablations.execution.building import Builder
 from ablations.tracking import recorder, records
 from rrpo.pipeline import frozen
@@ -38,21 +38,21 @@ def command(
     if check_only:
         review = frozen.review(stages)
         for line in [*lines(review), conclusion(review, stages)]:
-            say(console, line)
+            print_line(console, line)
         raise typer.Exit(0 if review.current else 1)
-    with refusing():
+    with exit_on_input_error():
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
         recorder.create(folder, records.EXPERIMENT_WORLD)
     if failures := builder.build(stages):
-        say(console, "The frozen world was not changed, because some stages could not be built:")
+        print_line(console, "The frozen world was not changed, because some stages could not be built:")
         end_if_failed(failures, console)
     changes = frozen.freeze(stages, folder.root)
     for stage in changes.missing:
-        say(console, f"added: {stage.folder} ({stage}), {_mib(stage)}")
+        print_line(console, f"added: {stage.folder} ({stage}), {_mib(stage)}")
     for name in changes.outdated:
-        say(console, f"removed: {name}")
-    say(console, conclusion(frozen.review(stages), stages))
+        print_line(console, f"removed: {name}")
+    print_line(console, conclusion(frozen.review(stages), stages))
 
 
 def lines(review: Review) -> list[str]:

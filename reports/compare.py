@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Plugin, program, refusing
+from ablations.commands import Plugin, exit_on_input_error, program
 from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -40,7 +40,7 @@ def command(
     mixed: Annotated[bool, typer.Option("--mixed", help="Accept cells from different versions of the code.")] = False,
 ) -> None:
     """Print a measure of the arms that two grids share, and its difference."""
-    with refusing():
+    with exit_on_input_error():
         a = select(runs_dir, first, profile, world, mixed=mixed)
         b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
         sheet = compare(a, b, metric)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ablations.outcomes import Outcome, shown
-from ablations.rendering.figure_style import look, pick
+from ablations.rendering.figure_style import pick, style_of
 from ablations.tracking.records import Record
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO
@@ -42,8 +42,8 @@ def data(selection: Selection) -> dict[str, Any]:
             {
                 "label": arm,
                 "shown": arm in preselected,
-                "colour": _colour(look(arm)[0]),
-                "dash": _dash(look(arm)[1]),
+                "colour": _colour(style_of(arm)[0]),
+                "dash": _dash(style_of(arm)[1]),
                 "runs": [_run(record, outcomes) for record in moved if record.label == arm],
             }
             for arm in arms

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, program, refusing
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
 from ablations.errors import InputError
 from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
@@ -24,6 +24,11 @@ from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
 
 app, main = program("reports.listen")
+
+
+@app.callback()
+def listen() -> None:
+    """Export a blind listening test of a grid's samples, and import the listeners' ratings."""
 
 
 @app.command("export")
@@ -49,7 +54,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a blind listening test of a grid's samples as one HTML file that needs no server."""
-    with refusing():
+    with exit_on_input_error():
         if prompts < 1:
             raise InputError(
                 "a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more"
@@ -91,7 +96,7 @@ def bring_in(
     ] = None,
 ) -> None:
     """Check rating files and store them in MLflow: all of them, or none if one is bad."""
-    with refusing():
+    with exit_on_input_error():
         folder = check(runs_dir)
         if not folder.exists:
             raise InputError(

@@ -137,7 +137,9 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
     names = {opaque(key, f"{item.cell_hash}/{item.sound}"): item for item in items}
     test = ListeningTest(id=opaque(key, "test"), grid=grid, key=key, emotions=tuple(emotions), items=names)
     tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id}
-    run = store.client.create_run(store.about(grid), run_name=f"listening test {test.id}", tags=tags).info.run_id
+    run = store.client.create_run(
+        store.about_experiment(grid), run_name=f"listening test {test.id}", tags=tags
+    ).info.run_id
     store.client.log_param(run, "arms", ",".join(dict.fromkeys(item.arm for item in items)))
     store.client.log_param(run, "items", len(items))
     store.client.log_dict(run, asdict(test), FILE)

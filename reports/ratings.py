@@ -147,7 +147,9 @@ def keep(store: Store, file: Ratings) -> str:
     """Store one person's ratings; return the id of the run."""
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
     run = str(
-        store.client.create_run(store.about(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags).info.run_id
+        store.client.create_run(
+            store.about_experiment(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
+        ).info.run_id
     )
     store.client.log_metric(run, "ratings", len(file.rows))
     store.client.log_text(run, file.content.decode("utf-8-sig"), FILE)

@@ -133,7 +133,7 @@ def _check_metric(selection: Selection, metric: str) -> None:
 def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     """Return the table with the notes that every caption has: missing cells, and what a seed redraws."""
     has_redraws = any("A seed redraws" in note for note in sheet.notes)
-    return sheet.noted(selection.counted, *([] if has_redraws else [REDRAWS]))
+    return sheet.with_notes(selection.counted, *([] if has_redraws else [REDRAWS]))
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import RecordedIn, program, refusing
+from ablations.commands import RecordedIn, exit_on_input_error, program
 from ablations.errors import InputError, choose
 from ablations.grids import GRIDS
 from reports.page import ANSWER
@@ -34,7 +34,7 @@ def command(
     check_only: Annotated[bool, typer.Option("--check", help="Change nothing, only report stale blocks.")] = False,
 ) -> None:
     """Paste the newest reports into README.md and docs/."""
-    with refusing():
+    with exit_on_input_error():
         paths = [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]
         pages = {page: page.read_text(encoding="utf-8") for page in paths}
         blocks = [(page, block) for page, text in pages.items() for block in found(page, text)]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, program, refusing
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
 from ablations.errors import InputError, choose
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
@@ -43,7 +43,7 @@ def command(
     mixed: Mixed = False,
 ) -> None:
     """Write tables, figures (PDF, PNG) and report.html, byte for byte the same each time, and store them in MLflow."""
-    with refusing():
+    with exit_on_input_error():
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         report = make(selection, metric)

@@ -67,7 +67,7 @@ def main(selection: Selection, *, listened: bool = False) -> Sheet:
         else "",
     ]
     results = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
-    return results.noted(*(note for note in notes if note))
+    return results.with_notes(*(note for note in notes if note))
 
 
 def hacked_seeds(records: Sequence[Record]) -> Interval:

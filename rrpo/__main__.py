@@ -21,7 +21,7 @@ from rich.table import Table
 
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
-from rrpo.commands import Plugin, Set, program, refusing
+from rrpo.commands import Plugin, Set, exit_on_input_error, program
 from rrpo.pipeline.errors import failure_kind
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import PROFILES
@@ -64,7 +64,7 @@ def command(
     """Train one arm with one seed and print its numbers. Results that already exist are reused."""
     console = Console(stderr=True)
     try:
-        with refusing():
+        with exit_on_input_error():
             values = assignments(settings or ())
             cell = make_cell(arm, seed=seed, profile=profile, settings=values)
             for path, (before, after) in differences(PROFILES[profile], cell.profile).items():

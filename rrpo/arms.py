@@ -42,7 +42,7 @@ def arm(name: str) -> ArmConfig:
     """
     if name in ARMS:
         return ARMS[name]
-    parts = [part for word in name.split("_") for part in (papers() if word == RRPO else [word])]
+    parts = [part for word in name.split("_") for part in (paper_regularizers() if word == RRPO else [word])]
     if set(parts) <= set(REGULARIZERS) and name_of(parts) == name:
         return ArmConfig(regularizers=regularizers(parts))
     known = f"one of {', '.join(ARMS)}, or regularizers from {', '.join(REGULARIZERS)} joined by _ in this order"
@@ -54,7 +54,7 @@ def arm(name: str) -> ArmConfig:
     )
 
 
-def papers() -> list[str]:
+def paper_regularizers() -> list[str]:
     """Return the names of RRPO's own regularizers."""
     return [name for name, regularizer in REGULARIZERS.items() if regularizer.paper]
 
@@ -64,8 +64,8 @@ def name_of(parts: Iterable[str]) -> str:
     ``rrpo_x``."""
     active = set(parts)
     chosen = [name for name in REGULARIZERS if name in active]
-    if papers() and active >= set(papers()):
-        chosen = [RRPO, *(name for name in chosen if name not in papers())]
+    if paper_regularizers() and active >= set(paper_regularizers()):
+        chosen = [RRPO, *(name for name in chosen if name not in paper_regularizers())]
     return "_".join(chosen) or BASE
 
 

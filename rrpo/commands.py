@@ -34,7 +34,7 @@ Set = Annotated[
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
+def exit_on_input_error() -> Iterator[None]:
     """Print the message of an InputError and exit with status 2."""
     try:
         yield
@@ -45,7 +45,7 @@ def refusing() -> Iterator[None]:
 
 def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
     """Load the plugins of ``--plugin``, the environment and the installed packages before other options are parsed."""
-    with refusing():
+    with exit_on_input_error():
         plugins.use(paths or ())
         plugins.load_all()
     return paths

@@ -25,7 +25,7 @@ def shared(search: Search) -> list[Stage]:
     """
     paper, elsewhere = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
     common = {stage.key for stage in walk(*paper)} & {stage.key for stage in walk(*elsewhere)}
-    return [stage for stage in missing_below([*paper, *elsewhere], search.question.store) if stage.key in common]
+    return [stage for stage in missing_below([*paper, *elsewhere], search.spec.store) if stage.key in common]
 
 
 def own(search: Search) -> list[Stage]:
@@ -38,14 +38,14 @@ def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
     """Return the stages that a trial measures, at the paper's values or at `Study.elsewhere`."""
     study = search.definition
     arm = study.arm(study.elsewhere if elsewhere else study.paper)
-    return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
+    return [stage for seed in search.spec.seeds for stage in search.spec.stages(arm, seed)]
 
 
-def announcement(search: Search, study: OptunaStudy, workers: int, stages: Sequence[Stage]) -> list[str]:
+def preview(search: Search, study: OptunaStudy, workers: int, stages: Sequence[Stage]) -> list[str]:
     """Return lines that say what will run and for how long, from the times of stored stages of the same kind and size."""
-    question = search.question
+    spec = search.spec
     left = max(0, search.trials - len(counted(study)))
-    estimator = Estimator(question.store, question.device)
+    estimator = Estimator(spec.store, spec.device)
     trial_stages = own(search)
     seconds, unknown = estimator.total(trial_stages)
     if not left:
@@ -57,12 +57,12 @@ def announcement(search: Search, study: OptunaStudy, workers: int, stages: Seque
             f"{len(stages)} stages that all trials share ({wall(stages, estimator, workers)}), then " if stages else ""
         )
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
-        time += ", less if trials are pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
-    note = caveat(search.pruner, question)
+        time += ", less if trials are pruned" if search.pruner != "none" and len(spec.objectives) == 1 else ""
+    note = caveat(search.pruner, spec)
     return [
-        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(question.seeds)} (development), "
-        f"by {', '.join(question.objectives)}" + (f" ({tuning().label})" if question.policy else ""),
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(spec.seeds)} (development), "
+        f"by {', '.join(spec.objectives)}" + (f" ({tuning().label})" if spec.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
         *([f"note: {note}"] if note else []),
-        f"time on {workers} worker(s), {question.device}: {time}",
+        f"time on {workers} worker(s), {spec.device}: {time}",
     ]

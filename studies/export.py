@@ -26,8 +26,8 @@ def export(
     Raises InputError if another arm is stored under that name, because existing cells with that name would become ambiguous.
     """
     arm = search.definition.arm(best.params)
-    path = search.question.store / "arms" / f"{name}.json"
-    if read_arms(search.question.store).get(name, arm) != arm:
+    path = search.spec.store / "arms" / f"{name}.json"
+    if read_arms(search.spec.store).get(name, arm) != arm:
         raise InputError(
             "another arm is stored under that name",
             got=path,
@@ -37,13 +37,13 @@ def export(
         "study": search.name,
         "trial": best.number,
         "params": best.params,
-        "values": dict(zip(search.question.objectives, best.values, strict=True)),
+        "values": dict(zip(search.spec.objectives, best.values, strict=True)),
         "outcomes": best.user_attrs.get(OUTCOMES, {}),
-        "budget": {"trials": len(counted(study)), "seeds": len(search.question.seeds)},
+        "budget": {"trials": len(counted(study)), "seeds": len(search.spec.seeds)},
         "sampler": search.sampler,
         "fresh_seeds": check.notes[-1] if check else "not checked on fresh seeds",
         "identity": dict(identity),
         "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
         **git_state(),
     }
-    return write_arm(search.question.store, name, arm, provenance)
+    return write_arm(search.spec.store, name, arm, provenance)

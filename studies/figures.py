@@ -36,7 +36,7 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     if len(trials) < 2:
         return []
     finished = with_trials(search, trials)
-    labels = [OBJECTIVES[name].label for name in search.question.objectives]
+    labels = [OBJECTIVES[name].label for name in search.spec.objectives]
     target: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
     plots: dict[str, Callable[[], Any]] = {
         "history": lambda: optunas.plot_optimization_history(finished, **target),
@@ -74,7 +74,7 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     with figure_of(NARROW, 0.6 + 0.25 * len(names)) as (figure, (axis,)):
         bars = axis.barh(names, shares, color=BLUE, height=0.6)
         axis.bar_label(bars, fmt="%.0f", padding=2, fontsize=6)
-        axis.set_xlabel(f"{OBJECTIVES[search.question.objectives[0]].label}: % of its variance (fANOVA)")
+        axis.set_xlabel(f"{OBJECTIVES[search.spec.objectives[0]].label}: % of its variance (fANOVA)")
         return save(figure, folder, "importance")
 
 
@@ -92,7 +92,7 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     paper = {name: float(search.definition.paper[name]) for name in knobs}
     sides = {name: (np.geomspace if d.log else np.linspace)(d.low, d.high, GRID) for name, d in knobs.items()}
     x = np.column_stack([unit(d, tried[name]) for name, d in knobs.items()])
-    pairs, objectives = list(combinations(knobs, 2)), search.question.objectives
+    pairs, objectives = list(combinations(knobs, 2)), search.spec.objectives
     with figure_of(WIDE, 0.5 + 2.0 * len(objectives), len(objectives), len(pairs)) as (figure, axes):
         for row, objective in enumerate(objectives):
             model, r2 = _process(x, 100 * np.array([trial.values[row] for trial in trials]))

@@ -1,6 +1,6 @@
-"""Compare the best trial with a rival on fresh seeds, which no search used.
+"""Compare the best trial with a baseline on fresh seeds, which no search used.
 
-The rival has the paper's values, or is the best trial of an equally tuned study. This guards against selection bias: the value
+The baseline has the paper's values, or is the best trial of an equally tuned study. This guards against selection bias: the value
 of the best of many noisy trials is biased upwards.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 """Significance level of one check. The k-th check on the same seeds is made at `ALPHA` / k."""
 CHECKS = "checks"
-"""User attribute of the study: trial, seeds and rival of every check."""
+"""User attribute of the study: trial, seeds and baseline of every check."""
 VERIFY = 8
 """Default number of fresh seeds."""
 MOST = 20
@@ -52,7 +52,7 @@ Outcomes = Mapping[int, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """What the best trial is compared with."""
 
     name: str
@@ -61,71 +61,71 @@ class Rival:
     """Its arm."""
 
 
-def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
+def baseline(search: Search, study: OptunaStudy, against: str) -> Baseline:
     """Return the paper's values, or the best trial of the study ``against``.
 
     Raises InputError if that study has no complete trial, or was not tuned as ``study`` was.
     """
     if not against:
-        return Rival("the paper's values", search.definition.arm(search.definition.paper))
-    rival_study = existing_study(search.storage, search.question.store, against)
-    rival_budget, budget = (
+        return Baseline("the paper's values", search.definition.arm(search.definition.paper))
+    baseline_study = existing_study(search.storage, search.spec.store, against)
+    baseline_budget, budget = (
         {name: optuna_study.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET}
         | {"trials": len(counted(optuna_study))}
-        for optuna_study in (rival_study, study)
+        for optuna_study in (baseline_study, study)
     )
-    if mismatches := differences(rival_budget, budget):
+    if mismatches := differences(baseline_budget, budget):
         raise InputError(
             f"study {against} was not tuned as much as {search.name}",
             got="; ".join(mismatches),
             fix="run both with the same options and to the same number of trials",
         )
-    best_trials = ranked(rival_study, search)
+    best_trials = ranked(baseline_study, search)
     if not best_trials:
         raise InputError(
             f"study {against} has no best trial", got="no complete trial", fix="see its report for the reasons"
         )
-    identity = rival_study.user_attrs[IDENTITY]
+    identity = baseline_study.user_attrs[IDENTITY]
     arm = study_of(identity["study"], identity["arm"]).arm(best_trials[0].params)
-    return Rival(f"trial {best_trials[0].number} of {against}", arm)
+    return Baseline(f"trial {best_trials[0].number} of {against}", arm)
 
 
 def evaluate(
-    search: Search, best: FrozenTrial, rival: Rival, count: int, pool: Pool, console: Console
+    search: Search, best: FrozenTrial, baseline: Baseline, count: int, pool: Pool, console: Console
 ) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]], str]:
-    """Build and measure the best trial and its rival on ``count`` fresh seeds.
+    """Build and measure the best trial and its baseline on ``count`` fresh seeds.
 
     Return the outcomes of both by seed, and the reason if seeds are missing. Raises KeyboardInterrupt when stopped; finished
     stages are kept.
     """
-    question = replace(search.question, seeds=tuple(range(FRESH_SEED, FRESH_SEED + count)))
-    arms = [search.definition.arm(best.params), rival.arm]
-    required = [stage for seed in question.seeds for arm in arms for stage in question.stages(arm, seed)]
-    stages = missing_below(required, question.store)
-    estimator = Estimator(question.store, question.device)
+    spec = replace(search.spec, seeds=tuple(range(FRESH_SEED, FRESH_SEED + count)))
+    arms = [search.definition.arm(best.params), baseline.arm]
+    required = [stage for seed in spec.seeds for arm in arms for stage in spec.stages(arm, seed)]
+    stages = missing_below(required, spec.store)
+    estimator = Estimator(spec.store, spec.device)
     if stages:
-        message = f"checking trial {best.number} against {rival.name} on {count} fresh seeds: {len(stages)} stages, "
+        message = f"checking trial {best.number} against {baseline.name} on {count} fresh seeds: {len(stages)} stages, "
         console.print(message + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
-    graph = stage_tasks(stages, question.store, question.device, longest_first(stages, estimator))
+    graph = stage_tasks(stages, spec.store, spec.device, longest_first(stages, estimator))
     building = Collector(console, len(graph), "stage")
     with building:
         Scheduler(graph, pool, search.folder / "logs", building).run()
     outcomes: list[dict[int, dict[str, float]]] = [{}, {}]
-    for seed in question.seeds:
-        if all(s.done(question.store) for arm in arms for s in question.stages(arm, seed)):
+    for seed in spec.seeds:
+        if all(s.done(spec.store) for arm in arms for s in spec.stages(arm, seed)):
             for by_seed, arm in zip(outcomes, arms, strict=True):
-                by_seed[seed] = measure(question, arm, seed)
+                by_seed[seed] = measure(spec, arm, seed)
     return outcomes[0], outcomes[1], "; ".join(f"{title}: {reason}" for title, reason in building.failures.items())
 
 
-def count(search: Search, study: OptunaStudy, best: FrozenTrial, rival: Rival, seeds: Collection[int]) -> int:
+def count(search: Search, study: OptunaStudy, best: FrozenTrial, baseline: Baseline, seeds: Collection[int]) -> int:
     """Return the number of this check among the study's checks on fresh seeds, from 1, and record it in the study.
 
     A repeated check keeps its number. A check on fewer than two seeds compares nothing and is not recorded.
     """
     if len(seeds) < 2:
         return 1
-    entry = {"trial": best.number, "seeds": sorted(seeds), "rival": rival.name}
+    entry = {"trial": best.number, "seeds": sorted(seeds), "rival": baseline.name}
     with search.lock():
         checks = study.user_attrs.get(CHECKS, [])
         if entry not in checks:
@@ -137,33 +137,33 @@ def count(search: Search, study: OptunaStudy, best: FrozenTrial, rival: Rival, s
 def verdict(
     search: Search,
     best: FrozenTrial,
-    rival: Rival,
+    baseline: Baseline,
     best_values: Outcomes,
-    rival_values: Outcomes,
+    baseline_values: Outcomes,
     missing: str = "",
     check: int = 1,
 ) -> Sheet:
-    """Return a table that tests whether the best trial differs from its rival in the first objective.
+    """Return a table that tests whether the best trial differs from its baseline in the first objective.
 
     The last note states the answer. The other objectives are shown without a test. ``check`` is the number of the check on
     these seeds: it is made at level `ALPHA` / ``check``.
     """
     alpha = ALPHA / check
-    seeds = sorted(best_values.keys() & rival_values.keys())
+    seeds = sorted(best_values.keys() & baseline_values.keys())
     columns = (
         Column("objective", "objective"),
         Column("best", f"trial {best.number}", "percent"),
-        Column("rival", rival.name, "percent"),
+        Column("rival", baseline.name, "percent"),
         Column("difference", "difference", "gain"),
     )
     rows: list[tuple[Value, ...]] = []
-    for name in search.question.objectives:
-        pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, rival_values)]
+    for name in search.spec.objectives:
+        pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, baseline_values)]
         rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
     relation = _relation(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
-    judge = f" by the {tuning().label}" if search.question.policy else ""
+    judge = f" by the {tuning().label}" if search.spec.policy else ""
     suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
-    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {rival.name}{judge}{suffix}."
+    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {baseline.name}{judge}{suffix}."
     level = f"alpha {ALPHA:g}"
     if check > 1:
         total = min(1.0, sum(ALPHA / k for k in range(1, check + 1)))

@@ -19,7 +19,7 @@ from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge
 from studies.recovery import lost_trials, recover
-from studies.results import final_values, front, ranked
+from studies.results import final_values, pareto_front, ranked
 from studies.search import REASON, Search, counted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SearchRun(Collector):
         self.bridge = bridge
         self.workers = workers
         self.done = self._finished()
-        seconds, unknown = Estimator(search.question.store, search.question.device).total(own(search))
+        seconds, unknown = Estimator(search.spec.store, search.spec.device).total(own(search))
         self._expected_seconds = None if unknown else seconds
         self._updated = 0.0
 
@@ -66,13 +66,13 @@ class SearchRun(Collector):
 
         Raises KeyboardInterrupt when stopped; finished trials are kept.
         """
-        question = self.search.question
+        spec = self.search.spec
         with self.search.lock():
             recover(self.study, self.search.folder)
         remaining = self.search.trials - len(counted(self.study))
-        priorities = longest_first(stages, Estimator(question.store, question.device))
+        priorities = longest_first(stages, Estimator(spec.store, spec.device))
         graph = stage_tasks(
-            stages, question.store, question.device, {key: (0.0, *priority) for key, priority in priorities.items()}
+            stages, spec.store, spec.device, {key: (0.0, *priority) for key, priority in priorities.items()}
         )
         graph += [
             Task(
@@ -139,7 +139,7 @@ class SearchRun(Collector):
         values = final_values(trial)
         if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")
-        by_objective = zip(self.search.question.objectives, values, strict=True)
+        by_objective = zip(self.search.spec.objectives, values, strict=True)
         return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in by_objective)
 
     def _best_so_far(self) -> str:
@@ -147,5 +147,5 @@ class SearchRun(Collector):
         if not trials:
             return "no value yet"
         if len(self.search.directions) > 1:
-            return f"front of {len(front(self.study))}"
+            return f"front of {len(pareto_front(self.study))}"
         return f"best {trials[0].values[0]:+.4f} (number {trials[0].number})"

@@ -30,7 +30,7 @@ from ablations.tracking.recorder import create
 from ablations.tracking.replay import PAUSE
 from rrpo.identity import content_hash
 from studies.recovery import lost_trials
-from studies.results import final_values, front, ranked
+from studies.results import final_values, pareto_front, ranked
 from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES, Search
 from studies.storage import shown
@@ -162,10 +162,10 @@ class Bridge:
         search = self.search
         study_tags = owner_tags() | {
             records.TAG_KIND: kind,
-            records.TAG_PROFILE: search.question.profile.name,
+            records.TAG_PROFILE: search.spec.profile.name,
             TAG_STUDY: search.name,
             TAG_STORAGE: shown(search.storage) if search.storage else str(search.folder / "journal.log"),
-            "seeds": ",".join(map(str, search.question.seeds)),
+            "seeds": ",".join(map(str, search.spec.seeds)),
         }
         all_tags = study_tags | dict(self.tags) | dict(tags)
         return str(self._client.create_run(self._experiment_id, start, all_tags, name).info.run_id)
@@ -188,7 +188,7 @@ class Bridge:
         if REASON in trial.user_attrs:
             tags[records.TAG_FAILED] = trial.user_attrs[REASON][: records.TEXT_LIMIT]
         run = self._create(f"trial {trial.number}", "trial", tags, _milliseconds(trial.datetime_start))
-        metrics = dict(zip(self.search.question.objectives, final_values(trial), strict=False))
+        metrics = dict(zip(self.search.spec.objectives, final_values(trial), strict=False))
         for seed, outcomes in trial.user_attrs.get(OUTCOMES, {}).items():
             metrics |= {f"seed {seed}/{name}": value for name, value in outcomes.items()}
         if trial.duration is not None:
@@ -205,10 +205,10 @@ class Bridge:
         if not trials:
             return {}
         standing = {
-            f"best {self.search.question.objectives[0]}": trials[0].values[0],
+            f"best {self.search.spec.objectives[0]}": trials[0].values[0],
             "best trial": float(trials[0].number),
         }
-        return standing | ({"front": float(len(front(self.study)))} if len(self.search.directions) > 1 else {})
+        return standing | ({"front": float(len(pareto_front(self.study)))} if len(self.search.directions) > 1 else {})
 
     def _metrics(self, run: str, numbers: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric

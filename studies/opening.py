@@ -13,7 +13,7 @@ from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
 from studies.catalogue import contains, described
 from studies.options import Command
-from studies.results import complete, front
+from studies.results import complete, pareto_front
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import Search
 from studies.storage import existing_study, open_storage, open_study
@@ -43,7 +43,7 @@ def opened(command: Command) -> OptunaStudy:
                 study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
-                study.set_metric_names(list(search.question.objectives))
+                study.set_metric_names(list(search.spec.objectives))
     return study
 
 
@@ -59,18 +59,18 @@ def identity(search: Search) -> dict[str, Any]:
 
     It includes the keys of all stages of the paper's values on the first seed; each key hashes config and version.
     """
-    question = search.question
-    profile = question.profile
+    spec = search.spec
+    profile = spec.profile
     stages: dict[str, list[str]] = defaultdict(list)
-    for stage in walk(*question.stages(search.definition.arm(search.definition.paper), question.seeds[0])):
+    for stage in walk(*spec.stages(search.definition.arm(search.definition.paper), spec.seeds[0])):
         stages[stage.name].append(stage.key)
     return {
         "study": search.study,
         "arm": search.arm,
         "space": {name: described(distribution) for name, distribution in search.definition.space.items()},
         "paper": dict(search.definition.paper),
-        "objectives": list(question.objectives),
-        "seeds": list(question.seeds),
+        "objectives": list(spec.objectives),
+        "seeds": list(spec.seeds),
         "optimize": canonical(profile.optimize),
         "profile": title(profile.name, profile.world.seed),
         "stages": {name: " ".join(sorted(keys)) for name, keys in stages.items()},
@@ -85,9 +85,9 @@ def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
     space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]
     if warm_start:
-        source = existing_study(search.storage, search.question.store, warm_start)
+        source = existing_study(search.storage, search.spec.store, warm_start)
         sign = -1 if source.directions[0].name == "MAXIMIZE" else 1
-        trials = front(source) if len(source.directions) > 1 else complete(source)
+        trials = pareto_front(source) if len(source.directions) > 1 else complete(source)
         for trial in sorted(trials, key=lambda t: sign * t.values[0])[:TOP]:
             params = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
             points.append(paper | params)

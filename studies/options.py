@@ -24,7 +24,7 @@ from studies.pruning import PRUNERS
 from studies.samplers import SAMPLERS
 from studies.search import Search
 from studies.storage import existing_study, reach
-from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
+from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +61,10 @@ class Options(Launching):
     settings: Set = None
     plugin: Plugin = None
     verify: int | None = option(EXPERIMENT, None)
-    """Number of fresh seeds on which the best trial is compared with a rival; 0 for no comparison. Default: 8, with the smoke
+    """Number of fresh seeds on which the best trial is compared with a baseline; 0 for no comparison. Default: 8, with the smoke
     profile 2."""
     against: str = option(EXPERIMENT, "")
-    """Equally tuned study whose best trial is the rival. Default: the paper's values; for tune-arm, the tune-arm study of
+    """Equally tuned study whose best trial is the baseline. Default: the paper's values; for tune-arm, the tune-arm study of
     diffro."""
     export_arm: str = option(EXPERIMENT, "")
     """Store the best trial as an arm of this name, for ablations.run --arms."""
@@ -91,9 +91,9 @@ class Command:
     warm_start: str
     """Study whose best points are tried first; empty for none."""
     verify: int
-    """Number of fresh seeds for the comparison of the best trial with its rival; 0 for no comparison."""
+    """Number of fresh seeds for the comparison of the best trial with its baseline; 0 for no comparison."""
     against: str
-    """Study whose best trial is the rival; empty for the paper's values."""
+    """Study whose best trial is the baseline; empty for the paper's values."""
     export_arm: str
     """Name under which the best trial is exported as an arm; empty for no export."""
 
@@ -106,7 +106,7 @@ def checked(options: Options) -> Command:
     profile = changed(base_profile, values)
     suffix = re.sub(r"[^\w.-]+", "-", title(profile.name, options.world_seed))
     device = environment.resolve_device(options.device)
-    question = Question(
+    spec = TrialSpec(
         profile=profile,
         store=options.runs_dir.expanduser().resolve(),
         seeds=_seeds(options.seeds, options.first_seed),
@@ -115,16 +115,14 @@ def checked(options: Options) -> Command:
     )
     pruner = choose("pruner", options.pruner, PRUNERS)
     paper_arm = definition.arm(definition.paper)
-    check_used(
-        base_profile, values, lambda other: replace(question, profile=other).stages(paper_arm, question.seeds[0])
-    )
+    check_used(base_profile, values, lambda other: replace(spec, profile=other).stages(paper_arm, spec.seeds[0]))
     search = Search(
         study=options.study,
         name=_valid_name(options.name or f"{definition.name}-{suffix}"),
-        question=question,
+        spec=spec,
         trials=positive("--trials", options.trials),
         sampler=choose("sampler", options.sampler, SAMPLERS),
-        pruner=pruner if len(question.objectives) == 1 else "none",
+        pruner=pruner if len(spec.objectives) == 1 else "none",
         storage=options.storage or None,
         arm=options.arm,
         ranges=bounds,
@@ -142,8 +140,8 @@ def checked(options: Options) -> Command:
         reach(options.storage)
     for study_name in filter(None, (options.warm_start, options.against)):
         if not options.storage:
-            existing_study(None, question.store, study_name)
-    default_rival = f"{tune_arm(BASE).name}-{suffix}" if options.study == TUNE and options.arm != BASE else ""
+            existing_study(None, spec.store, study_name)
+    default_baseline = f"{tune_arm(BASE).name}-{suffix}" if options.study == TUNE and options.arm != BASE else ""
     return Command(
         search=search,
         folder=folder,
@@ -151,7 +149,7 @@ def checked(options: Options) -> Command:
         launcher=launcher,
         warm_start=options.warm_start,
         verify=default_verify if verify is None else verify,
-        against=options.against or default_rival,
+        against=options.against or default_baseline,
         export_arm=options.export_arm,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from studies.samplers import STARTUP
-from studies.trial import OBJECTIVES, Look, Question
+from studies.trial import OBJECTIVES, Intermediate, TrialSpec
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -23,11 +23,11 @@ SMOOTH = 3
 """Number of intermediate values that are averaged: each is from a single batch."""
 
 
-def make_pruner(name: str, question: Question) -> BasePruner:
+def make_pruner(name: str, spec: TrialSpec) -> BasePruner:
     """Return the pruner with a name from `PRUNERS`."""
     from optuna import pruners
 
-    steps = question.profile.optimize.steps
+    steps = spec.profile.optimize.steps
     warm_up = max(1, round(WARM_UP * steps))
     match name:
         case "median":
@@ -37,33 +37,35 @@ def make_pruner(name: str, question: Question) -> BasePruner:
     return pruners.NopPruner()
 
 
-def look_of(name: str, question: Question) -> Look | None:
+def intermediate_value_of(name: str, spec: TrialSpec) -> Intermediate | None:
     """Return the function that gives a step's intermediate value to the pruner; None without pruning."""
-    if name == "none" or len(question.objectives) > 1:
+    if name == "none" or len(spec.objectives) > 1:
         return None
-    return OBJECTIVES[question.objectives[0]].look
+    return OBJECTIVES[spec.objectives[0]].intermediate
 
 
-def caveat(name: str, question: Question) -> str:
+def caveat(name: str, spec: TrialSpec) -> str:
     """Return a note on the limits of a pruner with these objectives; an empty string if there is none."""
-    if len(question.objectives) > 1:
+    if len(spec.objectives) > 1:
         return "several objectives: no pruning"
-    if name != "none" and look_of(name, question) is None:
-        return f"{question.objectives[0]} has no intermediate values: no pruning"
+    if name != "none" and intermediate_value_of(name, spec) is None:
+        return f"{spec.objectives[0]} has no intermediate values: no pruning"
     return "" if name == "none" else "pruning uses the first seed only"
 
 
-def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callable[[int, Mapping[str, float]], None]:
+def pruning_callback(
+    name: str, spec: TrialSpec, trial: Trial, first: bool
+) -> Callable[[int, Mapping[str, float]], None]:
     """Return a callback that reports the first seed's intermediate values, and raises TrialPruned if the pruner decides so."""
     import optuna
 
-    look = look_of(name, question)
-    if look is None or not first:
+    intermediate = intermediate_value_of(name, spec)
+    if intermediate is None or not first:
         return lambda step, measures: None
     values: list[float] = []
 
-    def watch(step: int, measures: Mapping[str, float]) -> None:
-        value = look(measures)
+    def on_measures(step: int, measures: Mapping[str, float]) -> None:
+        value = intermediate(measures)
         if math.isnan(value):
             return
         values.append(value)
@@ -72,4 +74,4 @@ def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callabl
         if trial.should_prune():
             raise optuna.TrialPruned()
 
-    return watch
+    return on_measures

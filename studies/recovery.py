@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, kept, repeated, this_process
+from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, keep_renewed, repeated, this_process
 from studies.samplers import SAMPLER
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
 def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> AbstractContextManager[Any]:
     """Return a context that renews the trial's heartbeat or claim until it ends."""
     if claimed is not None:
-        return kept(claimed)
+        return keep_renewed(claimed)
     return repeated(lambda: study._storage.record_heartbeat(trial._trial_id), BEAT)  # type: ignore[attr-defined]
 
 

@@ -33,7 +33,7 @@ def complete(study: OptunaStudy) -> list[FrozenTrial]:
     return [trial for trial in trials if all(math.isfinite(value) for value in trial.values)]
 
 
-def front(study: OptunaStudy) -> list[FrozenTrial]:
+def pareto_front(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the complete trials on the Pareto front."""
     numbers = {trial.number for trial in complete(study)}
     return [trial for trial in study.best_trials if trial.number in numbers]
@@ -62,7 +62,7 @@ def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
 
 def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
     """Return every table for which there are enough trials."""
-    tables = (best(study, search), importance(study, search), everything(study, search))
+    tables = (best(study, search), importance(study, search), all_trials(study, search))
     return [sheet for sheet in tables if sheet is not None]
 
 
@@ -74,12 +74,12 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     trials = ranked(study, search)
     if not trials:
         return None
-    top = trials[:BEST] if len(search.directions) == 1 else front(study)
+    top = trials[:BEST] if len(search.directions) == 1 else pareto_front(study)
     numbers = {0, *(trial.number for trial in top)}
     pareto = " The best are the Pareto front: no other trial is at least as good in every objective and better in one."
     notes = (
-        f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
-        + (f", by the {tuning().label}" if search.question.policy else "")
+        f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.spec.seeds))} (development) ± half the 95 % t-interval"
+        + (f", by the {tuning().label}" if search.spec.policy else "")
         + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds. Trial 0 has the "
         f"paper's values.{pareto if len(search.directions) > 1 else ''}",
     )
@@ -88,13 +88,13 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
 
 
 def _columns(search: Search) -> tuple[Column, ...]:
-    objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.question.objectives]
+    objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.spec.objectives]
     knobs = [Column(name, name) for name in search.definition.space]
     return (Column("trial", "trial"), *objectives, *knobs)
 
 
 def _policy(search: Search) -> tuple[Column, ...]:
-    return (Column(KL, "KL, nats/token", "mark"),) if search.question.policy else ()
+    return (Column(KL, "KL, nats/token", "mark"),) if search.spec.policy else ()
 
 
 def _row(trial: FrozenTrial, search: Search) -> tuple[Value, ...]:
@@ -105,14 +105,14 @@ def _row(trial: FrozenTrial, search: Search) -> tuple[Value, ...]:
         return [t_interval([seed[name] for seed in outcomes]) for name in names]
 
     further = over_seeds([column.name for column in _policy(search)])
-    return (str(trial.number), *over_seeds(search.question.objectives), *knobs, *further)
+    return (str(trial.number), *over_seeds(search.spec.objectives), *knobs, *further)
 
 
 def _knob(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def everything(study: OptunaStudy, search: Search) -> Sheet | None:
+def all_trials(study: OptunaStudy, search: Search) -> Sheet | None:
     """Return the table of all trials with state, sampler, and the reason if there is no value."""
     trials = study.get_trials(deepcopy=False)
     if not trials:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ablations.commands import program, refusing, say, terminal
+from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
@@ -20,7 +20,7 @@ from ablations.stats.statistics import Interval
 from rrpo.commands import options_of
 from rrpo.pipeline.stages import Stage
 from studies import fresh, results
-from studies.detectable import announcement, shared
+from studies.detectable import preview, shared
 from studies.export import export
 from studies.live import SearchRun
 from studies.mlflow_bridge import Bridge
@@ -41,7 +41,7 @@ UNPRINTED = ("trials",)
 @app.command()
 @options_of(Options)
 def command(**values: Any) -> None:
-    """Run or resume an Optuna study, compare its best trial with a rival on fresh seeds, and write tables and figures.
+    """Run or resume an Optuna study, compare its best trial with a baseline on fresh seeds, and write tables and figures.
 
     All results are also recorded in MLflow.
 
@@ -52,7 +52,7 @@ def command(**values: Any) -> None:
     --study tune-arm --arm grpo --trials 30: tune an arm's own hyperparameters
     """
     console = terminal()
-    with refusing():
+    with exit_on_input_error():
         checked_command = checked(Options(**values))
         study = opened(checked_command)
         raise typer.Exit(run(checked_command, study, console))
@@ -62,10 +62,10 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
     """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
     search = command.search
     shared_stages = shared(search)
-    for line in announcement(search, study, command.workers, shared_stages):
-        say(console, line)
+    for line in preview(search, study, command.workers, shared_stages):
+        print_line(console, line)
     if note := ignored(command, study):
-        say(console, f"note: {note}")
+        print_line(console, f"note: {note}")
     identity = identity_of(search)
     bridge = Bridge(search, command.folder, study, environment.git_state())
     bridge.start(identity)
@@ -81,25 +81,25 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
         out = _write(search, study, sheets, console)
         numbers = _numbers(comparison)
         for title, reason in failures.items():
-            say(console, f"failed: {title}: {reason}")
+            print_line(console, f"failed: {title}: {reason}")
         if not trials:
-            say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
+            print_line(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         if trials and command.export_arm:
             path = export(search, study, trials[0], command.export_arm, identity, comparison)
-            say(console, f"exported: {path}")
-            say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{command.export_arm}")
+            print_line(console, f"exported: {path}")
+            print_line(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{command.export_arm}")
         status = "FINISHED" if trials and not missing else "FAILED"
     except KeyboardInterrupt:
         status = "KILLED"
-        say(
+        print_line(
             console,
             "Stopped. Finished trials are kept and running ones are queued again; run the same command to continue.",
         )
     finally:
         if message := bridge.end(status, numbers, out):
-            say(console, message)
-    say(console, f"Open it: {command.folder.ui_command()}")
-    say(console, f"     or: {dashboard(search)}   (extra: dashboard)")
+            print_line(console, message)
+    print_line(console, f"Open it: {command.folder.ui_command()}")
+    print_line(console, f"     or: {dashboard(search)}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
@@ -117,23 +117,23 @@ def _search(
 
 
 def _check(command: Command, study: OptunaStudy, console: Console) -> tuple[Sheet | None, str]:
-    """Return the comparison of the best trial with its rival, and the reason if seeds are missing in it."""
+    """Return the comparison of the best trial with its baseline, and the reason if seeds are missing in it."""
     if not command.verify:
         return None, ""
     search = command.search
     best = results.ranked(study, search)[0]
     try:
-        rival = fresh.rival(search, study, command.against)
+        baseline = fresh.baseline(search, study, command.against)
     except InputError as error:
-        say(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
+        print_line(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
         return None, ""
-    if search.definition.arm(best.params) == rival.arm:
-        say(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
+    if search.definition.arm(best.params) == baseline.arm:
+        print_line(console, f"The best trial is the same arm as {baseline.name}: there is nothing to check.")
         return None, ""
     pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
-    best_outcomes, rival_outcomes, missing = fresh.evaluate(search, best, rival, command.verify, pool, console)
-    check = fresh.count(search, study, best, rival, best_outcomes.keys() & rival_outcomes.keys())
-    return fresh.verdict(search, best, rival, best_outcomes, rival_outcomes, missing, check), missing
+    best_outcomes, baseline_outcomes, missing = fresh.evaluate(search, best, baseline, command.verify, pool, console)
+    check = fresh.count(search, study, best, baseline, best_outcomes.keys() & baseline_outcomes.keys())
+    return fresh.verdict(search, best, baseline, best_outcomes, baseline_outcomes, missing, check), missing
 
 
 def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
@@ -146,13 +146,13 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
         if sheet.name not in UNPRINTED:
-            say(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+            print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
     files = figures.draw(study, search, out)
     pictures = [path for path in files if path.suffix == ".png"]
     written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
-    say(console, f"written to {out}: {', '.join(path.name for path in written)}")
+    print_line(console, f"written to {out}: {', '.join(path.name for path in written)}")
     if not files:
-        say(console, "no figure: too few trials")
+        print_line(console, "no figure: too few trials")
     return out
 
 

@@ -17,11 +17,11 @@ from filelock import FileLock
 from ablations.execution.failures import kind_of
 from ablations.execution.jobs import SMALLER
 from studies.catalogue import Study, study_of
-from studies.pruning import make_pruner, watcher
+from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
 from studies.samplers import SAMPLER, Keyed
 from studies.storage import folder_of, open_storage
-from studies.trial import OBJECTIVES, Question, mean, measure
+from studies.trial import OBJECTIVES, TrialSpec, mean, measure
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -42,7 +42,7 @@ class Search:
     """A key of `STUDIES`, or ``tune-arm``."""
     name: str
     """The study's name in its storage."""
-    question: Question
+    spec: TrialSpec
     """What a trial measures."""
     trials: int
     """Total number of trials; trials that were lost with their worker do not count."""
@@ -67,12 +67,12 @@ class Search:
     @property
     def folder(self) -> Path:
         """Folder of the study's files."""
-        return folder_of(self.question.store, self.name)
+        return folder_of(self.spec.store, self.name)
 
     @property
     def directions(self) -> list[str]:
         """Optuna's directions, one per objective."""
-        return [OBJECTIVES[name].direction for name in self.question.objectives]
+        return [OBJECTIVES[name].direction for name in self.spec.objectives]
 
     def open(self) -> OptunaStudy:
         """Return the existing Optuna study, with this search's sampler and pruner."""
@@ -82,7 +82,7 @@ class Search:
             study_name=self.name,
             storage=open_storage(self.storage, self.folder),
             sampler=Keyed(self.sampler, self.seed),
-            pruner=make_pruner(self.pruner, self.question),
+            pruner=make_pruner(self.pruner, self.spec),
         )
 
     def lock(self) -> FileLock:
@@ -168,33 +168,31 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
 
 def _measure_seeds(search: Search, trial: Trial, report: Report) -> list[float]:
     """Return the objectives, averaged over seeds, and store all outcomes with the trial."""
-    question, arm = search.question, search.definition.arm(trial.params)
+    spec, arm = search.spec, search.definition.arm(trial.params)
     outcomes: dict[int, dict[str, float]] = {}
-    stages = {
-        seed: [stage.path(question.store).name for stage in question.stages(arm, seed)] for seed in question.seeds
-    }
+    stages = {seed: [stage.path(spec.store).name for stage in spec.stages(arm, seed)] for seed in spec.seeds}
     trial.set_user_attr(STAGES, stages)
-    count = len(question.seeds)
-    for index, seed in enumerate(question.seeds):
-        watch = watcher(search.pruner, question, trial, first=index == 0)
+    count = len(spec.seeds)
+    for index, seed in enumerate(spec.seeds):
+        on_measures = pruning_callback(search.pruner, spec, trial, first=index == 0)
 
         def report_part(done: int, total: int, index: int = index) -> None:
             report(round(100 * (index + done / total)), 100 * count)
 
         try:
-            outcomes[seed] = measure(question, arm, seed, watch, report_part)
+            outcomes[seed] = measure(spec, arm, seed, on_measures, report_part)
         except Exception as error:
             if kind_of(error) != "oom":
                 raise
-            outcomes[seed] = measure(question, arm, seed, watch, report_part, micro=SMALLER)
+            outcomes[seed] = measure(spec, arm, seed, on_measures, report_part, micro=SMALLER)
         trial.set_user_attr(OUTCOMES, outcomes)
-    return [mean(outcomes, name) for name in question.objectives]
+    return [mean(outcomes, name) for name in spec.objectives]
 
 
 def _remove_checkpoints(search: Search, trial: Trial) -> None:
     """Remove the checkpoints of a pruned trial's optimizations, which are never resumed."""
-    question = search.question
-    if question.policy:
-        for seed in question.seeds:
-            optimized = question.stages(search.definition.arm(trial.params), seed)[0]
-            shutil.rmtree(question.store / "checkpoints" / optimized.path(question.store).name, ignore_errors=True)
+    spec = search.spec
+    if spec.policy:
+        for seed in spec.seeds:
+            optimized = spec.stages(search.definition.arm(trial.params), seed)[0]
+            shutil.rmtree(spec.store / "checkpoints" / optimized.path(spec.store).name, ignore_errors=True)

@@ -140,7 +140,7 @@ def _remedy(url: str | None, path: str, error: Exception) -> str:
 
 
 def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], identity: Mapping[str, Any]) -> OptunaStudy:
-    """Create the study with this identity (`studies.options.identity`), or resume it.
+    """Create the study with this identity (`studies.opening.identity`), or resume it.
 
     Raises InputError if its stored identity differs, because trials of two identities are not comparable.
     """

@@ -29,7 +29,7 @@ FRESH_SEED = 2000
 """First seed for the check of a search's best trial."""
 KL = "kl_token"
 """Outcome stored with every trial that has a policy, in addition to the objectives: final KL to SFT, nats per token."""
-Look = Callable[[Mapping[str, float]], float]
+Intermediate = Callable[[Mapping[str, float]], float]
 """Maps the measures of one step of a running policy optimization to an intermediate value of an objective; NaN for none."""
 
 
@@ -44,7 +44,7 @@ class Objective(NamedTuple):
     """Reads the objective from a seed's record."""
     policy: bool = True
     """Whether it needs a policy; it is then measured after the final update."""
-    look: Look | None = None
+    intermediate: Intermediate | None = None
     """Gives its intermediate values for pruning by step; None if there are none."""
 
 
@@ -65,9 +65,11 @@ def hacked_so_far(measures: Mapping[str, float]) -> float:
     return measures[tuning().hack_rate] / hits if hits > 0 else math.nan
 
 
-def from_samples(outcome: Outcome, look: Look) -> Objective:
+def from_samples(outcome: Outcome, intermediate: Intermediate) -> Objective:
     """Return the objective of a declared outcome of the sample table."""
-    return Objective("maximize" if outcome.direction > 0 else "minimize", outcome.label, outcome.read, look=look)
+    return Objective(
+        "maximize" if outcome.direction > 0 else "minimize", outcome.label, outcome.read, intermediate=intermediate
+    )
 
 
 def scalar(name: str) -> Callable[[Record], float]:
@@ -90,10 +92,13 @@ OBJECTIVES: dict[str, Objective] = {
         "maximize",
         "gold accuracy",
         scalar(f"end_{tuning().accuracy}"),
-        look=lambda measures: measures.get(tuning().logprob, math.nan),
+        intermediate=lambda measures: measures.get(tuning().logprob, math.nan),
     ),
     "uptake": Objective(
-        "minimize", "shortcut uptake", scalar("end_uptake"), look=lambda measures: measures.get("uptake", math.nan)
+        "minimize",
+        "shortcut uptake",
+        scalar("end_uptake"),
+        intermediate=lambda measures: measures.get("uptake", math.nan),
     ),
     "cross_language": Objective("maximize", "RM accuracy, other languages", cross_language, policy=False),
     "robustness": Objective("maximize", "RM accuracy, PGD at 0.1", scalar("rm_pgd_accuracy_0.1"), policy=False),
@@ -104,7 +109,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 @dataclass(frozen=True)
-class Question:
+class TrialSpec:
     """What a trial measures: profile, runs folder, seeds and objectives."""
 
     profile: Profile
@@ -139,35 +144,35 @@ class Question:
 
 
 def measure(
-    question: Question,
+    spec: TrialSpec,
     arm: ArmConfig,
     seed: int,
-    watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None,
+    on_measures: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     micro: int | None = None,
 ) -> dict[str, float]:
     """Build the stages of one seed and return all outcomes that they give.
 
-    ``watch`` is called with the step and the measures of the policy optimization, and may end it by raising TrialPruned. Raises
-    what a stage raises, and `Interrupted` if this worker was asked to stop.
+    ``on_measures`` is called with the step and the measures of the policy optimization, and may end it by raising TrialPruned.
+    Raises what a stage raises, and `Interrupted` if this worker was asked to stop.
     """
-    context = Context(device=question.device, watch=watch, report=report, stop=stopping, micro=micro)
-    for stage in question.stages(arm, seed):
-        materialise(stage, question.store, context)
-    record = recorded(question, arm, seed)
-    enabled = {True: question.policy, False: question.reward_model}
+    context = Context(device=spec.device, on_measures=on_measures, report=report, stop=stopping, micro=micro)
+    for stage in spec.stages(arm, seed):
+        materialise(stage, spec.store, context)
+    record = recorded(spec, arm, seed)
+    enabled = {True: spec.policy, False: spec.reward_model}
     outcomes = {name: objective.read(record) for name, objective in OBJECTIVES.items() if enabled[objective.policy]}
-    return outcomes | ({KL: record.scalars[f"end_{KL}"]} if question.policy else {})
+    return outcomes | ({KL: record.scalars[f"end_{KL}"]} if spec.policy else {})
 
 
-def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
+def recorded(spec: TrialSpec, arm: ArmConfig, seed: int) -> Record:
     """Return the record of one seed of a trial: scalars, and the sample table if any. All its stages must be stored."""
-    stages = {stage.name: stage for stage in question.stages(arm, seed)}
-    scalars, files = collect(stages, question.store)
+    stages = {stage.name: stage for stage in spec.stages(arm, seed)}
+    scalars, files = collect(stages, spec.store)
     return Record(
         label="trial",
         seed=seed,
-        profile=question.profile.name,
+        profile=spec.profile.name,
         find=lambda: files[SAMPLES_FILE].parent,
         load=lambda: scalars,
     )

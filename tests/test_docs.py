@@ -203,6 +203,15 @@ def test_links_and_names_of_files_lead_somewhere(page: Path) -> None:
         assert (ROOT / name).is_file(), name
 
 
+def test_the_documented_installation_is_that_of_make_install() -> None:
+    recipe = re.findall(
+        r"pip install --quiet --disable-pip-version-check (.*?)(?:  #|\n)", (ROOT / "Makefile").read_text()
+    )
+    documented = re.findall(r"^pip install (.*)$", (ROOT / "docs" / "tutorial.md").read_text(), re.M)
+    assert len(recipe) == 3
+    assert recipe == documented
+
+
 def test_the_documentation_names_the_packages_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"version {version}" in (ROOT / "docs" / "index.md").read_text()

@@ -27,6 +27,7 @@ from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
+from rrpo.stacking.groups import stack_group
 
 Report = Callable[[int, int], None]
 SMALLER = 2
@@ -68,7 +69,7 @@ def tasks(
     """Return the task graph that records ``cells`` and adds the optional results of ``amended``. Tasks may need stages that are
     finished, which are not in the graph.
 
-    Policy optimizations run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
+    Trainings run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
     needs them, so that seeds complete one after another. Within a cell, the task on the longest remaining path goes first.
     """
     stages = missing_stages(cells, amended, store)
@@ -161,14 +162,14 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
 def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
     """Build one stage with at most ``micro`` samples per forward pass (None: no limit) and return the seconds it took.
 
-    A policy optimization is built as a stack of size one if the executor stacks, so that a retry alone uses the same executor as
-    the rest of its stack.
+    A training is built as a stack of size one if the executor stacks, so that a retry alone uses the same executor as the rest
+    of its stack.
 
     Raises:
         ClaimedError: Another live process is building it.
         Interrupted: This worker was asked to stop.
     """
-    if executor.of(stage.name).members:
+    if executor.members and stack_group(stage) is not None:
         (result,) = _stacked([stage], store, device, executor, micro, report)
         if isinstance(result, BaseException):
             raise result
@@ -181,7 +182,7 @@ def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micr
 def build_stack(
     stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[float | Lost]:
-    """Optimize several policies at once; return each one's share of the seconds, or why it failed.
+    """Build several stages at once; return each one's share of the seconds, or why it failed.
 
     Raises:
         Exception: Memory or disk space did not suffice for the whole group.
@@ -203,10 +204,10 @@ def build_stack(
 def _stacked(
     stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[Path | BaseException]:
-    from rrpo.optimizers import stacked
+    from rrpo.stacking.build import build
 
     context = _context(device, executor, micro, report)
-    return stacked.build(stages, store, context, own=lambda stage, shared: _with_curves(stage, store, shared))
+    return build(stages, store, context, own=lambda stage, shared: _with_curves(stage, store, shared))
 
 
 def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
@@ -223,8 +224,8 @@ def _context(device: str, executor: Executor, micro: int | None, report: Report)
 
 
 def _with_curves(stage: Stage, store: Path, context: Context) -> Context:
-    """Return the context with a ``watch`` that writes live curves to a file, which the parent shows."""
-    return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
+    """Return the context with an ``on_measures`` that writes live curves to a file, which the parent shows."""
+    return replace(context, on_measures=curves.writer(curves.live_file(store, stage.folder)))
 
 
 def _seconds(stage: Stage, store: Path) -> float:

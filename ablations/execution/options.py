@@ -51,8 +51,8 @@ class Options(Launching):
     """Number of concurrent tasks. Default: one per CPU; on GPUs as many as the measured memory allows, 4 per GPU before anything
     is measured."""
     stack: str = option(EXECUTION, "1", metavar="N|auto")
-    """Optimize the policies of N cells together in one process. auto: as many as fit into a GPU's memory, or 1 on the CPU. All
-    cells of a seed must be optimized in the same way, stacked or not."""
+    """Train N cells together in one process (SFT, reward models, policy optimizations). auto: as many as fit into a GPU's memory,
+    or 1 on the CPU. All policies of a seed must be optimized in the same way, stacked or not."""
     precision: str = option(EXECUTION, PRECISIONS[0])
     """Precision of policy optimizations: fp32, tf32 (GPU only) or bf16 (matrix products of the policy). The same for all cells
     of a seed."""

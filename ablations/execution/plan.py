@@ -26,6 +26,7 @@ from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
+from rrpo.pipeline.versions import DESCRIPTIONS
 from rrpo.profiles import EMBEDDED
 
 WORLDS = ("world.seed", "profile.world.seed")
@@ -107,7 +108,7 @@ class Plan:
         rows = [f"  {label:<24} {row}" for label, row in differences.items()]
         return ["the arms differ in (values that most of them share are left out):", *rows] if rows else []
 
-    def prospects(self) -> list[str]:
+    def power_analysis(self) -> list[str]:
         """Return the power analysis of all seeds planned so far, as readable lines, or why nothing is tested."""
         request = self.request
         if request.grid in GRIDS and GRIDS[request.grid].screen:
@@ -124,11 +125,10 @@ class Plan:
         return analyze_power({*request.arms, *request.declared}, seeds[-1], PILOT if measured else None)
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
-        """Return the plan as readable lines: the cells (unless ``cells`` is false), the stages to build, time and disk space."""
+        """Return the plan as readable lines: cells and kinds of stages (unless ``cells`` is false), time and disk space."""
         request, todo = self.request, self.todo
-        kinds = Counter(stage.name for stage in self.stages)
-        stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
-        held_back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        kinds = Counter(stage.name for stage in self.stages).items() if cells else ()
+        held_back = f", {len(self.kept_back)} that failed are left out (--retry failed)" if self.kept_back else ""
         held_back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
         amended = sum(cell.hash in self.done for cell in self.amended)
@@ -138,8 +138,9 @@ class Plan:
             f"{done} done, {len(todo)} to run{held_back}{optional}",
             *(f"set {setting}" for setting in request.settings),
             *([*self.rows(), *self.arms()] if cells else ()),
-            f"stages to build: {stages}",
-            *self.prospects(),
+            f"stages to build: {len(self.stages) or 'none'}",
+            *(f"{count:>5} x {name:<17} {DESCRIPTIONS[name]}" for name, count in kinds),
+            *self.power_analysis(),
             *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",

@@ -227,7 +227,7 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             name: check_manifest(path, manifests[name], None if name in PROMPTS else audio, tell=speed_reporter(path))
             for name, path in paths.items()
         }
-        check_apart({name: manifests[name] for name in manifests if name not in PROMPTS}, world.heard_by)
+        check_apart({name: manifests[name] for name in manifests if name not in PROMPTS}, world.models_trained_on)
         prompt_splits = [name for name in ("sft", *PROMPTS) if name in manifests]
         bases = ("base", "sft_heldout") if prompt_splits else ()
         base_utterances = [

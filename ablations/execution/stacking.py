@@ -1,8 +1,8 @@
-"""Stack the policy optimizations of several cells into one task, and ensure that each seed uses one executor.
+"""Stack the trainings of several cells into one task, and ensure that each seed uses one executor.
 
-`rrpo.optimizers.stacked` builds a stack. Its members have the same keys as single builds, and results that are equal up to
-rounding. Rounding differences grow along a trajectory, so all cells of a seed must use the same executor (single or stacked);
-otherwise the differences between arms would include the difference between executors.
+`rrpo.stacking` builds a stack. Its members have the same keys as single builds, and results that are equal up to rounding.
+Rounding differences grow along the trajectory of a policy optimization, so those of a seed must all use the same executor (single
+or stacked); otherwise the differences between arms would include the difference between executors.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from ablations.errors import InputError, positive
 from ablations.execution import packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Task
-from ablations.judges import tuning
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.executor import MARK, PRECISIONS, STACKED, Executor
+from rrpo.pipeline.executor import MARK, OPTIMIZATION, PRECISIONS, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
+from rrpo.stacking.groups import stack_group
 
-COMMON = ("codec", "recogniser", tuning().name)
-"""Roles of the inputs that the members of a stack share; equal to `rrpo.optimizers.stacked.COMMON`."""
 NO_NUMBER = re.compile(r"\(\d+\)")
 """The size of a stack in an executor's text; sizes may differ within a seed."""
 
@@ -50,7 +48,9 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
         return _stack_size(positive("--stack", int(text)))
     if device != "cuda":
         return 0
-    stages = [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == STACKED]
+    stages = [
+        stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == OPTIMIZATION
+    ]
     return _stack_size(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
 
 
@@ -59,7 +59,7 @@ def _stack_size(members: int) -> int:
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
-    """Group the policy optimizations among ``tasks`` into stacks of similar size, in order of priority.
+    """Group the trainings among ``tasks`` into stacks of similar size, in order of priority.
 
     Args:
         tasks: Tasks of `ablations.execution.jobs.stage_tasks`.
@@ -68,15 +68,16 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     """
     if not size:
         return list(tasks)
+    alone: list[Task] = []
     groups: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in sorted(tasks, key=lambda task: task.priority):
-        if (stage := stages[task.key]).name == STACKED:
-            groups[tuple(stage.inputs[role].key for role in COMMON)].append(task)
-    stacked = [task for task in tasks if stages[task.key].name != STACKED]
-    for group in groups.values():
-        group_size = ceil(len(group) / ceil(len(group) / size))
-        stacked += [_stack(group[start : start + group_size]) for start in range(0, len(group), group_size)]
-    return stacked
+        group = stack_group(stages[task.key])
+        (alone if group is None else groups[group]).append(task)
+    stacked = []
+    for group_tasks in groups.values():
+        group_size = ceil(len(group_tasks) / ceil(len(group_tasks) / size))
+        stacked += [_stack(group_tasks[i : i + group_size]) for i in range(0, len(group_tasks), group_size)]
+    return [*alone, *stacked]
 
 
 def _stack(members: Sequence[Task]) -> Task:
@@ -86,7 +87,7 @@ def _stack(members: Sequence[Task]) -> Task:
     stages = tuple(task.arguments[0] for task in members)
     return Task(
         key=f"stack-{content_hash([task.key for task in members])[:20]}",
-        title=f"{len(members)} policy optimizations at once, the first of them {first.title}",
+        title=f"{len(members)} stages at once, the first of them {first.title}",
         function="ablations.execution.jobs:build_stack",
         arguments=(stages, *first.arguments[1:]),
         after_oom=(stages, *first.after_oom[1:]),
@@ -107,7 +108,7 @@ def executor(stage: Stage, store: Path) -> str | None:
 def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, requested: Executor) -> None:
     """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones."""
     expected = NO_NUMBER.sub("", str(requested))
-    missing_keys = {stage.key for stage in missing if stage.name == STACKED}
+    missing_keys = {stage.key for stage in missing if stage.name == OPTIMIZATION}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
         by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
@@ -132,4 +133,4 @@ def _options(text: str) -> str:
 
 
 def _optimizations(cell: Cell) -> Iterator[Stage]:
-    return (stage for stage in walk(*cell.stages.values()) if stage.name == STACKED)
+    return (stage for stage in walk(*cell.stages.values()) if stage.name == OPTIMIZATION)

@@ -131,7 +131,7 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
                     f"{path}: no utterance has an emotion of the reward model ({', '.join(profile.emotions)}); "
                     f"it has {', '.join(sorted(emotions))}"
                 )
-            check_apart({**training, f"rm_test_{name}": utterances}, world.heard_by)
+            check_apart({**training, f"rm_test_{name}": utterances}, world.models_trained_on)
             own_emotions = () if emotions <= set(profile.world.emotions) else tuple(sorted(emotions))
             test_sets[name] = replace(
                 check_manifest(Path(path), utterances, profile.world.audio, tell=speed_reporter(Path(path))),

@@ -85,7 +85,7 @@ def sheet(lines: Sequence[Line], title: str) -> Sheet:
 
 def write(lines: Sequence[Line], title: str, out: Path) -> None:
     """Write ``card.md``, ``card.csv`` (unrounded) and ``card.json`` to ``out``. Equal lines give identical bytes."""
-    table = markdown(sheet(lines, title).noted(CAPTION, "", conclusion(lines)))
+    table = markdown(sheet(lines, title).with_notes(CAPTION, "", conclusion(lines)))
     (out / "card.md").write_text(f"# {title}\n\n{table}", encoding="utf-8")
     names = ("section", "line", "value", "low", "high", "threshold", "verdict", "note")
     raw = tuple((x.section, x.name, x.value, x.low, x.high, x.threshold, verdict(x), x.note) for x in lines)

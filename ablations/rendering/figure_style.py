@@ -35,10 +35,10 @@ FRAMES: dict[str, tuple[str, Any, str]] = {
 OTHER = (GREY, "-", "o")
 
 
-def look(arm: str) -> tuple[str, Any, str]:
-    """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
-    component_looks = {name_of([component.name]): component.look for component in COMPONENTS}
-    return (FRAMES | component_looks).get(split_label(arm)[0], OTHER)
+def style_of(arm: str) -> tuple[str, Any, str]:
+    """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` has that of ``diffro``."""
+    component_styles = {name_of([component.name]): component.line_style for component in COMPONENTS}
+    return (FRAMES | component_styles).get(split_label(arm)[0], OTHER)
 
 
 def preferred() -> list[str]:

@@ -90,7 +90,7 @@ class Sheet:
                 marks |= {(i, j): mark for i in ranked if _head(body[i][j]) == text}
         return marks
 
-    def noted(self, *notes: str) -> Sheet:
+    def with_notes(self, *notes: str) -> Sheet:
         """Return the table with additional notes at the end."""
         return replace(self, notes=(*self.notes, *notes))
 

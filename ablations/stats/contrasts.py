@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.components import COMPONENTS, Component, subsets
-from rrpo.arms import BASE, RRPO, name_of, papers
+from rrpo.arms import BASE, RRPO, name_of, paper_regularizers
 
 Weights = dict[str, float]
 """Arm -> weight."""
@@ -49,7 +49,7 @@ def corner_effect(part: str) -> Weights:
 
     For a component of the paper: RRPO minus RRPO without it. For another component: RRPO with it minus RRPO.
     """
-    rrpo = set(papers())
+    rrpo = set(paper_regularizers())
     return {name_of(rrpo | {part}): 1.0, name_of(rrpo - {part}): -1.0}
 
 

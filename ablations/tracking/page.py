@@ -64,7 +64,7 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder:
     If an ``answer`` in Markdown is given, it becomes the description of the grid's experiment, without images and with a link to
     the report's files.
     """
-    about, earlier = store.about(grid), store.runs(grid, "report")
+    about, earlier = store.about_experiment(grid), store.runs(grid, "report")
     with answering(store.folder):
         tags = {TAG_KIND: "report", TAG_GRID: grid}
         run = earlier[-1] if earlier else store.client.create_run(about, run_name=f"report of {grid}", tags=tags)

@@ -117,7 +117,7 @@ class Store:
             experiment = self.client.get_experiment_by_name(grid)
         return str(experiment.experiment_id) if experiment else ""
 
-    def about(self, grid: str) -> str:
+    def about_experiment(self, grid: str) -> str:
         """Return the id of the experiment for a grid's runs other than cells; create it if it is missing."""
         with answering(self.folder):
             return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_ABOUT}{grid}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ablations.judges import gold, tuning
 from ablations.outcomes import accuracy, find, measured
-from ablations.rendering.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
+from ablations.rendering.figure_style import NARROW, WIDE, drawable, figure_of, percent, pick, preferred, save, style_of
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 from rrpo.arms import BASE, RRPO
@@ -73,7 +73,7 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
                 )
                 if table.empty:
                     continue
-                colour, dashes, _ = look(arm)
+                colour, dashes, _ = style_of(arm)
                 if arm in banded and int(table["n"].min()) > 2:
                     axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.12, lw=0)
                 axis.plot(table.index, table["mean"], color=colour, ls=dashes, lw=1.1)
@@ -140,7 +140,7 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
         return []
     with figure_of(NARROW, 2.9) as (figure, (axis,)):
         for arm, x, y in points:
-            colour, _, marker = look(arm)
+            colour, _, marker = style_of(arm)
             if drawable(x) and drawable(y):
                 axis.plot([x.low, x.high], [y.mean] * 2, color=colour, lw=0.6, alpha=0.7)
                 axis.plot([x.mean] * 2, [y.low, y.high], color=colour, lw=0.6, alpha=0.7)
@@ -150,7 +150,7 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
         edge = right + 0.1 * (right - left)
         heights = beside(axis, [y.mean for _, _, y in points], 0.062)
         for (arm, x, y), height in zip(points, heights, strict=True):
-            colour = look(arm)[0]
+            colour = style_of(arm)[0]
             axis.annotate(
                 arm,
                 (x.mean, y.mean),

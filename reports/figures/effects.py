@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.outcomes import find
-from ablations.rendering.figure_style import BLUE, GREY, WIDE, drawable, figure_of, look, percent, points, save
+from ablations.rendering.figure_style import BLUE, GREY, WIDE, drawable, figure_of, percent, points, save, style_of
 from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
@@ -67,7 +67,7 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
         if unit == "gain":
             axis.axhline(0, color="0.4", lw=0.6)
         for x, (arm, values) in enumerate(by_arm.items()):
-            colour, _, marker = look(arm)
+            colour, _, marker = style_of(arm)
             jitter = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
             axis.plot(x - 0.12 + jitter, values, "o", ms=2.2, color=GREY, mew=0)
             mean = t_interval(values)

@@ -103,19 +103,19 @@ def _write_cache(path: Path, digest: str) -> None:
         os.replace(partial_file, path)
 
 
-def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable[[str], str]) -> None:
-    """Raise `ManifestError` if two splits share a sound (the same bytes) and ``heard_by`` names different models for them."""
-    if len({heard_by(name) for name in manifests}) < 2:
+def check_apart(manifests: Mapping[str, Iterable[Utterance]], trained_on: Callable[[str], str]) -> None:
+    """Raise `ManifestError` if two splits share a sound (the same bytes) and ``trained_on`` names different models for them."""
+    if len({trained_on(name) for name in manifests}) < 2:
         return  # one model only: skip reading the audio
     origins: dict[bytes, tuple[str, str]] = {}
     for name, utterances in manifests.items():
         for utterance in utterances:
             sound = repr(utterance.spec).encode() if utterance.audio is None else Path(utterance.audio).read_bytes()
             first_name, first_id = origins.setdefault(hashlib.sha256(sound).digest(), (name, utterance.id))
-            if heard_by(first_name) != heard_by(name):
+            if trained_on(first_name) != trained_on(name):
                 raise ManifestError(
-                    f"utterance {utterance.id!r} of the split {name!r} ({heard_by(name)}) sounds the same, byte for byte, as "
-                    f"{first_id!r} of {first_name!r} ({heard_by(first_name)}); leave it out of one of them"
+                    f"utterance {utterance.id!r} of the split {name!r} ({trained_on(name)}) sounds the same, byte for byte, as "
+                    f"{first_id!r} of {first_name!r} ({trained_on(first_name)}); leave it out of one of them"
                 )
 
 

@@ -17,7 +17,7 @@ STEP = 0.01
 """Seconds between F0 measurements."""
 
 
-def moved(wave: np.ndarray, sample_rate: int, cues: tuple[float, ...], noise: np.random.Generator) -> np.ndarray:
+def shift_cues(wave: np.ndarray, sample_rate: int, cues: tuple[float, ...], noise: np.random.Generator) -> np.ndarray:
     """Return neutral speech ``wave [S]`` modified to ``cues`` z (in the order of `rrpo.corpus.emotions.CUES`), within
     +-`PEAK`."""
     wave = overlap_add(wave, sample_rate, *pace_and_pitch(cues))

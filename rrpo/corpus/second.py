@@ -46,7 +46,7 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
         for label, z in zip(labels, class_cues, strict=True):
             name = f"{engine}-{index:03d}-{world.emotions[label]}"
             noise = np.random.default_rng(key(world.seed, *keys, int(label)))
-            wave = prosody.moved(reading, rate, tuple(map(float, z)), noise)
+            wave = prosody.shift_cues(reading, rate, tuple(map(float, z)), noise)
             soundfile.write(out / "audio" / f"{name}.wav", wave, rate, subtype="PCM_16")
             F, frames = log_mel(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), world.audio)
             mels.append(F[0, : int(frames[0])].half().numpy())

@@ -15,12 +15,17 @@ from typing import Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, refusing, start
+from rrpo.commands import Plugin, exit_on_input_error, start
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.errors import InputError
 from rrpo.plugins import Choice
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
+)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -32,9 +37,9 @@ Recompute = Annotated[
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Handle errors like `refusing`; on Ctrl-C, print that the command can be resumed."""
+    """Handle errors like `exit_on_input_error`; on Ctrl-C, print that the command can be resumed."""
     try:
-        with refusing():
+        with exit_on_input_error():
             yield
     except KeyboardInterrupt:
         print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
@@ -263,7 +268,7 @@ def plan(
         if measure:
             config = replace(paper.PAPER.optimize, content_weight=0.0)
             step = paper.measure(config, FULL, device=device, **sizes)
-        print(*paper.tell(step, gpus), sep="\n")
+        print(*paper.describe_hours(step, gpus), sep="\n")
 
 
 def main() -> None:

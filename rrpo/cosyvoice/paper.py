@@ -246,7 +246,7 @@ def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = 
     yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB per arm, with all arms in parallel"
 
 
-def tell(step: Measured | None, gpus: int = 1) -> Iterator[str]:
+def describe_hours(step: Measured | None, gpus: int = 1) -> Iterator[str]:
     """Yield the lines with the hours of the plan, from a step of `PAPER`'s batch measured on one GPU; None: not measured."""
     if step is None:
         yield "hours: not measured; use --measure on the machine that will run it"

@@ -49,7 +49,7 @@ def robust_reward_model(
     return combined(members, config.combination, config.variance_penalty).eval().requires_grad_(False)
 
 
-def mined(
+def mine_samples(
     utterances: Sequence[TokenUtterance],
     samples: Sequence[Sequence[int]],
     proxy: RewardModel,

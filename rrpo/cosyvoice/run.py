@@ -30,7 +30,7 @@ from rrpo.cosyvoice.reward import (
     train_recogniser,
     train_reward_model,
 )
-from rrpo.cosyvoice.robust import mined, robust_reward_model
+from rrpo.cosyvoice.robust import mine_samples, robust_reward_model
 from rrpo.cosyvoice.supervised import supervise
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
@@ -197,7 +197,7 @@ def finish(
         _, trajectory = _optimized(
             copied, proxy, prompted, config, replace(context, checkpoints=checkpoints), processes
         )
-        fooling = mined(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
+        fooling = mine_samples(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
         annotated += fooling
         tell(f"round {number + 1} of {config.rounds}: {len(fooling)} samples fooled the reward model")
     scalars = {"rm_accuracy": accuracy(proxy, evaluation)} | start.scalars

@@ -84,7 +84,7 @@ def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, c
 
 def _evaluate(model: RewardModel, folder: Path, device: str) -> tuple[SpeechSet, Tensor, Tensor]:
     """Return a set in the form that the model takes, the model's `probabilities` and the labels ``[N]``."""
-    speech = model.heard(SpeechSet.load(folder))
+    speech = model.as_input(SpeechSet.load(folder))
     return speech, probabilities(model, speech, device), speech.labels(model.emotions)
 
 

@@ -248,12 +248,12 @@ def stepped(models: Models, prompts: Prompts, direction: Tensor, config: Gradien
         device=prompts.prefix.device,
     )
     before = parameters_to_vector(models.policy.parameters()).detach()
-    initial, _ = heard(models, prompts, noise)
+    initial, _ = measure_policy(models, prompts, noise)
     unit, length = direction / direction.norm(), 1.0
     gain, kl = 0.0, 0.0
     for _ in range(SEARCH):
         _set_parameters(models, before + length * unit)
-        shifted, kl = heard(models, prompts, noise)
+        shifted, kl = measure_policy(models, prompts, noise)
         gain = shifted - initial
         if abs(kl - config.kl) < 0.1 * config.kl:
             break
@@ -271,7 +271,7 @@ def _set_parameters(models: Models, vector: Tensor) -> None:
 
 
 @torch.no_grad()
-def heard(models: Models, prompts: Prompts, noise: Tensor) -> tuple[float, float]:
+def measure_policy(models: Models, prompts: Prompts, noise: Tensor) -> tuple[float, float]:
     """Return the reward model's mean log-probability of the targets for one sample per prompt, and the KL per token."""
     rollout = models.policy.sample(prompts.prefix, noise)
     parts = []

@@ -26,7 +26,7 @@ def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, cont
     emotion.
     """
     model = RewardModel.load(inputs["model"], context.device)
-    speech = model.heard(SpeechSet.load(inputs["speech"]))
+    speech = model.as_input(SpeechSet.load(inputs["speech"]))
     known = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
     p = probabilities(model, speech, context.device)[torch.from_numpy(known)]
     utterances = [speech.utterances[index] for index in known]

@@ -14,7 +14,7 @@ from torch import Tensor
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import metrics
 from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
-from rrpo.judges.sample_table import CHUNK, agreement, first_and_last, first_of_sft, heard_once, in_chunks
+from rrpo.judges.sample_table import CHUNK, agreement, evaluate_once, first_and_last, first_of_sft, in_chunks
 from rrpo.judges.samples import Samples, load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
@@ -66,7 +66,7 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
         predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
         return pd.DataFrame({name: predictions, f"{name}_logprob": log_probs[np.arange(len(predictions)), target]})
 
-    predictions = heard_once(
+    predictions = evaluate_once(
         samples,
         first_of_sft(samples, len(prompts), inputs),
         inputs["sft"] / samples_file(name) if "sft" in inputs else None,

@@ -47,7 +47,7 @@ class Models:
     """Emotion classifiers by the column of their prediction; may be empty."""
 
     @property
-    def heard(self) -> list[str]:
+    def evaluated_columns(self) -> list[str]:
         """Columns that depend only on a sample and its prompt, not on the arm."""
         opinions = [column for name in self.opinions for column in (name, f"{name}_logprob")]
         return [*opinions, *(f"artefact_{kind}" for kind in KINDS), "phone_errors", "phones", "tokens", "seconds"]
@@ -64,10 +64,10 @@ def tabulate(
     sft = first_of_sft(samples, len(prompts), inputs)
 
     def evaluate(new: Samples) -> pd.DataFrame:
-        return hear(new, expected(new.prompt, sft), prompts, models, report)
+        return evaluate_samples(new, expected(new.prompt, sft), prompts, models, report)
 
     sft_file = inputs["sft"] / TABLE if "sft" in inputs else None
-    evaluations = heard_once(samples, sft, sft_file, models.heard, evaluate)
+    evaluations = evaluate_once(samples, sft, sft_file, models.evaluated_columns, evaluate)
     return pd.concat([requests(samples, prompts, models.emotions), evaluations], axis=1)
 
 
@@ -77,7 +77,7 @@ def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> 
     return sft.at(sft.steps[0])
 
 
-def heard_once(
+def evaluate_once(
     samples: Samples,
     sft: Samples,
     sft_file: Path | None,
@@ -142,14 +142,14 @@ def requests(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str
 
 
 @torch.no_grad()
-def hear(
+def evaluate_samples(
     samples: Samples,
     expected: np.ndarray,
     prompts: Sequence[Prompt],
     models: Models,
     report: Report = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Return `Models.heard` of each sample; ``expected [R]`` are the expected token counts."""
+    """Return `Models.evaluated_columns` of each sample; ``expected [R]`` are the expected token counts."""
 
     def evaluate(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
         return _evaluate_chunk(chunk, expected[rows], chunk.of(prompts), F, lengths, models)
@@ -181,7 +181,7 @@ def in_chunks(
 def _evaluate_chunk(
     samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
 ) -> pd.DataFrame:
-    """`hear` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are the samples' own."""
+    """`evaluate_samples` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
     audio, emotions = models.codec.audio, models.emotions
     target = torch.tensor([emotions.index(prompt.emotion) for prompt in prompts], device=F.device)[:, None]
     tokens = torch.from_numpy(samples.tokens.astype(np.int64))
@@ -203,7 +203,7 @@ def _evaluate_chunk(
     columns["phones"] = [len(prompt.phones) for prompt in prompts]
     columns["tokens"] = samples.lengths.astype(np.int64)
     columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
-    return pd.DataFrame(columns)[models.heard]
+    return pd.DataFrame(columns)[models.evaluated_columns]
 
 
 def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:

@@ -49,13 +49,15 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
     table = tabulate(samples, prompts, inputs, models, context.report)
     table.to_parquet(out / TABLE, index=False)
     last = samples.at(samples.steps[-1])
-    write_audio(out / "audio", last, prompts, heard_of(last.of(prompts), config.audio_prompts), models.codec)
+    write_audio(
+        out / "audio", last, prompts, choose_audio_prompts(last.of(prompts), config.audio_prompts), models.codec
+    )
     points = by_checkpoint(table, models.emotions, GOLD, [COMMON])
     points.to_parquet(out / "test_points.parquet", index=False)
     (out / "scalars.json").write_text(json.dumps(summary(points, GOLD)))
 
 
-def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
+def choose_audio_prompts(prompts: Sequence[Prompt], n: int) -> list[int]:
     """Return the indices of ``n`` early prompts, balanced over emotions."""
     counts: dict[str, int] = {}
     ranked = []

@@ -298,7 +298,11 @@ class Policy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights and description into ``folder``."""
-        torch.save(self.state_dict(), folder / "policy.pt")
+        state = self.state_dict()
+        state.update(
+            {name: value.clone() for name, value in state.items()}
+        )  # a stacked policy's are views of all members'
+        torch.save(state, folder / "policy.pt")
         description = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
         (folder / "policy.json").write_text(json.dumps(description, ensure_ascii=False))
 

@@ -87,7 +87,7 @@ class RewardModel(nn.Module):
 
         return SpeechEncoderModel(config, emotions, audio.hop)
 
-    def heard(self, speech: SpeechSet) -> SpeechSet:
+    def as_input(self, speech: SpeechSet) -> SpeechSet:
         """Return the utterances in the form that this model takes."""
         return speech
 
@@ -142,7 +142,8 @@ class RewardModel(nn.Module):
             "regularizers": described(self.regularizers),
         }
         (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
-        torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "reward_model.pt")
+        state = {name: value.clone().cpu() for name, value in self.state_dict().items()}  # stacked: views of all
+        torch.save(state, folder / "reward_model.pt")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> RewardModel:

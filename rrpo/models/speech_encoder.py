@@ -52,7 +52,7 @@ class SpeechEncoderModel(RewardModel):
         self.head = nn.Linear(dim, len(self.emotions))
         self.requires_grad_(True)
 
-    def heard(self, speech: SpeechSet) -> SpeechSet:
+    def as_input(self, speech: SpeechSet) -> SpeechSet:
         """Return the utterances as waveforms."""
         return WaveSet(**vars(speech))
 

@@ -77,7 +77,7 @@ class Loss:
     frames: tuple[Tensor, Tensor]
     """The sampled tokens decoded: F ``[b, T, M]``, without gradient, and lengths ``[b]``."""
 
-    def look(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
+    def measurements(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
         """Return further values ``[b]`` by name; called only at steps at which the judges evaluate the roll-outs."""
         return {}
 

@@ -24,7 +24,7 @@ from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Policy, Rollout
 from rrpo.optimizers.base import Batch
-from rrpo.optimizers.loop import listen, opinions, save, stored
+from rrpo.optimizers.loop import measure_samples, opinions, save, stored
 from rrpo.optimizers.rollout import Models, Prompts, rollout_statistics
 from rrpo.optimizers.scoring import compute_rewards
 from rrpo.pipeline.stages import Context
@@ -109,7 +109,7 @@ def _evaluate(
 ) -> tuple[dict[str, float], Samples]:
     """Return the metrics and samples of one n for the prompts at ``rows``."""
     selected, sampled = prompts.select(rows), rollout.select(rows)
-    measurements = listen(models, selected, sampled)
+    measurements = measure_samples(models, selected, sampled)
     measurements["kl"] = torch.full_like(measurements["kl"], kl_of(n))
     row = {"step": n} | rollout_statistics(measurements) | opinions(measurements, selected.target)
     return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, rows, sampled, measurements, selected.target)

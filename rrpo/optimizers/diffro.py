@@ -36,7 +36,7 @@ class RelaxedLoss(Loss):
     soft: Tensor
     """``[P, V]``, without gradient: the relaxed tokens, whose gradient replaces that of the hard ones."""
 
-    def look(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
+    def measurements(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
         """Return ``relaxed_reward_loss``: the reward loss at the relaxed tokens themselves; no gradient."""
         import torch
 

@@ -96,7 +96,7 @@ class Judges:
         if self.update == 0 and self.batch.step % CURVE_INTERVAL == 0:
             rows = loss.part.rows
             self.measured.append((rows, _measure(self.models, loss)))
-            self.extra.append((rows, loss.look(self.models, self.config)))
+            self.extra.append((rows, loss.measurements(self.models, self.config)))
 
     def means(self) -> dict[str, float]:
         """As `Meter.means`."""
@@ -112,7 +112,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
     loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
-    models: Models = context.join(loaded)
+    models: Models = replace(context.join(loaded), backward=context.backward)
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
 
@@ -188,10 +188,10 @@ def optimize(
 
 
 def _watch(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
-    """Pass rows of the curves to ``context.watch``. If it raises, remove the checkpoints, so that nothing of the run is kept."""
+    """Pass rows of the curves to ``context.on_measures``. If it raises, remove the checkpoints: nothing of the run is kept."""
     try:
         for row in rows:
-            context.watch(int(row["step"]), row)
+            context.on_measures(int(row["step"]), row)
     except Exception:
         checkpoints.discard()
         raise
@@ -303,7 +303,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
     for rows in indices.split(config.eval_prompts):
         batch = prompts.select(rows)
         rollout = models.policy.sample(batch.prefix, noise[:, rows])
-        measurements.append(listen(models, batch, rollout))
+        measurements.append(measure_samples(models, batch, rollout))
         samples.append(stored(step, rows, rollout, measurements[-1], batch.target))
     values = {name: torch.cat([part[name] for part in measurements]) for name in measurements[0]}
     row = rollout_statistics(values) | opinions(values, prompts.target[indices])
@@ -312,7 +312,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
 
 
 @torch.no_grad()
-def listen(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tensor]:
+def measure_samples(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tensor]:
     """Return the measurements on samples of ``prompts``, each ``[B]`` or ``[B, K]``: `rollout_sums` and `judge_frames`."""
     parts: list[tuple[Tensor, dict[str, Tensor]]] = []
     for rows in micro_batches(rollout.lengths, models.micro):

@@ -46,7 +46,7 @@ class Cell:
     def stages(self) -> dict[str, Stage]:
         """Stages of the record by role, which determine the cell's identity; none needs an optional package."""
         if self.profile.cosyvoice:
-            return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
+            return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed, self.label)
         return measurements.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property

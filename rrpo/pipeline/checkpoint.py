@@ -108,7 +108,7 @@ class Checkpoints:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "seconds": self.context.clock.seconds(),
-            "parameters": [parameter.detach() for parameter in self.parameters],
+            "parameters": [parameter.detach().clone() for parameter in self.parameters],  # stacked: views of all
             "optimizer": self.optimizer.state_dict(),
             "generator": torch.get_rng_state(),
         }

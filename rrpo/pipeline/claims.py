@@ -188,7 +188,7 @@ def _generations(folder: Path, name: str) -> list[int]:
 
 
 @contextmanager
-def kept(claim: Claim, every: float = LEASE / 4) -> Iterator[Claim]:
+def keep_renewed(claim: Claim, every: float = LEASE / 4) -> Iterator[Claim]:
     """Renew a claim from a thread until the block ends, then release it."""
     try:
         with repeated(claim.renew, every):

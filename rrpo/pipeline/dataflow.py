@@ -45,7 +45,7 @@ UNSEEN = "judge"
 """Speakers that neither a policy nor a reward model has heard: those of the judges."""
 
 
-def starting(arm: ArmConfig) -> ArmConfig:
+def sft_arm_of(arm: ArmConfig) -> ArmConfig:
     """Return the SFT policy as an arm with the same evaluation noise and the same kind of speakers, as the baseline for an arm's
     samples.
     """
@@ -191,7 +191,7 @@ def member(profile: Profile, arm: ArmConfig, seed: int, index: int) -> Stage:
         return start
     lr = _override(arm.rm_lr, profile.finetune.lr)
     config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
-    speech = mined(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
+    speech = mined_speech(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
     inputs = {"model": start, "speech": speech, "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
@@ -214,7 +214,7 @@ def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 @cache
-def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+def mined_speech(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the fine-tuning data of an arm's last round: the previous round's utterances, and samples that fooled its RM.
 
     The mined policy answers training prompts, so that no reward model trains on answers to evaluation prompts.
@@ -231,7 +231,7 @@ def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     inputs = {
         "samples": answering,
         "prompts": prompts,
-        "speech": mined(profile, previous, seed) if previous.rounds else annotated(profile, arm, seed),
+        "speech": mined_speech(profile, previous, seed) if previous.rounds else annotated(profile, arm, seed),
         "codec": world.codec(profile),
     }
     limit = MineConfig(limit=_override(arm.annotated, profile.annotated))
@@ -298,7 +298,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         seed=_override(arm.policy_seed, seed),
     )
     inputs = _optimization_inputs(profile, arm, seed) | {
-        "policy": starting_policy(profile, starting(arm), seed),
+        "policy": starting_policy(profile, sft_arm_of(arm), seed),
         "guided": starting_policy(profile, arm, seed),
     }
     if guidance.classified:
@@ -324,7 +324,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimization seed {seed}")
 
 
 def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
@@ -355,11 +355,11 @@ SIMULATED = (
 
 
 @cache
-def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str) -> dict[str, Stage]:
     """Return the stages of a cell whose policy is CosyVoice2: those that the seed's arms share, and the arm's.
 
     Raises:
-        InputError: No files were given, or the arm sets what exists in the simulated world only.
+        InputError: No files were given, or the arm, named ``label``, sets what exists in the simulated world only.
     """
     if config.model is None or config.corpus is None:
         raise InputError(
@@ -372,9 +372,9 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
         foreign.append("soft_votes")
     if foreign:
         raise InputError(
-            "this arm sets what exists in the simulated world only",
-            got=", ".join(foreign),
-            fix="choose arms that differ in regularizers, reward models or the optimizer; python -m ablations.arms lists them",
+            f"the arm {label} exists in the simulated world only, not on CosyVoice2",
+            got=f"{label}, which sets {', '.join(foreign)}",
+            fix=f"leave {label} out of --arms; arms that differ in regularizers, combined reward models or the optimizer can run",
         )
     shared = replace(
         config,
@@ -408,7 +408,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
     inputs = {"start": start}
     return {
         "optimized": Stage(
-            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimisation seed {seed}"
+            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimization seed {seed}"
         )
     }
 

@@ -11,8 +11,11 @@ from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
 from rrpo.settings import text
 
-TRAINED = ("sft", "zero_shot", "pretrain", "finetune", "optimize", "cosyvoice")
-"""Kinds of stages that a seed trains; everything below them belongs to the world."""
+TRAINED = (
+    *("sft", "zero_shot", "pretrain", "finetune", "combine"),
+    *("optimize", "guided", "draws", "best_of_n", "cosyvoice"),
+)
+"""Kinds of stages that make a cell's reward model and samples; everything below them belongs to the world."""
 
 
 def effective(cell: Cell) -> dict[str, Scalar]:

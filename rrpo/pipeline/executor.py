@@ -1,4 +1,4 @@
-"""How a stage is computed: number of stacked policies, precision, determinism. Not part of any key.
+"""How a stage is computed: number of stacked stages, precision, determinism. Not part of any key.
 
 Results of two executors are equal up to rounding, after which policy trajectories diverge. The marker of a stage therefore
 records its executor, and all arms of a seed use the same one. torch is imported only when a stage is built.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 """Precision of matrix products in policy optimizations. ``fp32``: torch's default. ``tf32``: all on TensorFloat-32 units of the
 GPU. ``bf16``: those of policy and reference in bfloat16 by autocast; noise, logits, KL, losses, reward model, codec, judges,
 parameters and Adam stay in float32."""
-STACKED = "optimize"
-"""Name of the stages that can be stacked: policy optimizations."""
+OPTIMIZATION = "optimize"
+"""Name of the stages to which the precision applies, and of which all cells of a seed use one executor."""
 MARK = "executor"
 """Field of a stage's marker; absent for the default `Executor`."""
 
@@ -26,7 +26,7 @@ class Executor:
     """Settings of one run of a stage."""
 
     members: int = 0
-    """Number of policies optimized together in one process; 0: not stacked."""
+    """Number of stages built together in one process; 0: not stacked."""
     precision: str = "fp32"
     """One of `PRECISIONS`; applies to policy optimizations only."""
     deterministic: bool = False
@@ -49,8 +49,8 @@ class Executor:
         return 1 / max(1, self.members)
 
     def of(self, stage: str) -> Executor:
-        """Return the executor for a kind of stage: all stages except policy optimizations are built one by one in float32."""
-        return self if stage == STACKED else Executor(deterministic=self.deterministic)
+        """Return the executor for a kind of stage: all stages except policy optimizations are built in float32."""
+        return self if stage == OPTIMIZATION else replace(self, precision=PRECISIONS[0])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ from rrpo.pipeline.dataflow import (
     pretrained,
     references,
     reward_model,
-    starting,
+    sft_arm_of,
     starting_policy,
     stored_samples,
     with_neutral,
@@ -73,7 +73,7 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
-    if arm != (start := starting(arm)):
+    if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
 
@@ -86,7 +86,7 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": world.recogniser(profile, "judge"),
         "common": pretrained(profile, SFT, seed),
     }
-    if arm != (start := starting(arm)):
+    if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
@@ -94,11 +94,15 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return some of one cell's stored samples as waves."""
     return Stage(
-        "vocode", "rrpo.judges.vocoded:build", profile.vocode, stored_samples(profile, arm, seed), f"waves seed {seed}"
+        "vocode",
+        "rrpo.judges.vocoded:build",
+        profile.vocode,
+        stored_samples(profile, arm, seed),
+        f"waveforms seed {seed}",
     )
 
 
-def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
     content = (
         ContentConfig(recogniser=name, language=profile.world.language, prompts=profile.content_prompts),
@@ -110,8 +114,8 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
     }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm != (start := starting(arm)):
-        inputs["sft"] = listened(profile, start, seed, name)
+    if arm != (start := sft_arm_of(arm)):
+        inputs["sft"] = listener_results(profile, start, seed, name)
     return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
 
 
@@ -153,7 +157,7 @@ def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """Return a registered judge's results on all stored samples of a cell."""
     inputs = stored_samples(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
-    if arm != (start := starting(arm)):
+    if arm != (start := sft_arm_of(arm)):
         inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
     return Stage(
         "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
@@ -222,9 +226,9 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
         unused = {} if profile.content_prompts else CONTENT
         for name, packages in LISTENERS.items():
             if name not in unused and all(map(present, packages)):
-                stages[name] = listened(profile, arm, seed, name)
+                stages[name] = listener_results(profile, arm, seed, name)
         stages |= opinions(profile, arm, seed)
-    unoptimized = arm.guidance is not None or arm == starting(arm)
+    unoptimized = arm.guidance is not None or arm == sft_arm_of(arm)
     if policy and unoptimized and NEUTRAL in with_neutral(profile).emotions:
         stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}

@@ -35,7 +35,7 @@ def progress_of(store: Path, name: str) -> Progress | None:
         return None
 
 
-def noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int], None]:
+def with_progress_file(report: Callable[[int, int], None], path: Path) -> Callable[[int, int], None]:
     """Wrap ``report`` so that it also writes a note for `progress_of` every few seconds."""
     started, last = time.time(), 0.0
 

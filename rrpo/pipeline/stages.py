@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from rrpo.identity import canonical, content_hash
-from rrpo.pipeline.claims import Claim, Claims, kept
+from rrpo.pipeline.claims import Claim, Claims, keep_renewed
 from rrpo.pipeline.errors import ClaimedError, failure_kind
 from rrpo.pipeline.executor import MARK, SINGLE, Executor
 from rrpo.pipeline.memory import forget_peak, peak_device_mib
-from rrpo.pipeline.progress import noted, progress_file
+from rrpo.pipeline.progress import progress_file, with_progress_file
 from rrpo.pipeline.provenance import built_with
 from rrpo.pipeline.versions import VERSIONS
 
@@ -62,7 +62,7 @@ class Context:
     """``cpu`` or ``cuda``."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Progress callback: units done, total units."""
-    watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
+    on_measures: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
     """Callback for the measures of a policy optimization as it runs; after a resume it is called from the first step on. It may
     raise to end the optimization, and then nothing is kept."""
     stop: Callable[[], bool] = lambda: False
@@ -77,7 +77,9 @@ class Context:
     clock: Clock = field(default_factory=Clock)
     """Clock of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
-    """Transforms the loaded models of a policy optimization; see `rrpo.optimizers.stacked`."""
+    """Transforms the models of a stage that can be stacked, once they are complete; see `rrpo.stacking`."""
+    backward: Callable[[Any], None] = lambda loss: loss.backward()
+    """Adds a loss's gradients to the trained parameters."""
     executor: Executor = SINGLE
     """How the stage is computed; recorded in the result's marker."""
     wait: bool = True
@@ -182,7 +184,7 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
             raise ClaimedError(f"{stage} is being built by {claims.holder(final.name)}")
         time.sleep(pause)
         pause = min(POLL, 1.5 * pause)
-    with kept(claim):
+    with keep_renewed(claim):
         if not stage.done(store):
             _build(stage, store, inputs, claim, context)
     return final
@@ -198,7 +200,7 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     partial.mkdir()
     checkpoints = store / "checkpoints" / final.name
     note = progress_file(store, final.name)
-    report = noted(context.report, note)
+    report = with_progress_file(context.report, note)
     executor = context.executor.of(stage.name)
     clock = Clock(executor.share)
     local = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)

@@ -1,4 +1,4 @@
-"""Version of every kind of stage. Raise it when a source change alters what the stage computes.
+"""Version and description of every kind of stage. Raise the version when a source change alters what the stage computes.
 
 ``tests/rrpo/pipeline/test_versions.py`` compares the source of each stage with the digest stored beside its version, and fails
 until the version or the digest is updated.
@@ -48,3 +48,49 @@ VERSIONS: dict[str, int] = {
     "phonetic_judge": 5,
     "validation": 10,
 }
+
+DESCRIPTIONS: dict[str, str] = {
+    "speech": "utterances of a split, as log-mel frames",
+    "voices": "test speech by another synthesizer",
+    "codec": "training of the codec",
+    "recogniser": "training of a phone recognizer",
+    "judge": "training of an emotion judge",
+    "pretrain": "reward model: pre-training",
+    "finetune": "reward model: fine-tuning, with the arm's regularizers",
+    "combine": "reward model: ensemble or averaged weights",
+    "mine": "reward model: search for samples that fool it, for another round of fine-tuning",
+    "base": "policy: training of the base policy",
+    "sft": "policy: supervised fine-tuning (SFT)",
+    "optimize": "policy: optimization, and evaluation by the val judge",
+    "cosyvoice_start": "CosyVoice2: SFT, and the reward model before robust fine-tuning",
+    "cosyvoice": "CosyVoice2: reward model and policy optimization of an arm",
+    "prefix_classifier": "guided decoding: training of the emotion classifier of token prefixes",
+    "zero_shot": "guided decoding: SFT of a policy for unseen speakers",
+    "reference_probe": "guided decoding: what the vectors of unseen speakers encode",
+    "guided": "guided decoding: sampling of the evaluation prompts",
+    "intensity": "measurement: emotional intensity of the samples",
+    "draws": "best-of-n: n samples of the SFT policy per prompt",
+    "best_of_n": "best-of-n: selection by a reward model",
+    "score": "measurement: samples by the test judge; clean success",
+    "assess": "measurement: samples by the val judge",
+    "vocode": "waveforms of some samples, for the optional measurements",
+    "speakers": "mean voices of the speakers",
+    "predictor": "choice of a predictor of naturalness",
+    "phonetics": "measurement: third judge and prosody (Praat)",
+    "voice": "measurement: speaker similarity",
+    "naturalness": "measurement: predicted naturalness (DNSMOS, PLCMOS)",
+    "content": "measurement: phone errors by a published recognizer",
+    "judge_training": "training of a plugin's judge",
+    "opinion": "measurement: samples by a plugin's judge",
+    "transfer": "measurement: each arm's samples by the other arms' reward models",
+    "examine": "reward model: accuracy and manipulation checks",
+    "fidelity": "reward model: gradient fidelity",
+    "gradients": "comparison of the optimizers' gradients",
+    "examine_set": "reward model: accuracy on another synthesizer's speech",
+    "measure": "reward model: manipulation check of a plugin's regularizer",
+    "recognition": "reward model: accuracy on a test set of yours",
+    "prompts": "prompts of the policy",
+    "phonetic_judge": "training of the third judge",
+    "validation": "a section of the world card",
+}
+"""What a stage of each kind does, for plans."""

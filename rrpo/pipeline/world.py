@@ -53,7 +53,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     }
 
 
-def heard_by(name: str) -> str:
+def models_trained_on(name: str) -> str:
     """Return which models learn from a split. A judge must share no sound with the models that it evaluates."""
     if name in ("judge_test", "words_judge"):
         return "the test judges"
@@ -137,7 +137,7 @@ def recogniser(profile: Profile, role: str) -> Stage:
     """Return the phone recogniser of the ``reward`` or of the ``judge``; they differ in data and initialization."""
     config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
     inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
-    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
+    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"phone recognizer {role}")
 
 
 @cache
@@ -187,7 +187,7 @@ def registered_judge(profile: Profile, judge: Choice) -> Stage:
 def speakers(profile: Profile) -> Stage:
     """Return the mean voices of the policy's speakers; needs the weights of the speaker encoder."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
-    return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
+    return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "mean voices of the speakers")
 
 
 @cache

@@ -40,8 +40,9 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
     seed, device = config.seed, context.device
     speech = SpeechSet.load(inputs["speech"])
     model = RewardModel.load(inputs["model"], device).requires_grad_(True).train()
-    frames = TrainingFrames.load(model.heard(speech), inputs["codec"], device)
+    frames = TrainingFrames.load(model.as_input(speech), inputs["codec"], device)
     model.regularizers = config.regularizers
+    model = context.join(model)
     y = targets(speech, model.emotions, config.regularizers.soft_votes).to(device)
     order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "finetune.order")
     names = scalars_of(active(config.regularizers))

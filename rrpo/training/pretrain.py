@@ -34,8 +34,9 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
 
     seeding.seed_everything(seed, "pretrain.init")
     model = RewardModel.make(config.model, tuple(speech.emotions), speech.audio).to(device)
-    frames = TrainingFrames.load(model.heard(speech), inputs["codec"], device)
+    frames = TrainingFrames.load(model.as_input(speech), inputs["codec"], device)
     model.set_statistics(frames.originals.flat)
+    model = context.join(model)
     order = seeding.permutation_batches(len(labels), config.batch, config.steps, seed, "pretrain.order")
     order = seeding.bucketed(order, frames.originals.lengths.cpu().numpy(), seed, "pretrain.bucketed")
 

@@ -83,6 +83,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
             policy = with_null_tags(policy, [*train.utterances, *held.utterances])
     else:
         policy = _untrained(config, train, held, codec).to(context.device)
+    policy = context.join(policy)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
     batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
     style = StyleLoss.load(inputs["emotion"], codec, config.style_weight) if config.style_weight else None

@@ -70,7 +70,7 @@ def fit(
             group["lr"] = lr * schedule(step, steps)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_fn(step)
-        loss.backward()
+        context.backward(loss)
         norm = nn.utils.clip_grad_norm_(trained, clip)
         losses.append(loss.detach())
         if not bool(torch.isfinite(losses[-1] + norm)):

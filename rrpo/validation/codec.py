@@ -17,7 +17,16 @@ from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import common, everything, heard, labels, phone_errors, planted, renditions, resynthesised
+from rrpo.validation.hearing import (
+    common,
+    labels,
+    one_batch,
+    phone_errors,
+    planted,
+    predict_log_probs,
+    renditions,
+    resynthesised,
+)
 from rrpo.validation.lines import Line, mean, ratio, share
 
 
@@ -61,7 +70,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     clean = SpeechSet.load(inputs["clean"])
     judge, truth = Judge.load(inputs["test"], device), labels(clean, clean.emotions)
     clean_renditions = renditions(clean, codec, device)
-    correct, after_codec = (heard(judge, frames).argmax(1) == truth for frames in clean_renditions)
+    correct, after_codec = (predict_log_probs(judge, frames).argmax(1) == truth for frames in clean_renditions)
     losses = correct.astype(float) - after_codec
     title = "emotion accuracy lost by re-synthesis (test)"
     lines.append(Line(section="Codec", name=title, at_most=0.07, **mean(losses, resamples)))
@@ -81,13 +90,13 @@ def survival(config: SectionConfig, clean: SpeechSet, resynthesized: Frames, cod
     utterances = clean.utterances[: config.card.planted]
     speakers = codec.speaker_index([u.speaker for u in utterances])
     emotions = np.array([u.emotion for u in clean.utterances])
-    alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*everything(resynthesized), clean.audio).items()}
+    alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*one_batch(resynthesized), clean.audio).items()}
     lines = []
     for kind in ARTEFACTS:
         frames = resynthesised(
             planted(utterances, [kind] * len(utterances), clean.audio, codec.mean.device), speakers, codec
         )
-        flags = detect(*everything(frames), clean.audio)
+        flags = detect(*one_batch(frames), clean.audio)
         title = f"planted {kind} found after the codec (recall)"
         lines.append(Line(section="Codec", name=title, at_least=0.8, **share(flags[kind].cpu().numpy())))
     for kind in ARTEFACTS:

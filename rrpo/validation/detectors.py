@@ -22,7 +22,7 @@ from rrpo.models.policy import Policy
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import analysed, everything, planted
+from rrpo.validation.hearing import analysed, one_batch, planted
 from rrpo.validation.lines import Line, share
 
 SECTION = "Detectors"
@@ -83,7 +83,7 @@ def _flags(
         frames = analysed(waves, clean.audio, device)
     else:
         frames = planted(utterances, [kind if kind in ARTEFACTS else None] * len(utterances), clean.audio, device)
-    tokens, lengths = codec.encode(*everything(frames))
+    tokens, lengths = codec.encode(*one_batch(frames))
     rows = unpad_sequence(tokens, lengths, batch_first=True)
     if kind == "repetition":
         rows = [_plant_loop(row, rng) for row in rows]
@@ -91,7 +91,7 @@ def _flags(
         rows = [_stretch(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
     if kind in ("repetition", "length"):
         frames = _decode_rows(rows, utterances, codec)
-    flags = detect(*everything(frames), clean.audio)
+    flags = detect(*one_batch(frames), clean.audio)
     sizes = torch.tensor([len(row) for row in rows], device=device)
     flags["repetition"] = looping(pad_sequence(rows, batch_first=True), sizes)
     flags["length"] = odd_length(sizes, expected_tokens(policy, utterances))

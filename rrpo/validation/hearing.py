@@ -59,7 +59,7 @@ def common(speech: SpeechSet, other_speech: SpeechSet) -> tuple[int, int]:
     return len(sounds[0] & sounds[1]), len(texts[0] & texts[1])
 
 
-def everything(frames: Frames) -> tuple[Tensor, Tensor]:
+def one_batch(frames: Frames) -> tuple[Tensor, Tensor]:
     """Return all of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
     return next(frames.batches(len(frames.lengths)))
 
@@ -86,7 +86,7 @@ def decoded_frames(samples: Samples, codec: Codec, prompts: Sequence[Prompt]) ->
 
 
 @torch.no_grad()
-def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
+def predict_log_probs(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
     """Return log-probabilities ``[n, K]`` by a judge or reward model."""
     return np.concatenate([judge.log_probs(*batch).cpu().numpy() for batch in frames.batches(CHUNK)])
 

@@ -22,7 +22,7 @@ from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames, TrainingFrames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import common, decoded_frames, heard, ideal_hits, labels, renditions
+from rrpo.validation.hearing import common, decoded_frames, ideal_hits, labels, predict_log_probs, renditions
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
 
 SECTION = "Judges"
@@ -59,7 +59,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     log_probs: dict[str, dict[str, np.ndarray]] = {}
     judges = {name: Judge.load(inputs[name], device) for name in ("val", "test")}
     for done, (name, judge) in enumerate(judges.items()):
-        log_probs[name] = {subset: heard(judge, frames[subset]) for subset in OF_IDEAL}
+        log_probs[name] = {subset: predict_log_probs(judge, frames[subset]) for subset in OF_IDEAL}
         context.report(done + 1, len(NAMES))
     truth = {name: labels(speech, emotions) for name, speech in sets.items()}
     ideal = {name: ideal_hits(speech, config.world.cue_spread) for name, speech in sets.items()}
@@ -70,7 +70,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines.append(differences(judges, inputs))
     samples, prompts = load_samples(inputs)
     end_frames = decoded_frames(samples.at(samples.steps[-1]), codec, prompts)  # of vanilla DiffRO
-    end_classes = {name: heard(judge, end_frames).argmax(1) for name, judge in judges.items()}
+    end_classes = {name: predict_log_probs(judge, end_frames).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
         x = {

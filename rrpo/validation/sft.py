@@ -15,7 +15,7 @@ from rrpo.judges.samples import load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import decoded_frames, heard, labels, phone_errors, renditions
+from rrpo.validation.hearing import decoded_frames, labels, phone_errors, predict_log_probs, renditions
 from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
 
 SECTION = "SFT policy"
@@ -38,8 +38,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines = []
     for role, minimum in (("val", 0.80), ("test", None)):
         judge = Judge.load(inputs[role], device)
-        correct = heard(judge, frames).argmax(1) == targets
-        real_correct = heard(judge, resynthesized).argmax(1) == labels(clean, clean.emotions)
+        correct = predict_log_probs(judge, frames).argmax(1) == targets
+        real_correct = predict_log_probs(judge, resynthesized).argmax(1) == labels(clean, clean.emotions)
         lines.append(
             Line(
                 section=SECTION,

@@ -15,7 +15,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import heard, labels, planted
+from rrpo.validation.hearing import labels, planted, predict_log_probs
 from rrpo.validation.lines import Line, mean
 
 
@@ -29,7 +29,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines = []
     for done, (role, minimum, maximum) in enumerate((("biased", 0.15, None), ("unbiased", None, 0.03))):
         model = RewardModel.load(inputs[role], context.device)
-        before, after = (heard(model, part).argmax(1) == truth for part in frames)
+        before, after = (predict_log_probs(model, part).argmax(1) == truth for part in frames)
         strength = config.shortcut if role == "biased" else 0.0
         lines.append(
             Line(

@@ -27,7 +27,7 @@ from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import TrainingFrames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
+from rrpo.validation.hearing import ideal_hits, labels, one_batch, predict_log_probs, renditions
 from rrpo.validation.judges import measures
 from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share
 
@@ -69,7 +69,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             if isinstance(listener, PhoneticJudge):
                 predictions = listener.of_measures(measures(frames, listener.audio)).numpy()
             else:
-                predictions = heard(listener, frames)
+                predictions = predict_log_probs(listener, frames)
             correct = predictions.argmax(1) == truth
             note = f"accuracy {correct.mean():.3f}, n = {len(correct)}"
             value = ratio(*_by_group(domain.groups, correct, domain.ideal), config.card.resamples)
@@ -124,7 +124,7 @@ def transcription(config: SectionConfig, domains: Mapping[str, Domain], codec: C
         renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in utterances]}
         if name == "espeak":
             _, resynthesized = renditions(domain.speech, codec, str(codec.mean.device))
-            F, lengths = everything(resynthesized)
+            F, lengths = one_batch(resynthesized)
             renders[f"{TITLES[name]}, through the codec"] = waves_of(F[rows], lengths[rows], codec.audio)
         for title, waves in renders.items():
             clips = [resampled(wave, rate, words.RATE) for wave in waves]

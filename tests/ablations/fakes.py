@@ -154,7 +154,7 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
     training = curve_rows(20 if config.label != "sft" else 0, curve(config.label, config.seed))
     for step in range(3):
         if len(training):
-            context.watch(step + 1, dict(training.iloc[step]))
+            context.on_measures(step + 1, dict(training.iloc[step]))
         context.report(step + 1, 3)
         print(f"step {step} of {config.label}")
     _trouble(config, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import fakes
@@ -49,7 +50,9 @@ def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
     assert result.exit_code == 0
     assert "2 arms, 1 seeds, 2 cells, 0 done, 2 to run" in result.output
     assert "rrpo/1" in result.output
-    assert "1 x codec, 2 x examine, 1 x sft, 2 x optimize, 2 x score" in result.output.replace("stages to build: ", "")
+    kinds = re.findall(r"^ +(\d+) x (\w+) +\S", result.output, re.M)
+    assert kinds == [("1", "codec"), ("2", "examine"), ("1", "sft"), ("2", "optimize"), ("2", "score")]
+    assert "2 x optimize          policy: optimization" in result.output
     assert "by the times of another size" in result.output
     assert not (tmp_path / "runs").exists()
 

@@ -11,7 +11,7 @@ from ablations.components import COMPONENTS, Component, factorial, singles, subs
 from ablations.grids import arms, loo
 from ablations.stats.contrasts import component_of, corner_effects, interactions, main_effects
 from ablations.stats.family import family
-from rrpo.arms import name_of, papers, regularizers
+from rrpo.arms import name_of, paper_regularizers, regularizers
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength, switched_on
@@ -35,7 +35,7 @@ def fourth() -> Iterator[Component]:
 
 
 def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
-    assert regularizers(papers()) == RegularizerConfig()
+    assert regularizers(paper_regularizers()) == RegularizerConfig()
     assert regularizers(()) == OFF
     known = {field.name for field in fields(RegularizerConfig)}
     for component in COMPONENTS:

@@ -121,6 +121,9 @@ def test_parameters_in_which_arms_differ_have_short_names():
     assert distinguishing(arms) == {"a": "x.steps 1, y.steps 2", "b": "x.steps 2, y.steps 3"}
     assert distinguishing(arms | {"c": arms["a"]}) == {"a": "nothing", "b": "x.steps 2, y.steps 3", "c": "nothing"}
     assert distinguishing({"a": arms["a"]}) == {}
+    assert distinguishing({"a": {"x": "1"}, "b": {"x": ""}}) == {"a": "x 1", "b": "nothing"}, (
+        "what is empty is not told"
+    )
 
 
 def test_the_factorial_is_the_same_by_components_and_by_name():

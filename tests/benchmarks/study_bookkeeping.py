@@ -13,23 +13,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
-from studies import options
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
-from studies.options import Command, identity
+from studies.opening import identity, opened
+from studies.options import Command
 from studies.search import Search, one_trial
-from studies.storage import folder_of
-from studies.trial import Question
+from studies.storage import folder_of, open_storage
+from studies.trial import TrialSpec
 
 
 def nothing(
-    question: Question, arm: Any, seed: int, watch: Any, report: Any, micro: int | None = None
+    spec: TrialSpec, arm: Any, seed: int, on_measures: Any, report: Any, micro: int | None = None
 ) -> dict[str, float]:
     """Report a trial's intermediate values and return its outcomes without any work."""
-    for step in range(0, question.profile.optimize.steps, 5):
-        watch(step, {"val_accuracy": -arm.regularizers.epsilon})
+    for step in range(0, spec.profile.optimize.steps, 5):
+        on_measures(step, {"val_accuracy": -arm.regularizers.epsilon})
     names = ("clean_success", "hacked_share", "phone_error_rate", "gold", "uptake", "kl_token")
     return dict.fromkeys(names, arm.regularizers.epsilon)
 
@@ -40,7 +41,7 @@ def own_seconds(runs_dir: Path) -> float:
 
     found = []
     for journal in runs_dir.glob("studies/*/journal.log"):
-        storage = options.open_storage(None, folder_of(runs_dir, journal.parent.name))
+        storage = open_storage(None, folder_of(runs_dir, journal.parent.name))
         for summary in optuna.get_all_study_summaries(storage):
             study = optuna.load_study(study_name=summary.study_name, storage=storage)
             found += [t.duration.total_seconds() for t in study.trials if t.state.name == "COMPLETE" and t.duration]
@@ -59,25 +60,25 @@ def main() -> None:
     for kind in ("journal", "sqlite"):
         with tempfile.TemporaryDirectory() as folder:
             runs = Path(folder) / "runs"
-            question = Question(
+            spec = TrialSpec(
                 profile=PROFILES["embedded"], store=runs, seeds=(1000, 1001, 1002), objectives=("clean_success",)
             )
             search = Search(
                 study="regularizers",
                 name=kind,
-                question=question,
+                spec=spec,
                 trials=arguments.trials,
                 storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
             )
             given = {
                 "workers": 1,
-                "launcher": options.launchers.Launcher(),
+                "launcher": Launcher(),
                 "warm_start": "",
                 "verify": 0,
                 "against": "",
                 "export_arm": "",
             }
-            study = options.opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
+            study = opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
             bridge = Bridge(search, RunsFolder(runs), study, {})
             bridge.start(identity(search))
             searching._opened.clear()

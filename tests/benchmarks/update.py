@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,21 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy, inverse_cdf
 from rrpo.models.reward_model import RewardModel
-from rrpo.optimizers import DiffRO, lockstep
-from rrpo.optimizers.lockstep import Ask
+from rrpo.optimizers import DiffRO
 from rrpo.optimizers.loop import take_step
 from rrpo.optimizers.relaxation import soft_tokens, straight_through
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
 from rrpo.optimizers.scoring import roll_out
-from rrpo.optimizers.stacked import Stack
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.executor import PRECISIONS, Executor
 from rrpo.pipeline.provenance import processor
 from rrpo.pipeline.stages import Context, materialise
 from rrpo.profiles import EMBEDDED, PROFILES
 from rrpo.seeding import permutation_batches, uniform
+from rrpo.stacking import lockstep
+from rrpo.stacking.lockstep import Ask
+from rrpo.stacking.optimizations import Optimizations
 
 EMOTIONS = EMBEDDED.world.emotions
 PHONES = tuple(f"p{i}" for i in range(40))
@@ -231,13 +233,13 @@ def stacked(
 ) -> float:
     """Return the seconds of the second update of all members at once."""
     members, prompts = made
-    stack = Stack()
+    stack = Optimizations()
     begun: dict[int, float] = {}
 
     def program(number: int) -> Callable[[Ask], None]:
         def run(ask: Ask) -> None:
             config = OptimizeConfig(steps=1000, batch=len(prompts.phones), seed=number)
-            models = stack.join(ask, members[number])
+            models = replace(stack.join(ask, members[number]), backward=partial(ask, "backward"))
             with counting():
                 updates(models, prompts, config, 2, lambda step: begun.setdefault(step, watch.now()) and None)
 

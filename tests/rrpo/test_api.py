@@ -94,6 +94,8 @@ def test_what_an_arm_runs_with_is_read_off_its_stages():
         "its own reward model's, not that of RRPO, which it is matched to"
     )
     assert scaled["optimize.gradient_scale"] == "RRPO's gradient norm at SFT"
+    assert of("rm_worst")["combine.combination"] == "worst"
+    assert (of("best_of_16")["draws.n"], of("emodiff")["guided.guidance.name"]) == (16, "soft-label")
     mined = effective(rrpo.make_cell(ArmConfig(rounds=2), profile="embedded"))
     assert (mined["finetune.data.name"], mined["finetune.data.size"]) == ("annotated", full["finetune.data.size"])
 

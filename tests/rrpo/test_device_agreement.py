@@ -19,11 +19,11 @@ from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.protocol import JUDGES
 from rrpo.judges.recogniser import Recogniser
-from rrpo.models.stacked import StackedPolicy
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.rollout import Models
 from rrpo.pipeline.executor import Executor
 from rrpo.regularizers import REGULARIZERS, objective
+from rrpo.stacking.policies import StackedPolicy
 from rrpo.testing.judges import AUDIO, EMOTIONS, toy_speech
 from rrpo.testing.optimizers import OptimizerContract
 from rrpo.testing.regularizers import reward_model, speech_like

@@ -189,10 +189,15 @@ def test_a_resumed_optimisation_is_watched_from_its_start(toy: Toy, tmp_path: Pa
     build, config, inputs, _ = toy("optimize")
     context = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
     rows: dict[str, list[tuple[int, dict[str, float]]]] = {"whole": [], "resumed": []}
-    build(config, inputs, tmp_path, Context(watch=lambda step, row: rows["whole"].append((step, dict(row)))))
+    build(config, inputs, tmp_path, Context(on_measures=lambda step, row: rows["whole"].append((step, dict(row)))))
     with pytest.raises(Killed):
         build(config, inputs, tmp_path, replace(context, report=killed_at(4)))
-    build(config, inputs, tmp_path, replace(context, watch=lambda step, row: rows["resumed"].append((step, dict(row)))))
+    build(
+        config,
+        inputs,
+        tmp_path,
+        replace(context, on_measures=lambda step, row: rows["resumed"].append((step, dict(row)))),
+    )
     assert [step for step, _ in rows["resumed"]] == list(range(6))
     assert repr(rows["resumed"]) == repr(rows["whole"])
 
@@ -200,11 +205,11 @@ def test_a_resumed_optimisation_is_watched_from_its_start(toy: Toy, tmp_path: Pa
 def test_nothing_is_kept_of_an_optimisation_that_its_watcher_ends(toy: Toy, tmp_path: Path) -> None:
     build, config, inputs, _ = toy("optimize")
 
-    def watch(step: int, row: Mapping[str, float]) -> None:
+    def on_measures(step: int, row: Mapping[str, float]) -> None:
         if step == 2:
             raise RuntimeError("pruned")
 
-    context = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0, watch=watch)
+    context = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0, on_measures=on_measures)
     with pytest.raises(RuntimeError, match="pruned"):
         build(config, inputs, tmp_path, context)
     assert not (tmp_path / "checkpoints").exists()

@@ -26,7 +26,7 @@ from studies.catalogue import (
     tunable,
     tune_arm,
 )
-from studies.trial import OBJECTIVES, Question
+from studies.trial import OBJECTIVES, TrialSpec
 
 ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunable())]
 
@@ -41,8 +41,8 @@ class TestContract:
             assert contains(distribution, study.paper[name]), name
 
     def test_the_test_judge_is_never_asked_for(self, study: Study, tmp_path):
-        question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=tuple(OBJECTIVES))
-        stages = [s for seed in question.seeds for s in walk(*question.stages(study.arm(study.paper), seed))]
+        spec = TrialSpec(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=tuple(OBJECTIVES))
+        stages = [s for seed in spec.seeds for s in walk(*spec.stages(study.arm(study.paper), seed))]
         names = {stage.name for stage in stages}
         assert {"assess", "examine"} <= names
         assert names & {"optimize", "guided", "best_of_n"}

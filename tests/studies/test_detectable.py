@@ -12,13 +12,13 @@ from rrpo.pipeline.stages import MARKER
 from rrpo.profiles import SMOKE
 from studies.detectable import shared
 from studies.search import Search
-from studies.trial import OBJECTIVES, Question
+from studies.trial import OBJECTIVES, TrialSpec
 
 
 def test_what_only_installed_stages_read_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "LAYER", tmp_path / "layer")
-    question = Question(profile=SMOKE, store=tmp_path / "runs", seeds=(1000,), objectives=tuple(OBJECTIVES)[:1])
-    search = Search(study="regularizers", name="s", question=question, trials=2)
+    spec = TrialSpec(profile=SMOKE, store=tmp_path / "runs", seeds=(1000,), objectives=tuple(OBJECTIVES)[:1])
+    search = Search(study="regularizers", name="s", spec=spec, trials=2)
     before = {stage.folder for stage in shared(search)}
     judge = world.judge(SMOKE, "val")
     (stages.LAYER / judge.folder).mkdir(parents=True)

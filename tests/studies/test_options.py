@@ -22,9 +22,9 @@ from rrpo.pipeline.stages import MARKER
 from rrpo.pipeline.versions import VERSIONS
 from studies import opening, options
 from studies.catalogue import tunable
-from studies.detectable import announcement, own, shared
+from studies.detectable import own, preview, shared
 from studies.export import export
-from studies.fresh import rival
+from studies.fresh import baseline
 from studies.opening import first_points, identity
 from studies.options import Command
 from studies.run import app
@@ -114,7 +114,7 @@ def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
 def test_a_setting_makes_another_study_with_a_name_of_its_own(tmp_path: Path):
     plain, changed = command(tmp_path).search, command(tmp_path, settings=["optimize.beta=0.5"]).search
     assert (plain.name, changed.name) == ("regularizers-smoke", "regularizers-smoke-optimize.beta-0.5")
-    assert changed.question.profile.optimize.beta == 0.5
+    assert changed.spec.profile.optimize.beta == 0.5
     assert identity(changed)["profile"] == "smoke+optimize.beta=0.5"
     assert identity(changed)["stages"]["optimize"] != identity(plain)["stages"]["optimize"]
     with pytest.raises(InputError, match="changes nothing here"):
@@ -130,10 +130,10 @@ def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
 def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: Path, study: str, objective: str):
     checked_command = command(tmp_path, study=study, objectives=objective, name="s")
     opening.opened(checked_command)
-    question = checked_command.search.question
-    changed = replace(question.profile, pretrain=replace(question.profile.pretrain, steps=7))
+    spec = checked_command.search.spec
+    changed = replace(spec.profile, pretrain=replace(spec.profile.pretrain, steps=7))
     changed_command = replace(
-        checked_command, search=replace(checked_command.search, question=replace(question, profile=changed))
+        checked_command, search=replace(checked_command.search, spec=replace(spec, profile=changed))
     )
     with pytest.raises(InputError) as caught:
         opening.opened(changed_command)
@@ -145,7 +145,7 @@ def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: 
 def test_a_study_of_another_world_has_its_own_name_and_identity(tmp_path: Path):
     installed, other_world = (command(tmp_path, world_seed=world).search for world in (0, 1))
     assert (installed.name, other_world.name) == ("regularizers-smoke", "regularizers-smoke-world1")
-    assert other_world.question.profile.world.seed == 1
+    assert other_world.spec.profile.world.seed == 1
     assert (identity(installed)["profile"], identity(other_world)["profile"]) == ("smoke", "smoke-world1")
     assert command(tmp_path, world_seed=1, study="tune-arm", arm="rrpo").against == "tune-diffro-smoke-world1"
 
@@ -155,18 +155,18 @@ def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatc
     search = command(tmp_path).search
     before = identity(search)
     monkeypatch.setitem(VERSIONS, "finetune", VERSIONS["finetune"] + 1)
-    renamed = replace(search.question.profile, name="smoke again")
-    after = identity(replace(search, question=replace(search.question, profile=renamed)))
+    renamed = replace(search.spec.profile, name="smoke again")
+    after = identity(replace(search, spec=replace(search.spec, profile=renamed)))
     changed = {name for name, keys in after["stages"].items() if keys != before["stages"][name]}
     assert changed == {"finetune", "optimize", "assess"}
 
 
 def filled(search: Search, points: list[dict[str, float]], values: list[list[float]]) -> optuna.Study:
-    study = opening.opened(Command(**(vars(command(search.question.store.parent)) | {"search": search})))
+    study = opening.opened(Command(**(vars(command(search.spec.store.parent)) | {"search": search})))
     space = dict(search.definition.space)
     for point, value in zip(points, values, strict=True):
         params = dict(search.definition.paper) | point
-        outcomes = {seed: dict(zip(search.question.objectives, value, strict=True)) for seed in search.question.seeds}
+        outcomes = {seed: dict(zip(search.spec.objectives, value, strict=True)) for seed in search.spec.seeds}
         study.add_trial(create_trial(params=params, distributions=space, values=value, user_attrs={OUTCOMES: outcomes}))
     return study
 
@@ -225,10 +225,9 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     checked_command = command(tmp_path, study="policy", trials=7)
     study = opening.opened(checked_command)
     assert (
-        "unknown: nothing of this kind"
-        in announcement(checked_command.search, study, 2, shared(checked_command.search))[-1]
+        "unknown: nothing of this kind" in preview(checked_command.search, study, 2, shared(checked_command.search))[-1]
     )
-    store = checked_command.search.question.store
+    store = checked_command.search.spec.store
     for stage in [*shared(checked_command.search), *own(checked_command.search)]:
         folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size
         folder.mkdir(parents=True)
@@ -237,7 +236,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
         (folder / MARKER).write_text(json.dumps(past | {"bytes": 1}))
     once = shared(checked_command.search)
     assert Estimator(store).total(own(checked_command.search)) == (1320.0, 0)
-    line = announcement(checked_command.search, study, 2, once)[-1]
+    line = preview(checked_command.search, study, 2, once)[-1]
     first = f"{len(once)} stages that all trials share ({wall(once, Estimator(store), 2)}), then "
     assert f"{first}at most 88 min for 7 trials of 22 min each" in line
 
@@ -253,7 +252,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
     checked_command = command(tmp_path, **changed)
     study = opening.opened(checked_command)
-    assert any(words in line for line in announcement(checked_command.search, study, 2, ()))
+    assert any(words in line for line in preview(checked_command.search, study, 2, ()))
 
 
 def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path):
@@ -301,18 +300,18 @@ def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path)
     assert command(tmp_path, study="tune-arm", arm="diffro").against == command(tmp_path).against == ""
     study = filled(checked_command.search, [{"lr": 2e-3}, {"lr": 3e-3}], [[0.3], [0.2]])
     with pytest.raises(InputError, match="there is no study of that name"):
-        rival(checked_command.search, study, checked_command.against)
+        baseline(checked_command.search, study, checked_command.against)
     diffro = command(tmp_path, study="tune-arm", arm="diffro").search
     tuned = filled(diffro, [{"lr": 2e-3}], [[0.1]])
     with pytest.raises(InputError, match=r"not tuned as much as tune-rrpo-smoke\n  got: trials: was 1, now 2"):
-        rival(checked_command.search, study, checked_command.against)
+        baseline(checked_command.search, study, checked_command.against)
     space = dict(diffro.definition.space)
     params = dict(diffro.definition.paper) | {"lr": 4e-3}
     tuned.add_trial(create_trial(params=params, distributions=space, value=0.15, user_attrs={}))
-    opponent = rival(checked_command.search, study, checked_command.against)
+    opponent = baseline(checked_command.search, study, checked_command.against)
     assert opponent.name == "trial 2 of tune-diffro-smoke", "trial 0 waits: the point of the paper"
     assert opponent.arm == replace(arms()["diffro"], lr=4e-3, beta=params["beta"])
-    paper = rival(checked_command.search, study, "")
+    paper = baseline(checked_command.search, study, "")
     assert (paper.name, paper.arm.regularizers) == ("the paper's values", arms()["rrpo"].regularizers)
 
 

@@ -15,19 +15,19 @@ from optuna.trial import create_trial
 from ablations.grids import arms
 from ablations.rendering.sheet import Column
 from rrpo.profiles import SMOKE
-from studies.fresh import CHECKS, Rival, count, verdict
+from studies.fresh import CHECKS, Baseline, count, verdict
 from studies.recovery import RETRY
-from studies.results import best, everything, importance
+from studies.results import all_trials, best, importance
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
-from studies.trial import Question
+from studies.trial import TrialSpec
 
-PAPER = Rival("the paper's values", arms()["rrpo"])
+PAPER = Baseline("the paper's values", arms()["rrpo"])
 
 
 def search(tmp_path: Path, *objectives: str, sampler: str = "qmc") -> Search:
-    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=objectives)
-    return Search(study="regularizers", name="s", question=question, trials=30, sampler=sampler)
+    spec = TrialSpec(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=objectives)
+    return Search(study="regularizers", name="s", spec=spec, trials=30, sampler=sampler)
 
 
 def filled(searched: Search, trials: int = 30) -> optuna.Study:
@@ -40,7 +40,7 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
         gain = params["epsilon"] + 0.001 * rng.standard_normal()
         trial_outcomes = {"clean_success": gain, "hacked_share": params["alpha"] / 2, "uptake": 0.0, "kl_token": 0.9}
         outcomes = {1000: trial_outcomes, 1001: {name: value + 0.01 for name, value in trial_outcomes.items()}}
-        values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.question.objectives]
+        values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.spec.objectives]
         attrs = {OUTCOMES: outcomes, SAMPLER: searched.sampler}
         study.add_trial(create_trial(params=params, distributions=space, values=values, user_attrs=attrs))
     return study
@@ -130,7 +130,7 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
     assert study.trials[5].values == [-0.7], "Optuna stores the last intermediate value"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
-    table = everything(study, searched)
+    table = all_trials(study, searched)
     assert table is not None
     states = [row[1] for row in table.rows]
     assert states == ["complete"] * 3 + ["fail", "lost and run again", "pruned", "waiting"]

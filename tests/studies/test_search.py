@@ -17,7 +17,7 @@ from studies.recovery import RETRY
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import REASON, Search, counted, one_trial
 from studies.storage import open_storage, open_study
-from studies.trial import Question
+from studies.trial import TrialSpec
 
 Watch = Callable[[int, Mapping[str, float]], None]
 
@@ -26,12 +26,12 @@ Report = Callable[[int, int], None]
 
 
 def bowl(
-    question: Question, arm: ArmConfig, seed: int, watch: Watch, report: Report, micro: int | None = None
+    spec: TrialSpec, arm: ArmConfig, seed: int, on_measures: Watch, report: Report, micro: int | None = None
 ) -> dict[str, float]:
     """An outcome that is best at epsilon .2, alpha 1, with an offset a seed; the looks tell the same."""
     gain = -((arm.regularizers.epsilon - 0.2) ** 2) * 10 - (arm.regularizers.alpha - 1) ** 2 + 0.01 * (seed - 1000)
     for step in range(0, 20, 5):
-        watch(
+        on_measures(
             step,
             {"val_accuracy": gain, "val_clean": gain, "val_hack_rate": arm.regularizers.alpha, "proxy_accuracy": 1.0},
         )
@@ -49,8 +49,8 @@ def work(search: Search) -> None:
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setattr(searching, "measure", bowl)
     monkeypatch.setattr(searching, "_opened", {})
-    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=("clean_success",))
-    return Search(study="regularizers", name="s", question=question, trials=20)
+    spec = TrialSpec(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=("clean_success",))
+    return Search(study="regularizers", name="s", spec=spec, trials=20)
 
 
 def opened(search: Search, url: str | None = None) -> optuna.Study:
@@ -81,9 +81,7 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     """Points are given, so that nothing hangs on what a sampler draws."""
     study = opened(search)
     arm = search.definition.arm(dict(search.definition.paper) | {"alpha": 0.0})
-    checkpoint = (
-        search.question.store / "checkpoints" / search.question.stages(arm, 1000)[0].path(search.question.store).name
-    )
+    checkpoint = search.spec.store / "checkpoints" / search.spec.stages(arm, 1000)[0].path(search.spec.store).name
     checkpoint.mkdir(parents=True)
     alphas = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 0.0, 0.95]
     for alpha in alphas[1:]:
@@ -98,8 +96,8 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
 
 def test_pruning_goes_the_way_of_the_objective(search: Search):
     """The hacked share is to fall: of these the highest is pruned, not the lowest."""
-    question = Question(profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("hacked_share",))
-    search = Search(**{**vars(search), "question": question, "trials": 10})
+    spec = TrialSpec(profile=SMOKE, store=search.spec.store, seeds=(1000,), objectives=("hacked_share",))
+    search = Search(**{**vars(search), "spec": spec, "trials": 10})
     study = opened(search)
     for alpha in (1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 2.0, 0.0):
         study.enqueue_trial(dict(search.definition.paper) | {"alpha": alpha})
@@ -121,10 +119,10 @@ def test_a_search_with_one_worker_is_the_same_again_whatever_its_process(
 
 
 def test_several_objectives_are_never_pruned_and_have_a_front(search: Search):
-    question = Question(
-        profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("clean_success", "hacked_share")
+    spec = TrialSpec(
+        profile=SMOKE, store=search.spec.store, seeds=(1000,), objectives=("clean_success", "hacked_share")
     )
-    search = Search(**{**vars(search), "question": question, "trials": 12, "sampler": "random"})
+    search = Search(**{**vars(search), "spec": spec, "trials": 12, "sampler": "random"})
     study = opened(search)
     work(search)
     assert {t.state.name for t in study.trials} == {"COMPLETE"}
@@ -132,10 +130,10 @@ def test_several_objectives_are_never_pruned_and_have_a_front(search: Search):
 
 
 def test_a_diverged_trial_fails_with_its_reason_and_the_search_goes_on(search: Search, monkeypatch: pytest.MonkeyPatch):
-    def diverges(question: Question, arm: ArmConfig, *rest) -> dict[str, float]:
+    def diverges(spec: TrialSpec, arm: ArmConfig, *rest) -> dict[str, float]:
         if arm.regularizers.alpha > 0.4:
             raise DivergedError("policy step 3 of 20: loss nan")
-        return bowl(question, arm, *rest)
+        return bowl(spec, arm, *rest)
 
     monkeypatch.setattr(searching, "measure", diverges)
     search = Search(**{**vars(search), "sampler": "random", "pruner": "none", "trials": 10})

@@ -16,7 +16,7 @@ from rrpo.config import ArmConfig
 from rrpo.judges.config import KINDS
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.profiles import SMOKE
-from studies.trial import OBJECTIVES, Question, clean_so_far, hacked_so_far, measure
+from studies.trial import OBJECTIVES, TrialSpec, clean_so_far, hacked_so_far, measure
 
 ARM = ArmConfig()
 END = 20
@@ -43,12 +43,12 @@ def sample(**changed: object) -> dict[str, object]:
 
 def trial(root: Path, rows: list[dict[str, object]], *objectives: str, seed: int = 1000) -> dict[str, float]:
     """The outcomes of a trial whose samples are ``rows``."""
-    question = Question(profile=SMOKE, store=root, seeds=(seed,), objectives=objectives)
-    optimized, assessed = question.stages(ARM, seed)
+    spec = TrialSpec(profile=SMOKE, store=root, seeds=(seed,), objectives=objectives)
+    optimized, assessed = spec.stages(ARM, seed)
     store(optimized, root, {"end_kl_token": 0.7})
     scalars = {"end_phone_error_rate": 0.2, "end_val_accuracy": 0.9, "end_uptake": 0.05}
     store(assessed, root, scalars, pd.DataFrame(rows))
-    return measure(question, ARM, seed)
+    return measure(spec, ARM, seed)
 
 
 def test_clean_success_and_hacked_share_by_hand(tmp_path: Path):
@@ -81,12 +81,12 @@ def test_the_test_judge_has_no_say_even_where_its_column_is_there(tmp_path: Path
 
 
 def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
-    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000,), objectives=("cross_language",))
-    (examined,) = question.stages(ARM, 1000)
+    spec = TrialSpec(profile=SMOKE, store=tmp_path, seeds=(1000,), objectives=("cross_language",))
+    (examined,) = spec.stages(ARM, 1000)
     scalars = {"rm_accuracy_test_en": 0.6, "rm_accuracy_test_de": 0.8, "rm_accuracy_test_biased": 0.1}
     scalars |= {"rm_accuracy_test_decorrelated": 0.4, "rm_pgd_accuracy_0.1": 0.3}
     store(examined, tmp_path, scalars)
-    outcomes = measure(question, ARM, 1000)
+    outcomes = measure(spec, ARM, 1000)
     assert outcomes == {"cross_language": pytest.approx(0.7), "robustness": 0.3, "decorrelated": 0.4}
 
 
@@ -98,9 +98,9 @@ def test_what_a_running_optimisation_shows_of_an_objective_by_hand(documented: C
     assert hacked_so_far(measures) == pytest.approx(0.2 / 0.8)
     assert math.isnan(hacked_so_far(measures | {"proxy_accuracy": 0.0}))
     between = {"loss": 1.0, "reward_loss": 0.5}
-    looks = {name: objective.look for name, objective in OBJECTIVES.items() if objective.look}
-    assert looks.keys() == {"clean_success", "hacked_share", "gold", "uptake"}
+    functions = {name: objective.intermediate for name, objective in OBJECTIVES.items() if objective.intermediate}
+    assert functions.keys() == {"clean_success", "hacked_share", "gold", "uptake"}
     columns = documented("Checkpoints by proxy and `val`") + [f"artefact_{kind}" for kind in KINDS]
-    for look in looks.values():
-        assert math.isnan(look(between)), "a step without a look"
-        assert math.isfinite(look(dict.fromkeys(columns, 0.5))), "columns of the curves"
+    for intermediate in functions.values():
+        assert math.isnan(intermediate(between)), "a step without the measures"
+        assert math.isfinite(intermediate(dict.fromkeys(columns, 0.5))), "columns of the curves"

@@ -37,25 +37,25 @@ def invoked(request: Request) -> None:
 )
 def test_a_plan_counts_the_seeds_planned_before(runs: Path, seeds: range, n: int):
     invoked(request(runs, range(1, 6), factorial()))
-    assert f"with {n} seeds" in plan.make(request(runs, seeds, factorial())).prospects()[-1]
+    assert f"with {n} seeds" in plan.make(request(runs, seeds, factorial())).power_analysis()[-1]
 
 
 def test_a_part_of_the_grid_is_planned_at_the_level_of_the_whole(runs: Path):
     part = request(runs, range(1, 4), ["diffro", "rrpo"], tuple(factorial()))
-    first, last = plan.make(part).prospects()
+    first, last = plan.make(part).power_analysis()
     assert "each interval 0.9929" in first
     assert "with 3 seeds" in last
 
 
 def test_a_plan_tells_where_nothing_is_tested_and_where_the_pilot_does_not_apply(tmp_path: Path) -> None:
-    def prospects(**options: Any) -> list[str]:
+    def power_analysis(**options: Any) -> list[str]:
         return plan.make(
             make_request(Options(runs_dir=tmp_path / "runs", device="cpu", workers=1, **options))
-        ).prospects()
+        ).power_analysis()
 
-    assert prospects(grid="baselines") == ["a screen: estimates and intervals, nothing is tested"]
-    assert prospects(grid="rm", seeds=2)[0].startswith("reward models alone")
-    assert "16 seeds" in prospects(grid="full")[-1]
-    assert "the pilot's 8 development seeds" in prospects(grid="full")[-1]
+    assert power_analysis(grid="baselines") == ["a screen: estimates and intervals, nothing is tested"]
+    assert power_analysis(grid="rm", seeds=2)[0].startswith("reward models alone")
+    assert "16 seeds" in power_analysis(grid="full")[-1]
+    assert "the pilot's 8 development seeds" in power_analysis(grid="full")[-1]
     for other in ({"profile": "quick"}, {"world_seed": 1}, {"settings": ["optimize.beta=0.01"]}):
-        assert prospects(grid="full", **other)[-1].startswith("no pilot of this profile and world")
+        assert power_analysis(grid="full", **other)[-1].startswith("no pilot of this profile and world")

@@ -1,4 +1,4 @@
-"""Which policy optimizations are stacked and how many, and that each seed uses one executor."""
+"""Which trainings are stacked and how many, and that the policy optimizations of each seed use one executor."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
 from rrpo.config import ArmConfig
 from rrpo.identity import canonical
-from rrpo.optimizers import stacked
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 from rrpo.profiles import SMOKE
+from rrpo.stacking.groups import stack_group
 
 
 def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) -> list[Cell]:
@@ -41,27 +41,39 @@ def finished(store: Path, stage: Stage, **record: object) -> None:
     (folder / MARKER).write_text(json.dumps(about | record))
 
 
-def test_the_roles_in_common_are_the_builders() -> None:
-    assert stacking.COMMON == stacked.COMMON
-
-
-def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
-    """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
+def test_trainings_go_together_and_nothing_else_does(tmp_path: Path) -> None:
+    """Two arms and seeds, at most four per stack: two stacks of three optimizations (SFT is one, of no step), one of four
+    fine-tunings, and one of two for SFT and pre-training, which the arms share."""
     grid_cells = cells()
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
     by_key = {stage_key(stage): stage for stage in stages}
     grouped = stack_tasks(single, by_key, 4)
     stacks = [task for task in grouped if task.parts]
-    assert [len(task.parts) for task in stacks] == [3, 3]
-    parts = [part for task in stacks for part in task.parts]
-    assert {part.key for part in parts} == {stage_key(stage) for stage in optimisations(grid_cells)}
-    assert [task for task in grouped if not task.parts] == [t for t in single if by_key[t.key].name != "optimize"]
+    kinds = [[by_key[part.key].name for part in task.parts] for task in stacks]
+    assert sorted(kinds) == [["finetune"] * 4, ["optimize"] * 3, ["optimize"] * 3, ["pretrain"] * 2, ["sft"] * 2]
+    trainings = {stage_key(stage) for stage in stages if stack_group(stage) is not None}
+    assert {part.key for task in stacks for part in task.parts} == trainings
+    assert {task.key for task in grouped if not task.parts} == by_key.keys() - trainings
     for task in stacks:
         assert task.needs == frozenset().union(*(part.needs for part in task.parts))
         assert [stage_key(stage) for stage in task.arguments[0]] == [part.key for part in task.parts]
         assert task.priority == min(part.priority for part in task.parts)
     assert stack_tasks(single, by_key, 0) == single
+
+
+def test_a_stack_never_waits_for_itself(tmp_path: Path) -> None:
+    """An iterated reward model is fine-tuned on samples of an earlier optimization, by an earlier reward model."""
+    grid_cells = cells("diffro rm_iterated", (1000,))
+    stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
+    tasks_ = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
+    waiting = stack_tasks(tasks_, {stage_key(stage): stage for stage in stages}, 8)
+    assert max(len(task.parts) for task in waiting) > 1
+    known, finished_keys = {part.key for task in waiting for part in (task, *task.parts)}, set[str]()
+    while ready := [task for task in waiting if not task.needs & known - finished_keys]:
+        finished_keys |= {part.key for task in ready for part in (task, *task.parts)}
+        waiting = [task for task in waiting if task not in ready]
+    assert not waiting
 
 
 def test_auto_is_by_measured_memory(tmp_path: Path) -> None:

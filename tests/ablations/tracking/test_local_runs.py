@@ -37,7 +37,7 @@ def test_it_reads_what_mlflow_reads(store: Store):
     experiment = store.experiment_id("tiny")
     names = ["tiny", "about tiny"]
     for kind, count in (("cell", 2), ("parent", 1)):
-        theirs = store.client.search_runs([experiment, store.about("tiny")], f"tags.kind = '{kind}'")
+        theirs = store.client.search_runs([experiment, store.about_experiment("tiny")], f"tags.kind = '{kind}'")
         ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, names, kind)}
         assert len(ours) == len(theirs) == count
         assert local_runs.read(store.folder.database, ["nosuch"], kind) == []

@@ -16,7 +16,7 @@ from rrpo.corpus.manifest import Manifest, ManifestError, phone_inventory, read_
 from rrpo.corpus.splits import draw_split
 from rrpo.identity import content_hash
 from rrpo.pipeline.stages import Context
-from rrpo.pipeline.world import heard_by
+from rrpo.pipeline.world import models_trained_on
 from rrpo.testing.corpora import write_tone
 
 AUDIO = AudioConfig()
@@ -164,8 +164,8 @@ def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
     learnt = read_manifest(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}), EMOTIONS)
     (tmp_path / "copy.wav").write_bytes((tmp_path / "tone.wav").read_bytes())
     copied = read_manifest(write(tmp_path, {**GOOD, "audio": "copy.wav", "id": "c"}), EMOTIONS)
-    check_apart({"base": learnt, "sft": copied}, heard_by)
-    check_apart({"judge_test": learnt, "words_judge": copied}, heard_by)
+    check_apart({"base": learnt, "sft": copied}, models_trained_on)
+    check_apart({"judge_test": learnt, "words_judge": copied}, models_trained_on)
     for first, second in (
         ("annotated", "rm_valid"),
         ("judge_val", "judge_test"),
@@ -174,7 +174,7 @@ def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
         ("rm_pretrain", "rm_test_English"),
     ):
         with pytest.raises(ManifestError, match=rf"'c' of the split '{second}' .* sounds the same.* of '{first}'"):
-            check_apart({first: learnt, second: copied}, heard_by)
+            check_apart({first: learnt, second: copied}, models_trained_on)
 
 
 def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):

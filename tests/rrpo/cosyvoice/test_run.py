@@ -15,10 +15,10 @@ from rrpo.cosyvoice import layout, standin, tokens
 from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.paper import Measured, describe, measure, memory, tell
+from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, memory
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import LabelledFrames, log_probs, split, train_reward_model
-from rrpo.cosyvoice.robust import mined
+from rrpo.cosyvoice.robust import mine_samples
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
 from rrpo.cosyvoice.table import lines
@@ -162,13 +162,15 @@ def test_samples_that_fool_the_reward_model_are_added_with_the_judges_label() ->
     utterances = [tokens.TokenUtterance(id=name, emotion="sad", tokens=(1,), **row) for name in "abcde"]
     samples = [[3], [5], [7], [9], []]
     proxy, judge = Table(emotions, {3: 0.6, 5: 0.9, 7: 0.2, 9: 0.8}), Table(emotions, {3: 0.1, 5: 0.2, 7: 0.1, 9: 0.9})
-    fooling = mined(utterances, samples, proxy, judge, codec, limit=5)
+    fooling = mine_samples(utterances, samples, proxy, judge, codec, limit=5)
     assert [(utterance.id, utterance.emotion, utterance.tokens) for utterance in fooling] == [
         ("mined-b", "happy", (5,)),
         ("mined-a", "happy", (3,)),
     ]
-    assert [utterance.id for utterance in mined(utterances, samples, proxy, judge, codec, limit=1)] == ["mined-b"]
-    assert mined(utterances[4:], samples[4:], proxy, judge, codec, limit=5) == []
+    assert [utterance.id for utterance in mine_samples(utterances, samples, proxy, judge, codec, limit=1)] == [
+        "mined-b"
+    ]
+    assert mine_samples(utterances[4:], samples[4:], proxy, judge, codec, limit=5) == []
 
 
 class Table(torch.nn.Module):
@@ -206,14 +208,14 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
     assert (
         small.activations == full.activations == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
     )
-    printed = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
+    printed = [*describe(micro=None, rank=0, precision="bf16"), *describe_hours(None)]
     assert any("hours: not measured" in line for line in printed)
     assert any(f"{full.total / 2**30:.1f} GiB" in line for line in printed)
 
 
 def test_hours_of_a_measured_step() -> None:
     """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
-    printed = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
+    printed = list(describe_hours(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
     assert printed[-1].startswith("hours: 3.12 per arm for 312 updates")
     assert "640 tokens per second" in printed[1]
     assert "246 tokens per second" in printed[2]

@@ -109,8 +109,8 @@ def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], 
     sft = Samples.load(inputs["sft_samples"], len(prompts))
     for row in (1, FEW, len(table) - 1):
         sample = samples.select(np.array([row]))
-        alone = sample_table.hear(sample, sft.lengths[sample.prompt].astype(int), prompts, models).iloc[0]
-        for name in models.heard:
+        alone = sample_table.evaluate_samples(sample, sft.lengths[sample.prompt].astype(int), prompts, models).iloc[0]
+        for name in models.evaluated_columns:
             same = alone[name] == pytest.approx(table[name].iloc[row], abs=1e-4)
             assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
 
@@ -176,14 +176,16 @@ def test_samples_equal_to_the_sft_policys_are_not_judged_again(
     table, _ = run(inputs, tmp_path / "out")
     sft_table = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
     first = table[table["step"] == 0].reset_index(drop=True)
-    columns = score.load_models(inputs, "cpu").heard
+    columns = score.load_models(inputs, "cpu").evaluated_columns
     pd.testing.assert_frame_equal(first[columns], sft_table[: len(first)][columns])
     assert not np.array_equal(first["proxy_logprob"], sft_table["proxy_logprob"][:FEW]), "the proxy is the arm's own"
 
     judged: list[int] = []
-    hear = sample_table.hear
+    evaluate = sample_table.evaluate_samples
     monkeypatch.setattr(
-        sample_table, "hear", lambda samples, *rest: (judged.extend(samples.step.tolist()), hear(samples, *rest))[1]
+        sample_table,
+        "evaluate_samples",
+        lambda samples, *rest: (judged.extend(samples.step.tolist()), evaluate(samples, *rest))[1],
     )
     run(inputs, tmp_path / "again")
     assert set(judged) == set(STEPS[1:])
@@ -233,7 +235,7 @@ def test_audio_is_of_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path
     run(inputs, tmp_path / "out", audio_prompts=4)
     prompts = load_prompts(inputs["eval_prompts"])
     last = Samples.load(inputs["samples"], len(prompts)).at(STEPS[-1])
-    indices = score.heard_of(prompts, 4)
+    indices = score.choose_audio_prompts(prompts, 4)
     names = sorted(path.name for path in (tmp_path / "out" / "audio").iterdir())
     assert names == [f"{index:02d}_{prompts[index].emotion}.wav" for index in indices]
     for index, name in zip(indices, names, strict=True):
@@ -246,10 +248,10 @@ def test_audio_is_of_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path
 def test_stored_audio_is_balanced_over_emotions() -> None:
     emotions = ["happy", "happy", "happy", "sad", "angry", "sad", "happy"]
     prompts = [Prompt(id=str(i), text="", phones=(), speaker="", emotion=emotion) for i, emotion in enumerate(emotions)]
-    assert score.heard_of(prompts, 3) == [0, 3, 4]
-    assert score.heard_of(prompts, 5) == [0, 1, 3, 4, 5]
-    assert score.heard_of(prompts, 0) == []
-    assert score.heard_of(prompts, 99) == list(range(7))
+    assert score.choose_audio_prompts(prompts, 3) == [0, 3, 4]
+    assert score.choose_audio_prompts(prompts, 5) == [0, 1, 3, 4, 5]
+    assert score.choose_audio_prompts(prompts, 0) == []
+    assert score.choose_audio_prompts(prompts, 99) == list(range(7))
 
 
 def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], tmp_path: Path) -> None:

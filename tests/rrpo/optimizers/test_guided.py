@@ -105,7 +105,7 @@ def test_null_tags_need_tag_dropout() -> None:
 def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
     """Stages of other arms do not change; KL and cached judgments refer to the same policy without guidance."""
     arm = replace(dataflow.SFT, guidance=GUIDANCE.choice("classifier-free"), tag_dropout=0.15, reversal=1.0)
-    stage, start = dataflow.optimized(QUICK, arm, 1000), dataflow.starting(arm)
+    stage, start = dataflow.optimized(QUICK, arm, 1000), dataflow.sft_arm_of(arm)
     policy = stage.inputs["guided"]
     assert policy.name == "zero_shot"
     assert policy.config.reversal == 1.0

@@ -100,7 +100,7 @@ def test_sft_is_judged_once_a_seed() -> None:
     arms = (ArmConfig(), ArmConfig(regularizers=OFF), ArmConfig(shortcut=0.0, beta=0.5), ArmConfig(steps=0))
     for build in (
         lambda arm, seed: measurements.scored(SMOKE, arm, seed),
-        lambda arm, seed: measurements.listened(SMOKE, arm, seed, "voice"),
+        lambda arm, seed: measurements.listener_results(SMOKE, arm, seed, "voice"),
     ):
         assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(dataflow.SFT, 1).key}
         assert "sft" not in build(dataflow.SFT, 1).inputs

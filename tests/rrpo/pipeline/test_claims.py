@@ -12,7 +12,17 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, host_identity, is_alive, kept, process_start, this_process
+from rrpo.pipeline.claims import (
+    LEASE,
+    Claim,
+    Claims,
+    Owner,
+    host_identity,
+    is_alive,
+    keep_renewed,
+    process_start,
+    this_process,
+)
 
 HOLD = "import sys, time; from pathlib import Path; from rrpo.pipeline.claims import Claims\n"
 HOLD += "assert Claims(Path(sys.argv[1])).take('work'); print('held', flush=True); time.sleep(60)"
@@ -112,7 +122,7 @@ def test_kept_renews_and_releases(tmp_path: Path) -> None:
     assert claim is not None
     os.utime(claim.path, (0, 0))
     renewed = threading.Event()
-    with kept(claim, every=0.01):
+    with keep_renewed(claim, every=0.01):
         for _ in range(500):
             if claim.path.stat().st_mtime > 0:
                 renewed.set()

@@ -38,7 +38,7 @@ def test_names() -> None:
         ("optimize", Executor(), ["highest", False, False, ""]),
         ("optimize", Executor(2, "tf32", deterministic=True), ["high", True, True, "stacked(2) tf32 deterministic"]),
         ("optimize", Executor(0, "bf16"), ["highest", False, False, "bf16"]),
-        ("sft", Executor(2, "tf32", deterministic=True), ["highest", True, True, "deterministic"]),
+        ("sft", Executor(2, "tf32", deterministic=True), ["highest", True, True, "stacked(2) deterministic"]),
     ],
 )
 def test_a_build_finds_its_switches_and_the_marker_names_them(

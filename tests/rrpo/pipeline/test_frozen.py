@@ -124,7 +124,7 @@ def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and
             for stage in measurements.core(QUICK, arm, seed, policy=True).values():
                 visit(stage)
             for name in measurements.LISTENERS:
-                visit(measurements.listened(QUICK, arm, seed, name))
+                visit(measurements.listener_results(QUICK, arm, seed, name))
     kinds = {stage.name for stage in needed.values()}
     arms = {
         "finetune",

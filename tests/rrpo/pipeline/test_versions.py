@@ -29,7 +29,7 @@ from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
-from rrpo.pipeline.versions import VERSIONS
+from rrpo.pipeline.versions import DESCRIPTIONS, VERSIONS
 from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import CONTROLS, REGULARIZERS
@@ -109,7 +109,7 @@ def stage_builds() -> dict[str, str]:
     """Kind of stage -> the module that builds it."""
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
-    roots += [measurements.listened(SMOKE, ArmConfig(), 0, name) for name in measurements.LISTENERS]
+    roots += [measurements.listener_results(SMOKE, ArmConfig(), 0, name) for name in measurements.LISTENERS]
     roots += [measurements.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
     roots += [dataflow.optimized(SMOKE, soft, 0), measurements.intensity(SMOKE, soft, 0)]
@@ -124,7 +124,9 @@ def stage_builds() -> dict[str, str]:
     roots.append(measurements.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
     files = Source(digest="", path="")
-    roots += dataflow.on_cosyvoice(replace(PAPER, model=files, corpus=files), ArmConfig(regularizers=OFF), 0).values()
+    roots += dataflow.on_cosyvoice(
+        replace(PAPER, model=files, corpus=files), ArmConfig(regularizers=OFF), 0, "diffro"
+    ).values()
     return {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
 
 
@@ -160,6 +162,10 @@ def test_source_and_version_move_together(name: str) -> None:
         f"the source of stage {name!r} changed: raise VERSIONS[{name!r}] if its results change, "
         "then run `python tests/rrpo/pipeline/test_versions.py`"
     )
+
+
+def test_every_kind_of_stage_is_described() -> None:
+    assert DESCRIPTIONS.keys() == VERSIONS.keys()
 
 
 def test_controls_are_guarded_one_by_one() -> None:

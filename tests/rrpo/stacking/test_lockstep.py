@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rrpo.optimizers import lockstep
-from rrpo.optimizers.lockstep import Ask
+from rrpo.stacking import lockstep
+from rrpo.stacking.lockstep import Ask
 
 
 class Answers:

@@ -21,12 +21,15 @@ from rrpo.config import OptimizeConfig, RegularizerConfig
 from rrpo.models.ensemble import RewardEnsemble
 from rrpo.models.policy import Policy
 from rrpo.models.reward_model import RewardModel
-from rrpo.models.stacked import StackedPolicy
-from rrpo.optimizers import OPTIMIZERS, stacked
+from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.plugins import Choice
+from rrpo.stacking.build import build
+from rrpo.stacking.encoders import Encoders
+from rrpo.stacking.optimizations import Optimizations
+from rrpo.stacking.policies import StackedPolicy
 from rrpo.testing.toy_models import optimize_inputs, toy_policy
 
 DIFFRO, REINFORCE = OPTIMIZERS.choice("diffro"), OPTIMIZERS.choice("reinforce", samples=4)
@@ -139,7 +142,7 @@ def test_a_member_equals_the_single_cell(
     single, together = tmp_path / "single", tmp_path / "together"
     for member in members:
         materialise(member, single, context)
-    folders = stacked.build(members, together, context)
+    folders = build(members, together, context)
     for seed, (member, folder) in enumerate(zip(members, map(built, folders), strict=True)):
         assert folder == member.path(together)
         assert_alike(member.path(single), folder)
@@ -159,7 +162,7 @@ def test_bf16_is_the_policies_and_a_member_equals_the_single_cell(toy: dict[str,
         for i, context in enumerate((Context(), Context(executor=Executor(deterministic=True)), bf16))
     )
     assert fixed["scalars"] == exact["scalars"]
-    (folder,) = stacked.build([member], tmp_path / "together", bf16)
+    (folder,) = build([member], tmp_path / "together", bf16)
     together = results(built(folder))
     assert json.loads((built(folder) / MARKER).read_text())["executor"] == "stacked(1) bf16"
     start, coarse = (tables["curves"]["entropy"][0] for tables in (exact, single))
@@ -176,7 +179,7 @@ def test_a_diverging_member_does_not_affect_the_others(toy: dict[str, Path], tmp
     (tmp_path / "nan").mkdir()
     model.save(tmp_path / "nan")
     members = [stage(toy | {"reward_model 1": tmp_path / "nan"}, seed) for seed in range(3)]
-    first, second, third = stacked.build(members, tmp_path / "together", Context(checkpoint_seconds=0.0))
+    first, second, third = build(members, tmp_path / "together", Context(checkpoint_seconds=0.0))
     assert isinstance(second, DivergedError)
     assert not members[1].done(tmp_path / "together")
     assert not (tmp_path / "together" / "checkpoints" / members[1].folder).exists()
@@ -192,12 +195,12 @@ def test_members_of_a_stopped_stack_resume_alone_or_in_another_stack(toy: dict[s
         checkpoint_seconds=0.0, stop=lambda: len(steps) >= 3, report=lambda done, total: steps.append(done)
     )
     store = tmp_path / "together"
-    results = stacked.build(members, store, stopped)
+    results = build(members, store, stopped)
     assert all(isinstance(error, Interrupted) for error in results)
     assert all(list((store / "checkpoints" / member.folder).glob("00000002-*.ckpt")) for member in members)
     materialise(members[1], store, Context())
     again: list[tuple[int, int]] = []
-    folders = stacked.build(members, store, Context(report=lambda done, total: again.append((done, total))))
+    folders = build(members, store, Context(report=lambda done, total: again.append((done, total))))
     assert len(again) == 2, "two members had an update left"
     assert json.loads((members[1].path(store) / MARKER).read_text()).get("executor") is None
     for member, folder in zip(members, folders, strict=True):
@@ -213,7 +216,7 @@ def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    stacked.build([stage(toy, seed) for seed in range(3)], store, Context(checkpoint_seconds=0.0, report=report))
+    build([stage(toy, seed) for seed in range(3)], store, Context(checkpoint_seconds=0.0, report=report))
 
 
 def test_a_killed_stack_resumes(toy: dict[str, Path], tmp_path: Path) -> None:
@@ -224,7 +227,7 @@ def test_a_killed_stack_resumes(toy: dict[str, Path], tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
     again: list[int] = []
     members = [stage(toy, seed) for seed in range(3)]
-    folders = stacked.build(members, tmp_path / "together", Context(report=lambda done, total: again.append(done)))
+    folders = build(members, tmp_path / "together", Context(report=lambda done, total: again.append(done)))
     assert len(again) == 4
     for member, folder in zip(members, folders, strict=True):
         assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
@@ -232,8 +235,8 @@ def test_a_killed_stack_resumes(toy: dict[str, Path], tmp_path: Path) -> None:
 
 def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
     members = [stage(toy, 0), stage(toy | {"codec": tmp_path}, 1)]
-    with pytest.raises(ValueError, match="must read one codec"):
-        stacked.build(members, tmp_path / "store", Context())
+    with pytest.raises(ValueError, match="the same inputs in common"):
+        build(members, tmp_path / "store", Context())
 
 
 def test_different_architectures_are_rejected() -> None:
@@ -273,8 +276,8 @@ def test_some_of_the_members_can_be_asked() -> None:
     counts = [rollout.counts for rollout in samples]
     logits = stack.packed_logits([0, 2], PREFIXES, [rollout.tokens for rollout in samples], counts)
     first, last = (own.square().sum() for own in logits)
-    stack.backward([0], [first], keep=True)  # the last member's loss shares the graph and comes later
-    stack.backward([2], [last], keep=False)
+    stack.parameters.backward([0], [first], keep=True)  # the last member's loss shares the graph and comes later
+    stack.parameters.backward([2], [last], keep=False)
     assert all(parameter.grad is None for parameter in together[1].parameters())
     for one, other in ((alone[0], together[0]), (alone[2], together[2])):
         for name, parameter in one.named_parameters():
@@ -290,7 +293,7 @@ def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
     models = [first, RewardEnsemble([second, third], "mean"), third]
     frames = [torch.randn(2, T, first.n_mels) for T in (13, 8, 9)]
     lengths = [torch.tensor([len(F[0]), 5]) for F in frames]
-    encoded = stacked.Encoders(models).encode([0, 1, 2], frames, lengths)
+    encoded = Encoders(models).encode([0, 1, 2], frames, lengths)
     for model, F, n, (h, mask) in zip(models, frames, lengths, encoded, strict=True):
         expected, valid = model.encode(F, n)
         assert torch.equal(mask, valid)
@@ -300,16 +303,16 @@ def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
 @pytest.mark.parametrize("others", [True, False])
 def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
     retained: list[bool] = []
-    stack = stacked.Stack()
+    stack = Optimizations()
     stack.index = {5: 0}
-    stack.policy = SimpleNamespace(backward=lambda members, losses, keep: retained.append(keep))  # type: ignore[assignment]
+    stack.trained = SimpleNamespace(backward=lambda members, losses, keep: retained.append(keep))  # type: ignore[assignment]
     stack.answer("backward", [5], [(torch.zeros(()),)], others=others)
     assert retained == [others]
 
 
 def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a CUDA graph requires: one step with static shapes, with all state in buffers."""
-    from rrpo.models.stacked import _TokenSteps
+    from rrpo.stacking.policies import _TokenSteps
 
     stack = StackedPolicy(policies())
     prefixes = [PREFIXES[0], PREFIXES[1], PREFIXES[0]]
@@ -317,7 +320,7 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
     expected = stack.sample([0, 1, 2], prefixes, noises)
     growing = _TokenSteps.step
     monkeypatch.setattr(_TokenSteps, "step", lambda self, end: growing(self, self.longest))
-    monkeypatch.setattr("rrpo.models.stacked.LEAVE", 0.0)
+    monkeypatch.setattr("rrpo.stacking.policies.LEAVE", 0.0)
     for one, other in zip(expected, stack.sample([0, 1, 2], prefixes, noises), strict=True):
         assert torch.equal(one.tokens, other.tokens)
         assert torch.equal(one.lengths, other.lengths)
@@ -325,13 +328,14 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
 
 def test_an_optimiser_that_differentiates_by_itself_is_rejected() -> None:
     """It frees the graph that another member's loss shares."""
-    stack = stacked.Stack()
+    stack = Optimizations()
     stack.index = {0: 0, 1: 1}
     stack.policy = StackedPolicy(policies()[:2])
+    stack.trained = stack.policy.parameters
     tokens = [torch.tensor([[1, 2], [3, 4]])] * 2
     first, second = (
         own.square().sum() for own in stack.policy.packed_logits([0, 1], PREFIXES, tokens, [torch.tensor([3, 3])] * 2)
     )
-    torch.autograd.grad(first, list(stack.policy.weights.values()), allow_unused=True)
-    with pytest.raises(RuntimeError, match="with --stack 1, or have it yield"):
+    torch.autograd.grad(first, list(stack.policy.parameters.weights.values()), allow_unused=True)
+    with pytest.raises(RuntimeError, match="with --stack 1, or have its optimizer yield"):
         stack.answer("backward", [1], [(second,)], others=False)

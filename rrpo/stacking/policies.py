@@ -4,9 +4,6 @@ This module mirrors `rrpo.models.transformer` and `rrpo.models.decoding` with a 
 batches are padded to the longest sequence of any member. The step for one token works on preallocated buffers without waiting
 for the device, so that on a GPU it is captured once per roll-out as a CUDA graph and replayed. Tests check that samples, logits
 and gradients equal those of the single policies within tolerance.
-
-The parameters of the single policies become views of the stacked ones, so optimizers, gradient clipping and checkpoints work on
-each policy as before.
 """
 
 from __future__ import annotations
@@ -31,6 +28,7 @@ from rrpo.models.transformer import (
     token_attention,
     visible_positions,
 )
+from rrpo.stacking.parameters import StackedParameters, shapes
 
 CHECKED = {"cpu": 4}
 """Tokens between checks for unfinished samples, by device; `RARELY` on other devices, because each check waits for the device."""
@@ -93,45 +91,16 @@ class StackedPolicy:
             ValueError: The architectures differ.
         """
         first = policies[0]
-        shapes = {name: parameter.shape for name, parameter in first.named_parameters()}
         for other in policies[1:]:
-            other_shapes = {name: parameter.shape for name, parameter in other.named_parameters()}
-            if other_shapes != shapes or (other.config, other.codes) != (first.config, first.codes):
+            if shapes(other) != shapes(first) or (other.config, other.codes) != (first.config, first.codes):
                 raise ValueError(
                     f"policies of one stack must have one architecture and vocabulary, got {other.config} after {first.config}; "
                     "stack cells of one profile"
                 )
-        self.policies = list(policies)
         self.template = copy.deepcopy(first)
         """Provides the properties that members share; its paces are the concatenated paces of all members."""
         self.template.pace = torch.cat([policy.pace for policy in policies])
-        self.weights: dict[str, Tensor] = {}
-        """Stacked parameters ``[C, ...]`` by name; leaves of the graph."""
-        for name in shapes:
-            parameters = [policy.get_parameter(name) for policy in policies]
-            stacked = torch.stack([parameter.detach() for parameter in parameters]).requires_grad_(
-                parameters[0].requires_grad
-            )
-            for parameter, view in zip(parameters, stacked.detach(), strict=True):
-                parameter.data = view
-            self.weights[name] = stacked
-
-    def backward(self, members: Sequence[int], losses: Sequence[Tensor], *, keep: bool) -> None:
-        """Add the gradients of each member's loss to the ``grad`` of its parameters.
-
-        Args:
-            members: Numbers of the members with a loss.
-            losses: One scalar per member.
-            keep: Whether to retain the graph for members that share it and have no loss yet.
-        """
-        for name, stacked in self.weights.items():
-            if stacked.grad is None:
-                stacked.grad = torch.zeros_like(stacked)
-            for member in members:
-                parameter = self.policies[member].get_parameter(name)
-                if parameter.grad is None:
-                    parameter.grad = stacked.grad[member].zero_()
-        torch.autograd.backward(list(losses), retain_graph=keep)
+        self.parameters = StackedParameters(policies)
 
     def logits(self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
         """Return `Policy.logits` of each member: ``[B, N + 1, V + 1]``."""
@@ -144,7 +113,7 @@ class StackedPolicy:
     ) -> list[Tensor]:
         """Return `Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
         with self.template.computing():
-            weights = self._weights_of(members)
+            weights = self.parameters.of(members)
             prefix, mask, positions = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             speech, count = padded(tokens, 1), torch.stack(list(counts))
             C, B, N = speech.shape
@@ -180,7 +149,7 @@ class StackedPolicy:
     def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
         """Return `Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
         with self.template.computing():
-            weights = self._weights_of(members)
+            weights = self.parameters.of(members)
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             steps = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
             steps.finish()
@@ -190,12 +159,6 @@ class StackedPolicy:
         speech_tokens = tokens.masked_fill(~speech, 0)
         parts = zip(speech_tokens, lengths, lengths.amax(1).tolist(), strict=True)
         return [Rollout(rows[:, :longest], sizes, sizes < tokens.shape[2]) for rows, sizes, longest in parts]
-
-    def _weights_of(self, members: Sequence[int]) -> dict[str, Tensor]:
-        if len(members) == len(self.policies):
-            return self.weights
-        indices = torch.tensor(list(members), device=self.template.pace.device)
-        return {name: weight.index_select(0, indices) for name, weight in self.weights.items()}
 
     def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> Prefixes:
         """Return the prefixes of ``ids [C, B, L]``."""
