@@ -230,8 +230,8 @@ def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = N
         arm_hash=cell.arm_hash,
         world_hash=cell.world_hash,
         profile=cell.profile.name,
-        scalars=scalars or {},
         find=lambda: folder,
+        load=lambda: scalars or {},
     )
 
 

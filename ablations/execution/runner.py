@@ -156,11 +156,6 @@ class GridRun(Display):
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
-    def started(self, slot: int, task: Task) -> None:
-        """Handle the scheduler's event of the same name."""
-        self._curves.restart(task.key)
-        super().started(slot, task)
-
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event of the same name."""
         super().progressed(slot, task, done, total)

@@ -85,7 +85,7 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     assert recorded.data.params == cell_params(cell) | {"invocation": invocation.info.run_name}
     assert len(store.client.get_metric_history(recorded.info.run_id, "train/kl_token")) == 20
     assert recorded.data.metrics["seconds"] >= 0
-    assert recorded.data.metrics.keys() <= records.METRICS.keys()
+    assert recorded.data.metrics.keys() <= set(records.METRICS)
     assert {data.dataset.name: data.dataset.digest for data in recorded.inputs.dataset_inputs}["world"] == "world-a"
     assert {"mlflow.user", "mlflow.source.name"} <= tags.keys()
     folder = store.record(recorded.info.run_id).folder

@@ -244,7 +244,7 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     outbox = Outbox(tmp_path / "outbox")
     entry = Entry(key="cell-1", experiment="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
-    outbox.put(entry, {"audio/file": tmp_path / "file"}, {"notes/text": "said"})
+    outbox.put(entry, {"audio/file": tmp_path / "file", "notes/text": "said"})
     (folder,) = outbox.pending()
     assert outbox.pending()[folder] == entry
     assert (folder / "artifacts" / "notes" / "text").read_text() == "said"
