@@ -57,31 +57,31 @@ class Estimator:
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
         self._taken = self._expected = 0.0
-        seconds: dict[Signature, list[float]] = defaultdict(list)
-        sizes: dict[Signature, list[float]] = defaultdict(list)
+        measured: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
         for signatures, content in markers(store):
-            *_, size = signatures
             for signature in signatures:
-                seconds[signature].append(float(content["seconds"]))
-            sizes[size].append(float(content["bytes"]))
+                measured[signature].append((float(content["seconds"]), float(content["bytes"])))
             if (peak := content.get("peak_device_mib")) is not None:
-                self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        # The lower median, because interruptions make a stage longer, never shorter.
-        self._past = {signature: statistics.median_low(values) for signature, values in seconds.items()}
-        self._bytes = {signature: statistics.median(values) for signature, values in sizes.items()}
+                self._device_mib[signatures[-1]] = max(int(peak), self._device_mib.get(signatures[-1], 0))
+        self._past: dict[Signature, tuple[float, float, str]] = {}
+        """Signature -> seconds, bytes, source."""
+        for signature, stages in measured.items():
+            seconds, sizes = zip(*stages, strict=True)
+            # The lower median, because interruptions make a stage longer, never shorter.
+            self._past[signature] = statistics.median_low(seconds), statistics.median(sizes), ""
         reference = _read(REFERENCE)
-        shared = self._past.keys() & reference.keys()
-        pace = sum(self._past[size] for size in shared) / sum(reference[size][0] for size in shared) if shared else 1.0
-        self._borrowed = reference.keys() - shared
-        self._past |= {size: reference[size][0] * pace for size in self._borrowed}
-        self._bytes |= {size: reference[size][1] for size in self._borrowed}
-        self._sizes = set(self._bytes)
+        shared = [signature for signature in self._past if signature in reference]
+        pace = sum(self._past[s][0] for s in shared) / sum(reference[s][0] for s in shared) if shared else 1.0
+        for size in reference.keys() - self._past.keys():
+            self._past[size] = reference[size][0] * pace, reference[size][1], BORROWED
+        self._sizes = {signature for signature in self._past if signature[1].startswith("[")}
+        """The signatures by sizes alone that are known, here or in this run."""
         self._known: dict[tuple[Signature, ...], tuple[float, str] | None] = {}
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
         signatures = self._signatures_of(stage)
-        expected = next((self._past[signature] for signature in signatures if signature in self._past), None)
+        expected = next((self._past[signature][0] for signature in signatures if signature in self._past), None)
         if expected is not None:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
         for signature in signatures:
@@ -110,7 +110,8 @@ class Estimator:
             if signature in self._run:
                 return statistics.median(self._run[signature][-LATEST:]), ""
             if signature in self._past:
-                return self._past[signature] * self.load(), BORROWED if signature in self._borrowed else ""
+                seconds, _, source = self._past[signature]
+                return seconds * self.load(), source
         size = signatures[-1]
         candidates = [candidate for candidate in self._sizes if candidate[::2] == size[::2]]
         if not candidates:
@@ -128,14 +129,13 @@ class Estimator:
         known = [self.seconds(stage) for stage in stages]
         return sum(seconds for seconds in known if seconds is not None), sum(seconds is None for seconds in known)
 
-    def space(self, stages: Iterable[Stage]) -> str:
+    def space(self, stages: Sequence[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
-        sizes = [self._bytes.get(self._signatures_of(stage)[-1]) for stage in stages]
-        known = sum(size for size in sizes if size is not None)
-        if sizes and all(size is None for size in sizes):
+        sizes = [self._past[size][1] for size in (self._signatures_of(s)[-1] for s in stages) if size in self._past]
+        if stages and not sizes:
             return "unknown"
-        text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
-        return f"more than {text}" if None in sizes else f"about {text}"
+        text = f"{sum(sizes) / 2**20:.0f} MiB" if sum(sizes) < 2**30 else f"{sum(sizes) / 2**30:.1f} GiB"
+        return f"more than {text}" if len(sizes) < len(stages) else f"about {text}"
 
     def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
