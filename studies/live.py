@@ -34,9 +34,9 @@ UPDATE = 5.0
 class Collector(Display):
     """Display that keeps the reasons of the tasks that failed themselves, not of those that need them."""
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event."""
-        super().failed(slot, task, failure)
+        super().failed(task, failure)
         if failure.cause != task.title:
             del self.failures[task.title]
 
@@ -92,29 +92,30 @@ class SearchRun(Collector):
         """Return the time left and the best value so far."""
         return self._status
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event, and update from the study, which other commands may have changed."""
-        super().progressed(slot, task, done, total)
+        super().progressed(task, done, total)
         if time.monotonic() - self._updated > UPDATE:
             self._update()
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         if not task.key.startswith("trial-"):
-            super().finished(slot, task, result, seconds)
+            super().finished(task, result, seconds)
             return
         self._update()
         if result is None:
             claimed = Failure("claimed", "other commands ran the last trials", self.search.folder, task.title)
-            super().retried(slot, replace(task, key="elsewhere"), claimed)
+            self._free(task)
+            super().retried(replace(task, key="elsewhere"), claimed)
             return
         self.done = self._finished() - 1  # the display adds this one itself
-        super().finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
+        super().finished(replace(task, title=self._describe(int(result))), result, seconds)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event; a failed stage is not repeated for every trial that needs it."""
         if failure.cause == task.title or not task.key.startswith("trial-"):
-            super().failed(slot, task, failure)
+            super().failed(task, failure)
 
     def _update(self) -> None:
         """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""

@@ -21,7 +21,7 @@ LINES, QUIET, JSON = "lines", "quiet", "json"
 
 
 class Display:
-    """Receives the scheduler's events and displays them; a context manager. A task that runs in the parent has no slot."""
+    """Receives the scheduler's events and displays them; a context manager."""
 
     def __init__(
         self, console: Console, cells: int, done: int, left: TimeLeft, counted: str = "cell", mode: str = LINES
@@ -45,14 +45,13 @@ class Display:
         self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
-            TextColumn("{task.fields[slot]}"),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             console=console,
         )
-        self._rows: dict[int, TaskID] = {}
+        self._rows: dict[str, TaskID] = {}
         self._elsewhere: set[str] = set()
         self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
@@ -69,23 +68,21 @@ class Display:
         if self.live:
             self._view.stop()
 
-    def started(self, slot: int, task: Task) -> None:
-        """Show a worker's new task."""
+    def started(self, task: Task) -> None:
+        """Show a new task of a worker."""
         self.left.started(task.key)
-        if slot in self._rows:
-            self._bars.remove_task(self._rows[slot])
-        self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
-        self._emit("started", task=task.title, worker=slot + 1)
+        self._rows[task.key] = self._bars.add_task(task.title, total=None)
+        self._emit("started", task=task.title)
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
         self.left.progressed(task.key, done, total)
-        self._bars.update(self._rows[slot], completed=done, total=total)
+        self._bars.update(self._rows[task.key], completed=done, total=total)
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
         self.left.ended(task.key, result)
-        self._free(slot)
+        self._free(task)
         self.done += self._counts(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
@@ -94,10 +91,10 @@ class Display:
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def retried(self, task: Task, failure: Failure) -> None:
         """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
         self.left.stopped(task.key)
-        self._free(slot)
+        self._free(task)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.reason)
         if failure.kind != "claimed":
             self.line(f"{failure.kind}: {task.title}: {failure.reason}")
@@ -110,11 +107,11 @@ class Display:
         self._emit("message", message=text)
         self.line(text, always=True)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
         self.left.ended(task.key)
         self.failures[task.title] = f"{failure} (log: {failure.log})"
-        self._free(slot)
+        self._free(task)
         fields = {"kind": failure.kind, "message": failure.reason, "cause": failure.cause, "log": str(failure.log)}
         self._emit("failed", task=task.title, **fields)
         if failure.cause == task.title:
@@ -139,9 +136,9 @@ class Display:
     def _counts(self, task: Task) -> bool:
         return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
 
-    def _free(self, slot: int | None) -> None:
-        if slot is not None and slot in self._rows:
-            self._bars.remove_task(self._rows.pop(slot))
+    def _free(self, task: Task) -> None:
+        if task.key in self._rows:  # a task of the parent has no row
+            self._bars.remove_task(self._rows.pop(task.key))
 
     def _render(self) -> RenderableType:
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""

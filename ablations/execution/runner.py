@@ -156,26 +156,26 @@ class GridRun(Display):
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event of the same name."""
-        super().progressed(slot, task, done, total)
+        super().progressed(task, done, total)
         if self._curves.due():
             for key in self.left.running.keys() & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: add a cell's record."""
-        super().finished(slot, task, result, seconds)
+        super().finished(task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
             if self.live:
                 self.so_far = rich_table(self._so_far(), box=None)
             self._close_cell(cell)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
-        super().failed(slot, task, failure)
+        super().failed(task, failure)
         if task.key in self._amending:
             self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
         if cell := self._cells.get(task.key):

@@ -1,7 +1,7 @@
 """The main loop of a worker process: receive tasks from a pipe, run them one at a time, send back the results.
 
 A message to the worker is ``(function, arguments, log path)``. The worker answers with events: `Progress` any number of times,
-then `Done` or `Failed`. The message None asks it to stop the task that it runs. SIGTERM ends it at once, after cleaning up.
+then `Done` or `Lost`. The message None asks it to stop the task that it runs. SIGTERM ends it at once, after cleaning up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablations.execution.failures import Lost
-from ablations.execution.launchers.pool import Done, End, Failed, Progress, Report
+from ablations.execution.launchers.pool import Done, End, Progress, Report
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
@@ -41,8 +41,8 @@ _connection: Connection | None = None
 """The pipe to the parent; None in a process that is no worker."""
 
 
-def serve(descriptor: int, parent: int, slot: int) -> None:
-    """Run the tasks of a slot until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
+def serve(descriptor: int, parent: int) -> None:
+    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
     other end."""
     global _connection
     die_with(parent)
@@ -56,7 +56,7 @@ def serve(descriptor: int, parent: int, slot: int) -> None:
                 continue  # the request to stop came after the task had ended
             function, arguments, log = message
             _write_to(Path(log))
-            answer = perform(slot, function, arguments, _reporter(_connection, slot), sys.stderr.write)
+            answer = perform(function, arguments, _reporter(_connection), sys.stderr.write)
             _flush()
             _connection.send(answer)
 
@@ -78,7 +78,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _reporter(connection: Connection, slot: int) -> Report:
+def _reporter(connection: Connection) -> Report:
     """Return a function that sends progress through the pipe, at most every `REPORT_EVERY` seconds."""
     last = 0.0
 
@@ -87,12 +87,12 @@ def _reporter(connection: Connection, slot: int) -> Report:
         now = time.monotonic()
         if done >= total or now - last >= REPORT_EVERY:
             last = now
-            connection.send(Progress(slot, done, total))
+            connection.send(Progress(done, total))
 
     return report
 
 
-def perform(slot: int, function: str, arguments: tuple[Any, ...], report: Report, log: Callable[[str], Any]) -> End:
+def perform(function: str, arguments: tuple[Any, ...], report: Report, log: Callable[[str], Any]) -> End:
     """Call a task's function and return how it ended; ``log`` gets the traceback of an error."""
     start = time.monotonic()
     try:
@@ -104,8 +104,8 @@ def perform(slot: int, function: str, arguments: tuple[Any, ...], report: Report
             when = time.strftime("%Y-%m-%d %H:%M:%S")
             with suppress(OSError):
                 log(f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}\n")
-        return Failed(slot, lost.reason, lost.kind)
-    return Done(slot, result, time.monotonic() - start)
+        return lost
+    return Done(result, time.monotonic() - start)
 
 
 def _write_to(log: Path) -> None:

@@ -23,10 +23,11 @@ EXIT_WAIT = 5.0
 
 @dataclass
 class _Worker:
-    slot: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    busy: bool = False
+    gpu: str | None
+    task: str | None = None
+    """Key of the task that it runs."""
 
 
 class LocalPool:
@@ -36,38 +37,37 @@ class LocalPool:
         """Create the pool; workers start with their first task.
 
         Args:
-            workers: Number of slots.
-            gpus: Names as in CUDA_VISIBLE_DEVICES, assigned to the slots in turn; if empty, workers see the parent's devices.
+            workers: Number of workers.
+            gpus: Names as in CUDA_VISIBLE_DEVICES, of which each worker gets the least used one; if empty, workers see the parent's devices.
         """
         self.capacity = workers
         self._gpus = list(gpus)
         self._workers: list[_Worker] = []
 
-    def submit(self, task: Task, log: Path) -> int:
+    def submit(self, task: Task, log: Path) -> None:
         """Send a task to an idle worker, or to a new one."""
-        member = next((w for w in self._workers if not w.busy), None) or self._spawn()
-        member.busy = True
+        member = next((w for w in self._workers if w.task is None), None) or self._spawn()
+        member.task = task.key
         with contextlib.suppress(OSError):  # the worker died while idle: `events` reports it like any other death
             member.connection.send((task.function, task.arguments, str(log)))
-        return member.slot
 
-    def events(self, timeout: float | None) -> list[Event]:
+    def events(self, timeout: float | None) -> list[tuple[str, Event]]:
         """Return the workers' messages as events; a closed pipe means that the worker died."""
         by_connection = {w.connection: w for w in self._workers}
         received = [self._receive(by_connection[c]) for c in wait(list(by_connection), timeout)]  # type: ignore[index]
-        return [event for event in received if event is not None]
+        return [(key, event) for key, event in received if key is not None]
 
     def halt(self) -> None:
         """Send the busy workers the request to stop."""
         for member in self._workers:
-            if member.busy:
+            if member.task:
                 with contextlib.suppress(OSError):  # it has died, as above
                     member.connection.send(None)
 
     def stop(self, grace: float) -> None:
         """End all workers: idle ones exit when their pipe closes, busy ones get SIGTERM, then SIGKILL."""
         for member in self._workers:
-            if member.busy:
+            if member.task:
                 member.process.terminate()
             member.connection.close()
         deadline = time.monotonic() + grace
@@ -79,38 +79,36 @@ class LocalPool:
                 member.process.wait()
         self._workers.clear()
 
-    def _receive(self, member: _Worker) -> Event | None:
+    def _receive(self, member: _Worker) -> tuple[str | None, Event]:
+        """Return a worker's event with the key of its task; None if it died while it was idle."""
+        key = member.task
         try:
             event: Event = member.connection.recv()
         except (EOFError, OSError):
-            return self._remove_dead(member)
-        member.busy = isinstance(event, Progress)
-        return event
-
-    def _remove_dead(self, member: _Worker) -> Event | None:
-        """Remove a dead worker; return None if it was idle."""
-        self._workers.remove(member)
-        member.connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            member.process.wait(EXIT_WAIT)
-        return died(member.slot, describe_exit(member.process.returncode)) if member.busy else None
+            self._workers.remove(member)
+            member.connection.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                member.process.wait(EXIT_WAIT)
+            event = died(describe_exit(member.process.returncode))
+        if not isinstance(event, Progress):
+            member.task = None
+        return key, event
 
     def _spawn(self) -> _Worker:
-        slot = min(set(range(self.capacity)) - {w.slot for w in self._workers})
-        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
+        gpu = min(self._gpus, key=[w.gpu for w in self._workers].count, default=None)
         ours, theirs = Pipe()
         program = (
             f"import sys; sys.path[:] = {sys.path}; from ablations.execution.worker import serve; "
-            f"serve({theirs.fileno()}, {os.getpid()}, {slot})"
+            f"serve({theirs.fileno()}, {os.getpid()})"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.DEVNULL,
-            env=os.environ | worker.ENVIRONMENT | gpu,
+            env=os.environ | worker.ENVIRONMENT | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        member = _Worker(slot, process, ours)
+        member = _Worker(process, ours, gpu)
         self._workers.append(member)
         return member
 

@@ -15,14 +15,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ablations.execution.failures import Lost
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Event, Failed, Progress, Task, died
+from ablations.execution.launchers.pool import End, Event, Progress, Task, died
 from ablations.execution.worker import exit_on_signal
 from rrpo import plugins
 
@@ -36,8 +35,8 @@ CLEAN_UP = 20.0
 """Seconds that a task gets to clean up when its job ends; less than Slurm's KillWait of 30 s."""
 
 
-def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path) -> Event:
-    """Run one task in a worker process on this machine and return its last event.
+def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path) -> End:
+    """Run one task in a worker process on this machine and return how it ended.
 
     Args:
         pickled: The task. It is unpickled only after ``paths`` and plugins are set up, because its classes may come from them.
@@ -58,15 +57,14 @@ def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Seque
             while not end_file(note).exists():
                 if halt_file(note).exists():
                     host.halt()
-                for event in host.events(LOOK):
+                for _, event in host.events(LOOK):
                     if not isinstance(event, Progress):
                         return event
                     note.write_text(json.dumps([event.done, event.total]))
         host.stop(CLEAN_UP)
-        return died(0, "ended on request")
+        return died("ended on request")
     except Exception as error:
-        lost = Lost.of(error)
-        return Failed(0, lost.reason, lost.kind)
+        return Lost.of(error)
 
 
 @cache
@@ -92,31 +90,30 @@ class JobPool(ABC):
     def __init__(self, workers: int, folder: Path) -> None:
         self.capacity = workers
         self.folder = folder
-        self._jobs: dict[int, tuple[Any, Path]] = {}
+        self._jobs: dict[str, tuple[Any, Path]] = {}
+        """Key of the task -> its future and its note."""
 
     @abstractmethod
     def start(self, *arguments: Any) -> Any:
         """Start a job that calls `run_job` with these arguments, and return its future (``done``, ``result``)."""
 
-    def result(self, job: Any) -> Event:
+    def result(self, job: Any) -> End:
         """Return what `run_job` returned in a job that has ended. Raise an error that explains why there is nothing."""
-        event: Event = job.result()
-        return event
+        end: End = job.result()
+        return end
 
-    def submit(self, task: Task, log: Path) -> int:
+    def submit(self, task: Task, log: Path) -> None:
         """Start a task as a job."""
-        slot = min(set(range(self.capacity)) - self._jobs.keys())
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{task.key}-{os.getpid()}.progress"
         _remove(note)
-        self._jobs[slot] = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note), note
-        return slot
+        self._jobs[task.key] = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note), note
 
-    def events(self, timeout: float | None) -> list[Event]:
+    def events(self, timeout: float | None) -> list[tuple[str, Event]]:
         """Return the progress in the jobs' notes and the results of ended jobs."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            events = [event for slot in list(self._jobs) for event in self._check(slot)]
+            events = [(key, event) for key in list(self._jobs) if (event := self._check(key))]
             if events or (deadline is not None and time.monotonic() >= deadline):
                 return events
             time.sleep(POLL)
@@ -135,20 +132,20 @@ class JobPool(ABC):
             time.sleep(POLL)
         self._jobs.clear()
 
-    def _check(self, slot: int) -> list[Event]:
-        job, note = self._jobs[slot]
+    def _check(self, key: str) -> Event | None:
+        job, note = self._jobs[key]
         if job.done():
-            del self._jobs[slot]
+            del self._jobs[key]
             _remove(note)
             try:
-                return [replace(self.result(job), slot=slot)]
+                return self.result(job)
             except Exception as error:  # the cluster has lost the job
-                return [died(slot, " ".join(str(error).split())[-REASON:])]
+                return died(" ".join(str(error).split())[-REASON:])
         with contextlib.suppress(OSError, ValueError):  # no note, or half of one
-            progress = Progress(slot, *json.loads(note.read_text()))
+            progress = Progress(*json.loads(note.read_text()))
             note.unlink()  # reported once
-            return [progress]
-        return []
+            return progress
+        return None
 
 
 def _remove(note: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ablations.errors import InputError
 from ablations.execution.launchers import Launching, sbatch_options
-from ablations.execution.launchers.pool import Event
+from ablations.execution.launchers.pool import End
 from ablations.execution.launchers.remote import JobPool, run_job
 
 MINUTES = 24 * 60
@@ -62,18 +62,18 @@ class SlurmPool(JobPool):
         with _no_interrupt():
             return self._executor.submit(run_job, *arguments)
 
-    def result(self, job: Any) -> Event:
-        """Return the job's event and remove its files, unless they may explain why it died."""
+    def result(self, job: Any) -> End:
+        """Return how the job's task ended and remove its files, unless they may explain why it died."""
         where = f"(job {job.job_id}, see {job.paths.stderr})"
         if self.cluster == "local" and not job.paths.result_pickle.exists():  # submitit would wait for it
             raise RuntimeError(f"no result {where}")
         try:
-            event = super().result(job)
+            end = super().result(job)
         except Exception as error:  # submitit raises its own errors for a job without a result
             raise RuntimeError(f"{'timed out' if 'timed-out' in str(error) else job.state} {where}") from error
         for path in self.folder.glob(f"{job.job_id}_*"):
             path.unlink()
-        return event
+        return end
 
     def stop(self, grace: float) -> None:
         """Cancel all jobs: Slurm ends them itself, those of the local executor find the request to end."""

@@ -27,7 +27,7 @@ def test_a_live_display_shows_workers_and_what_the_arms_have_come_to():
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     display = Display(console, 4, 1, LEFT)
     display.so_far = Text("clean success 50.0 ± 3.0")
-    display.started(0, task("optimize-a", "optimise rrpo/3"))
+    display.started(task("optimize-a", "optimise rrpo/3"))
     console.print(display._render())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for words in ("cells done: 1 of 4", "left: 0 s", "optimise rrpo/3", "clean success 50.0 ± 3.0"):
@@ -39,8 +39,8 @@ def test_quiet_tells_failures_and_json_everything(capsys: pytest.CaptureFixture[
     for mode in (QUIET, JSON):
         console = Console(file=io.StringIO(), width=200)
         display = Display(console, 2, 0, LEFT, mode=mode)
-        display.finished(0, task("cell-a", "rrpo/1"), None, 1.5)
-        display.failed(0, task("optimize-b", "optimise rrpo/3"), failure)
+        display.finished(task("cell-a", "rrpo/1"), None, 1.5)
+        display.failed(task("optimize-b", "optimise rrpo/3"), failure)
         display.message("paused")
         text = console.file.getvalue()  # type: ignore[attr-defined]
         if mode == QUIET:

@@ -126,12 +126,12 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
         observer = runner.GridRun(grid_plan, Estimator(runs), console, tracker)
         for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker):
             if task.key == jobs.cell_key(lost):
-                observer.failed(None, task, Failure("bug", "planted", runs / "none", task.title))
+                observer.failed(task, Failure("bug", "planted", runs / "none", task.title))
             elif task.here:
                 cell = task.arguments[0]
                 for stage in cell.stages.values():
                     materialise(stage, runs, Context())
-                observer.finished(None, task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
+                observer.finished(task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
         observer.close("FINISHED")
     assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
     assert [row[:2] for row in observer._so_far().rows] == [("sft", 3.0), ("diffro", 3.0), ("rrpo", 2.0)]
