@@ -38,7 +38,7 @@ class LocalPool:
 
         Args:
             workers: Number of workers.
-            gpus: Names as in CUDA_VISIBLE_DEVICES, of which each worker gets the least used one; if empty, workers see the parent's devices.
+            gpus: Names as in CUDA_VISIBLE_DEVICES; a worker gets the least used one. If empty, workers see the parent's devices.
         """
         self.capacity = workers
         self._gpus = list(gpus)

@@ -47,21 +47,23 @@ def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Seque
     """
     signal.signal(signal.SIGTERM, exit_on_signal)
     try:
-        sys.path += [path for path in paths if path not in sys.path]
-        host = _host(tuple(plugin_files))
-        if not log.parent.is_dir():
-            raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
-        if not end_file(note).exists():  # a job may have waited in a queue
-            host.submit(pickle.loads(pickled), log)
-        with contextlib.suppress(SystemExit):
+        with contextlib.ExitStack() as clean_up, contextlib.suppress(SystemExit):
+            sys.path += [path for path in paths if path not in sys.path]
+            host = _host(tuple(plugin_files))
+            if not log.parent.is_dir():
+                what = f"{os.uname().nodename} does not see {log.parent}"
+                raise FileNotFoundError(f"{what}: the runs folder must be shared")
+            clean_up.callback(host.stop, CLEAN_UP)
+            if not end_file(note).exists():  # the job may have waited in a queue
+                host.submit(pickle.loads(pickled), log)
             while not end_file(note).exists():
                 if halt_file(note).exists():
                     host.halt()
                 for _, event in host.events(LOOK):
                     if not isinstance(event, Progress):
+                        clean_up.pop_all()  # the worker is idle and can run another task
                         return event
                     note.write_text(json.dumps([event.done, event.total]))
-        host.stop(CLEAN_UP)
         return died("ended on request")
     except Exception as error:
         return Lost.of(error)
