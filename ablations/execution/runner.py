@@ -32,6 +32,7 @@ from ablations.tracking.connection import UnavailableError
 from ablations.tracking.curves import Follower
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
 
 LOOK = 1.0
@@ -124,15 +125,11 @@ class GridRun(Display):
         self.plan, self.tracker = plan, tracker
         self.records = plan.records
         """Records of the requested cells so far."""
-        self._cells = {jobs.cell_key(cell): cell for cell in plan.todo}
-        self._amending = {jobs.optional_key(cell) for cell in plan.amended}
         self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
             plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor
         )
-        done = plan.done.keys()
-        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         stages = {jobs.stage_key(stage): stage for stage in plan.stages}
         left = TimeLeft(self._graph, stages, estimator, request.workers)
         super().__init__(console, len(request.own), len(request.own) - len(plan.todo), left, mode=mode)
@@ -167,20 +164,20 @@ class GridRun(Display):
     def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: add a cell's record."""
         super().finished(task, result, seconds)
-        if cell := self._cells.get(task.key):
+        if isinstance(result, Record):
             self.records.append(result)
             if self.live:
                 self.so_far = rich_table(self._so_far(), box=None)
-            self._close_cell(cell)
+            self._show_interim(result.seed)
 
     def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
         super().failed(task, failure)
-        if task.key in self._amending:
-            self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
-        if cell := self._cells.get(task.key):
+        if self._counts(task):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, failure, log)
+            self.tracker.record_failure(task.arguments[0], failure, log)
+        elif task.here:
+            self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
 
     def _so_far(self) -> Sheet:
         """Return the primary outcome of each arm over the recorded seeds: interim estimates for the live display."""
@@ -192,15 +189,15 @@ class GridRun(Display):
         columns = (Column("arm", "arm"), Column("n", "n", "count"), primary().as_column())
         return Sheet("so_far", "So far", columns, rows)
 
-    def _close_cell(self, cell: Cell) -> None:
-        """Mark a cell as recorded. If its seed is now complete and others are not, print a table of estimates.
+    def _show_interim(self, seed: int) -> None:
+        """Print a table of estimates if the seed is complete now, and others are not.
 
         A seed with failed cells, or with cells in another shard, is not complete.
         """
-        self._open[cell.seed].discard(cell.hash)
-        if self.mode != LINES or self._open[cell.seed] or not any(self._open.values()):
+        recorded = {record.cell_hash for record in self.records}
+        open_seeds = {cell.seed for cell in self.plan.request.cells if cell.hash not in recorded}
+        if self.mode != LINES or seed in open_seeds or not open_seeds:
             return
-        cells = [each for each in self.plan.request.cells if not self._open[each.seed]]
-        seeds = {each.seed for each in cells}
-        interim = table([record for record in self.records if record.seed in seeds], _planned(cells))
-        show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+        planned = _planned([cell for cell in self.plan.request.cells if cell.seed not in open_seeds])
+        interim = table([record for record in self.records if record.seed not in open_seeds], planned)
+        show_table(interim, self.console, f"Interim: seed {seed} is complete (estimates only)")
