@@ -110,10 +110,6 @@ class Tracker:
         tracker._update_invocation()
         return tracker
 
-    def note_spread(self, spread: float, seeds: int) -> None:
-        """Log the spread over the first ``seeds`` complete seeds (`records.PAIR_SPREAD`) to the invocation's run."""
-        self._update_invocation(metrics={records.PAIR_SPREAD: spread}, step=seeds)
-
     def end_invocation(self, status: str) -> None:
         """Close the invocation's run with status ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self._update_invocation(status=status)

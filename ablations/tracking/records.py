@@ -124,8 +124,6 @@ TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
-PAIR_SPREAD = "primary_spread"
-"""Metric of an invocation's run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome."""
 
 
 def added(folder: Path) -> list[str]:
