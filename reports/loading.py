@@ -229,7 +229,7 @@ def _require_same_cell(first: Record, second: Record) -> None:
 def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
     """Return all requested cells; if no invocation is recorded, every arm with every seed that any arm has."""
     keys = set(present)
-    cells = {(arm, seed) for plan in invocations for seed in plan.seeds for arm in plan.arms_of(seed)}
+    cells = {(arm, seed) for each in invocations for arm, seeds in each.plan.items() for seed in seeds}
     return keys | (cells or {(arm, seed) for arm, _ in keys for _, seed in keys})
 
 

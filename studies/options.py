@@ -86,7 +86,7 @@ class Command:
     """The runs folder."""
     workers: int
     """Number of trials that run at the same time."""
-    launcher: launchers.Launcher
+    launching: Launching
     """Where trials run."""
     warm_start: str
     """Study whose best points are tried first; empty for none."""
@@ -134,7 +134,7 @@ def checked(options: Options) -> Command:
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     default_verify = VERIFY_SMOKE if options.profile == "smoke" else VERIFY
     workers = worker_count(options.workers, device)
-    launcher = launchers.checked(options, device, UNMEASURED)
+    launching = launchers.checked(options, device, UNMEASURED)
     folder = check(options.runs_dir)
     if options.storage:
         reach(options.storage)
@@ -146,7 +146,7 @@ def checked(options: Options) -> Command:
         search=search,
         folder=folder,
         workers=workers,
-        launcher=launcher,
+        launching=launching,
         warm_start=options.warm_start,
         verify=default_verify if verify is None else verify,
         against=options.against or default_baseline,

@@ -110,7 +110,7 @@ def _search(
     search = command.search
     running = SearchRun(search, study, bridge, console, command.workers)
     if len(counted(study)) < search.trials:
-        pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+        pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
         running.run(pool, shared_stages)
     bridge.write(study.get_trials(deepcopy=False))
     return running.failures
@@ -130,7 +130,7 @@ def _check(command: Command, study: OptunaStudy, console: Console) -> tuple[Shee
     if search.definition.arm(best.params) == baseline.arm:
         print_line(console, f"The best trial is the same arm as {baseline.name}: there is nothing to check.")
         return None, ""
-    pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+    pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
     best_outcomes, baseline_outcomes, missing = fresh.evaluate(search, best, baseline, command.verify, pool, console)
     check = fresh.count(search, study, best, baseline, best_outcomes.keys() & baseline_outcomes.keys())
     return fresh.verdict(search, best, baseline, best_outcomes, baseline_outcomes, missing, check), missing

@@ -24,10 +24,8 @@ PACKAGES = (
     *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "mlflow"),
 )
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+DRIVER = "libcuda.so.1"
 SOURCE = Path(__file__).resolve().parents[2]
-
-
 DIFF_LIMIT = 1_000_000
 """Maximum length of the recorded diff, in characters."""
 
@@ -41,15 +39,11 @@ def git_state() -> dict[str, str]:
 
     Cached per process: call it at the start, because workers run the code as it was then.
     """
-    sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
-    known = (
-        sha is not None
-        and status is not None
-        and _git("ls-files", "--error-unmatch", "ablations/execution/environment.py") is not None
-    )
+    tracked = _git("ls-files", "--error-unmatch", "ablations/execution/environment.py") is not None
+    sha, status = (_git("rev-parse", "HEAD"), _git("status", "--porcelain")) if tracked else (None, None)
     tags = {
-        TAG_SHA: sha if known and sha else "unknown",
-        TAG_DIRTY: str(bool(status)).lower() if known else "unknown",
+        TAG_SHA: sha or "unknown",
+        TAG_DIRTY: "unknown" if status is None else str(bool(status)).lower(),
         TAG_CODE: source_hash(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TEXT_LIMIT],
     }
@@ -75,18 +69,12 @@ def _changes() -> str:
 
 
 def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(SOURCE), *arguments]
     try:
-        completed = subprocess.run(
-            ["git", "-C", str(SOURCE), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=True,
-        )
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return completed.stdout.strip()
+    return run.stdout.strip()
 
 
 def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
@@ -136,7 +124,7 @@ def describe(device: str) -> dict[str, str]:
         "cpus": str(os.cpu_count()),
     }
     if device == "cuda":
-        described["gpu"] = _gpu_name()
+        described["gpu"] = next((model for model, _ in _devices()), "unknown")
     for name in PACKAGES:
         try:
             described[name] = version(name)
@@ -170,44 +158,33 @@ def _no_gpu() -> str:
     text = Path(spec.origin).with_name("version.py").read_text()
     if re.search(r"^cuda\b[^=]*= *None", text, re.MULTILINE):
         return "torch is a CPU build"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
-        return "no NVIDIA driver"
-    return "" if _count(driver) else "the driver sees no GPU"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    return "" if _devices() else f"no NVIDIA driver, or it shows no GPU; CUDA_VISIBLE_DEVICES is {visible or 'empty'}"
 
 
 def gpus() -> dict[str, int]:
     """Return the visible GPUs: name as in CUDA_VISIBLE_DEVICES -> memory in MiB; empty if there are none."""
     if _no_gpu():
         return {}
-    driver = ctypes.CDLL(DRIVER)
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    memory: dict[str, int] = {}
-    for index in range(_count(driver)):
-        device, size = ctypes.c_int(), ctypes.c_size_t()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        memory[names[index] if index < len(names) else str(index)] = size.value // 2**20
-    return memory
+    return {names[i] if i < len(names) else str(i): memory for i, (_, memory) in enumerate(_devices())}
 
 
-def _count(driver: ctypes.CDLL) -> int:
-    """Return the number of GPUs that CUDA_VISIBLE_DEVICES leaves visible."""
+@cache
+def _devices() -> list[tuple[str, int]]:
+    """Return the model and the memory in MiB of each GPU that CUDA_VISIBLE_DEVICES leaves visible, as the driver reports them."""
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
-
-
-def _gpu_name() -> str:
-    """Return the driver's name of the first GPU."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return "unknown"
-    name = ctypes.create_string_buffer(256)
-    known = driver.cuInit(0) == 0 and driver.cuDeviceGetName(name, len(name), 0) == 0
-    return name.value.decode(errors="replace") if known else "unknown"
+        return []
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    devices = []
+    for index in range(count.value):
+        device, size, model = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        driver.cuDeviceGetName(model, len(model), device)
+        devices.append((model.value.decode(errors="replace"), size.value // 2**20))
+    return devices

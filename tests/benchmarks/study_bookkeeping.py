@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.launchers import Launcher
+from ablations.execution.launchers import Launching
 from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
@@ -72,7 +72,7 @@ def main() -> None:
             )
             given = {
                 "workers": 1,
-                "launcher": Launcher(),
+                "launching": Launching(),
                 "warm_start": "",
                 "verify": 0,
                 "against": "",

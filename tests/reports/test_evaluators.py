@@ -36,7 +36,6 @@ def record(tmp_path: Path, label: str, seed: int, common: bool = True) -> Record
         arm_hash="a",
         world_hash="w",
         profile="smoke",
-        scalars={},
         find=lambda: folder,
     )
 

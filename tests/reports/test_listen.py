@@ -71,14 +71,14 @@ def rated(
 def signed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     check = str(len(rows))
     for row in rows:
-        check = f"{zlib.crc32('|'.join([check, *(row[name] for name in list(RATINGS)[:-1])]).encode()):08x}"
+        check = f"{zlib.crc32('|'.join([check, *(row[name] for name in RATINGS[:-1])]).encode()):08x}"
         row["check"] = check
     return rows
 
 
 def stored_as(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> Path:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns or list(RATINGS), extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, columns or RATINGS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path

@@ -105,8 +105,7 @@ def test_the_source_hash_follows_the_source(tmp_path: Path, monkeypatch: pytest.
 
 
 def make_record(seed: int, **tags: str) -> Record:
-    fixed = {"cell_hash": "c", "arm_hash": "a", "world_hash": "w", "profile": "smoke"}
-    return Record(label="rrpo", seed=seed, scalars={}, tags=tags, **fixed)  # type: ignore[arg-type]
+    return Record(label="rrpo", seed=seed, tags=tags)
 
 
 def test_versions_of_the_code_within_a_grid_are_told():
