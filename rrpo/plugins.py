@@ -63,11 +63,9 @@ class Search(NamedTuple):
     """Whether the range is searched on a logarithmic scale."""
 
     def __str__(self) -> str:
-        ends = " to " if isinstance(self.values[0], float) else ", "
-        return (
-            f"searched {ends.join(f'{value:g}' if isinstance(value, float) else str(value) for value in self.values)}"
-            + (", log" if self.log else "")
-        )
+        texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in self.values]
+        separator = " to " if isinstance(self.values[0], float) else ", "
+        return f"searched {separator.join(texts)}{', log' if self.log else ''}"
 
 
 def searched(default: T, *values: T, log: bool = False) -> T:

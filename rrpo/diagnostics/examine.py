@@ -77,10 +77,9 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
 def build_set(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``examine_set``: only ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``."""
     model = load_reward_model(inputs["model"], context.device)
-    scalars = {}
-    for name in sorted(name for name in inputs if name != "model"):
-        _, p, labels = _evaluate(model, inputs[name], context.device)
-        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
+    names = sorted(name for name in inputs if name != "model")
+    evaluations = {name: _evaluate(model, inputs[name], context.device)[1:] for name in names}
+    scalars = {f"rm_accuracy_{name.removeprefix('rm_')}": accuracy(*part) for name, part in evaluations.items()}
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
