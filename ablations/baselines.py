@@ -12,16 +12,22 @@ from dataclasses import replace
 from typing import Any
 
 from ablations.guided_arms import guided_arms
-from ablations.robust_arms import robust_arms
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.plugins import Scalar
+from rrpo.regularizers import CONTROLS
 
 TAUS = {"tau": (2.0, 1.0, 0.8), "tau_half": (0.5,), "tau_two": (2.0,)}
 """Suffix of an arm's name -> schedule of the relaxation's temperature; the first is from HPRO (arXiv 2606.28249)."""
 HPRO_WEIGHTS = (0.5, 5.0)
 """Weights of emotion and content in the reward of HPRO."""
+MEMBERS = 4
+"""Number of reward models in an ensemble or an average of weights."""
+VARIANCE_PENALTY = 0.5
+"""λ in the ensemble's reward, mean - λ variance; declared default, within the range tested by its source."""
+BETAS = {"0": 0.0, "3e-4": 0.0003, "1e-3": 0.001, "1e-2": 0.01, "1e-1": 0.1}
+"""Suffix of an arm's name -> weight of the KL penalty; ``diffro_kl`` has .03."""
 
 
 def optimizers() -> dict[str, ArmConfig]:
@@ -58,6 +64,30 @@ def optimizers() -> dict[str, ArmConfig]:
         **{f"{BASE}_{end}": replace(vanilla, **change) for end, change in variants.items()},
         **{f"{RRPO}_{end}": replace(robust, **change) for end, change in variants.items()},
     }
+
+
+def robust_arms() -> dict[str, ArmConfig]:
+    """Return arms that make the reward robust by other means than RRPO's regularizers: a control for each of these, combined and
+    iterated reward models, bounded rewards, and a sweep of β. Each differs from vanilla DiffRO in one respect.
+
+    Sources, equations and hyperparameters are documented where they are declared (the regularizers' classes, `rrpo.config`);
+    ``python -m ablations.arms`` prints them.
+    """
+    vanilla = arm(BASE)
+    combined = {"members": MEMBERS, "combination": "mean"}
+    changes: dict[str, dict[str, object]] = {
+        "soft_votes": {"regularizers": replace(vanilla.regularizers, soft_votes=True)},
+        "rm_mean": combined,
+        "rm_worst": combined | {"combination": "worst"},
+        "rm_mean_variance": combined | {"variance_penalty": VARIANCE_PENALTY},
+        "rm_weights": combined | {"combination": "weights"},
+        "rm_iterated": {"rounds": 1},
+        "reward_bounded": {"reward": "bounded"},
+        "reward_clipped": {"reward": "clipped"},
+        **{f"diffro_beta_{name}": {"beta": beta} for name, beta in BETAS.items()},
+    }
+    variants = {name: replace(vanilla, **change) for name, change in changes.items()}  # type: ignore[arg-type]
+    return {name: arm(name) for name in CONTROLS} | variants
 
 
 SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimizers, robust_arms, guided_arms)

@@ -22,7 +22,7 @@ from rrpo.judges import metrics
 from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.judges.config import KINDS
 from rrpo.judges.emotion import Judge
-from rrpo.judges.protocol import Judge as RegisteredJudge
+from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded
 from rrpo.models.codec import Codec
@@ -148,9 +148,27 @@ def evaluate_samples(
     report: Report = lambda done, total: None,
 ) -> pd.DataFrame:
     """Return `Models.evaluated_columns` of each sample; ``expected [R]`` are the expected token counts."""
+    audio = models.codec.audio
 
     def evaluate(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        return _evaluate_chunk(chunk, expected[rows], chunk.of(prompts), F, lengths, models)
+        own = chunk.of(prompts)
+        tokens = torch.from_numpy(chunk.tokens.astype(np.int64))
+        sizes = torch.from_numpy(chunk.lengths.astype(np.int64))
+        flags = detect(F, lengths, audio) | {
+            "repetition": looping(tokens, sizes),
+            "length": odd_length(sizes, torch.from_numpy(expected[rows])),
+        }
+        transcripts = models.recogniser.transcribe(F, lengths)
+        columns: dict[str, object] = {}
+        for name, judge in models.opinions.items():
+            columns |= opinion(name, judge, F, lengths, own)
+        columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
+        phones = [prompt.phones for prompt in own]
+        columns["phone_errors"] = list(map(metrics.edit_distance, transcripts, phones))
+        columns["phones"] = list(map(len, phones))
+        columns["tokens"] = chunk.lengths.astype(np.int64)
+        columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
+        return pd.DataFrame(columns)[models.evaluated_columns]
 
     return in_chunks(samples, prompts, models.codec, evaluate, report)
 
@@ -176,33 +194,8 @@ def in_chunks(
     return pd.concat(parts).set_index(order).sort_index()
 
 
-def _evaluate_chunk(
-    samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
-) -> pd.DataFrame:
-    """`evaluate_samples` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
-    audio = models.codec.audio
-    tokens = torch.from_numpy(samples.tokens.astype(np.int64))
-    sizes = torch.from_numpy(samples.lengths.astype(np.int64))
-    flags = detect(F, lengths, audio) | {
-        "repetition": looping(tokens, sizes),
-        "length": odd_length(sizes, torch.from_numpy(expected)),
-    }
-    transcripts = models.recogniser.transcribe(F, lengths)
-    columns: dict[str, object] = {}
-    for name, judge in models.opinions.items():
-        columns |= opinion(name, judge, F, lengths, prompts)
-    columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
-    columns["phone_errors"] = [
-        metrics.edit_distance(a, prompt.phones) for a, prompt in zip(transcripts, prompts, strict=True)
-    ]
-    columns["phones"] = [len(prompt.phones) for prompt in prompts]
-    columns["tokens"] = samples.lengths.astype(np.int64)
-    columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
-    return pd.DataFrame(columns)[models.evaluated_columns]
-
-
 def opinion(
-    name: str, judge: Judge | RewardModel | RegisteredJudge, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]
+    name: str, judge: TrainedJudge | RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]
 ) -> dict[str, object]:
     """Return a judge's columns for samples with frames ``F [R, T, M]``, ``lengths [R]``: ``<name>``, the predicted emotion, and
     ``<name>_logprob``, the log-probability of the prompt's."""
