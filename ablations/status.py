@@ -19,8 +19,8 @@ from ablations.commands import Plugin, RunsDir, exit_on_input_error, program, te
 from ablations.errors import InputError, choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.progress import progress_of
 from rrpo.pipeline.stages import stored

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ablations.execution.estimate import Estimator, duration
-from ablations.execution.failures import Failure
 from ablations.execution.jobs import longest_first, stage_key, stage_tasks
 from ablations.execution.launchers.pool import Pool, Task
 from ablations.execution.progress_display import Display
 from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge

@@ -12,8 +12,8 @@ from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.arms import BASE
 from rrpo.commands import option
 from rrpo.profiles import PROFILES, title

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError
-from ablations.execution import environment, launchers
+from ablations.execution import launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
+from ablations.tracking.source_version import git_state
 from rrpo.commands import options_of
 from rrpo.pipeline.stages import Stage
 from studies import fresh, results
@@ -67,7 +68,7 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
     if note := ignored(command, study):
         print_line(console, f"note: {note}")
     identity = identity_of(search)
-    bridge = Bridge(search, command.folder, study, environment.git_state())
+    bridge = Bridge(search, command.folder, study, git_state())
     bridge.start(identity)
     status = "FAILED"
     numbers: dict[str, float] = {}

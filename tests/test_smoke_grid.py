@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering.card import conclusion
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.validation.lines import NOT_INSTALLED, load
 
 pytestmark = pytest.mark.timeout(900)

@@ -14,9 +14,9 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launching
 from ablations.execution.progress_display import Display
 from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Lost
 from ablations.execution.launchers.pool import Report, Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
+from ablations.failures import Lost
 from ablations.stats.family import primary
 from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker

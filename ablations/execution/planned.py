@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from ablations.execution.estimate import duration
-from ablations.execution.failures import Failure
 from ablations.execution.launchers.pool import Task
 from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
 """Modes: print all events; only failures and pauses; every event as one JSON object per line."""

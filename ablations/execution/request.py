@@ -13,11 +13,11 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launching
 from ablations.execution.options import Options
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.user_data import with_data, with_encoder
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, Grid, product, scale_batches
 from ablations.grids import arms as named_arms
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.cosyvoice.config import Source
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell

@@ -14,7 +14,6 @@ from rich.console import Console
 from ablations.commands import rich_table, show_table
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Failure
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
@@ -23,6 +22,7 @@ from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
 from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 from ablations.rendering.sheet import Column, Sheet
 from ablations.rendering.summary import table
 from ablations.stats.family import primary
@@ -33,6 +33,7 @@ from ablations.tracking.curves import Follower
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.source_version import git_state
 from rrpo.pipeline.cell import Cell
 
 LOOK = 1.0
@@ -105,7 +106,7 @@ def _how_to_open(request: Request) -> str:
 
 def _start_tracker(plan: Plan) -> Tracker:
     request = plan.request
-    tracker = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
+    tracker = Tracker(request.folder, request.grid, git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launching.launcher}
     params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}

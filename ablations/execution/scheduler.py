@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.execution.failures import KINDS, Failure, Lost
 from ablations.execution.launchers.pool import End, Pool, Progress, Task
 from ablations.execution.worker import perform
+from ablations.failures import KINDS, Failure, Lost
 
 if TYPE_CHECKING:
     from ablations.execution.progress_display import Display

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablations.execution.failures import Lost
 from ablations.execution.launchers.pool import Done, End, Progress, Report
+from ablations.failures import Lost
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1

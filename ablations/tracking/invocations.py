@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.execution.failures import KINDS, Lost
+from ablations.failures import KINDS, Lost
 from ablations.stats.family import declared
 from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.pipeline.cell import Cell

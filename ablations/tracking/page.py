@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.judges import gold, tuning
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

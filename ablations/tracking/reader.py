@@ -11,8 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablations.errors import InputError
-from ablations.execution.failures import Lost
-from ablations.execution.runs_folder import RunsFolder
+from ablations.failures import Lost
 from ablations.tracking import local_runs, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.tracking.invocations import Attempt, Invocation, invocation
@@ -21,6 +20,7 @@ from ablations.tracking.reconcile import reconcile
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

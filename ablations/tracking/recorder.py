@@ -19,11 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.cell_file import CELL_FILE, cell_json
-from ablations.execution.environment import dirty_diff
-from ablations.execution.failures import Lost, kind_of
-from ablations.execution.runs_folder import RunsFolder
+from ablations.failures import Lost, kind_of
 from ablations.tracking import page, plugin_files, records
+from ablations.tracking.cell_file import CELL_FILE, cell_json
 from ablations.tracking.connection import (
     UnavailableError,
     answering,
@@ -39,6 +37,8 @@ from ablations.tracking.reader import Store, waiting_record
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import dirty_diff
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.effective import effective

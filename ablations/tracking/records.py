@@ -123,7 +123,7 @@ TAG_PLUGINS = "plugins"
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
-"""A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 
 
 def added(folder: Path) -> list[str]:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import curves, records
 from ablations.tracking.connection import WAIT, answering, describe_error, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
 from ablations.tracking.outbox import ARTIFACTS, Entry, Outbox
 from ablations.tracking.run_files import locate
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking.connection import answering, open_client
+from ablations.tracking.runs_folder import RunsFolder
 
 
 def locate(folder: RunsFolder, run: Any) -> Path:

@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from ablations.execution import environment, launchers
 from ablations.execution.runner import Outcome
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.run import app, report
 from ablations.tracking.invocations import planned_seeds
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 
 from ablations.errors import InputError
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.run import app
 from ablations.tracking import recorder, replay
@@ -37,6 +36,7 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from ablations import status
 from ablations.execution.planned import read_plan, write_plan
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.claims import Claims
 from rrpo.profiles import in_world
 

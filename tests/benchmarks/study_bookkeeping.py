@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.execution.launchers import Launching
-from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
 from studies.mlflow_bridge import Bridge

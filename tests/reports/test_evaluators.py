@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.stats.statistics import Interval
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
 from reports import evaluators
 from reports.loading import Selection
 

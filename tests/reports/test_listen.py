@@ -16,11 +16,11 @@ from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, report, store_cells
 from typer.testing import CliRunner, Result
 
-from ablations.execution.runs_folder import check
 from ablations.rendering.sheet import Sheet
 from ablations.stats.statistics import t_interval
 from ablations.tracking.reader import Store
 from ablations.tracking.records import RATINGS
+from ablations.tracking.runs_folder import check
 from reports import listening_test, ratings
 from reports.listen import app
 from reports.listening_test import ListeningTest, blocks

@@ -14,9 +14,8 @@ from stored import ARMS, report, store_cells
 
 from ablations.errors import InputError
 from ablations.execution import plan
-from ablations.execution.failures import Lost
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
+from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.rendering.summary import table
 from ablations.stats.inference import wilson
@@ -25,6 +24,7 @@ from ablations.tracking.invocations import Invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
+from ablations.tracking.runs_folder import check
 from reports import page
 from reports.loading import select
 from reports.report import make

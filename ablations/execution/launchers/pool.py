@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablations.execution.failures import Lost
+from ablations.failures import Lost
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.failures import Lost
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import End, Event, Progress, Task, died
 from ablations.execution.worker import exit_on_signal
+from ablations.failures import Lost
 from rrpo import plugins
 
 POLL = 0.2

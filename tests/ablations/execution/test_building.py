@@ -12,7 +12,7 @@ from tasks import Meeting
 
 from ablations.execution import environment
 from ablations.execution.building import Builder
-from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.pipeline.stages import Stage
 
 

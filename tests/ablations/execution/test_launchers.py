@@ -20,9 +20,9 @@ from fixtures import Run
 
 from ablations.errors import InputError
 from ablations.execution import launchers
-from ablations.execution.failures import Lost
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Done, Event, Pool, Progress, Task
+from ablations.failures import Lost
 from rrpo import plugins
 
 HERE = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Failure
 from ablations.execution.launchers.pool import Task
 from ablations.execution.progress_display import JSON, QUIET, Display
 from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 
 LEFT = TimeLeft([], {}, Estimator(Path("none")), 1)
 

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from ablations.execution import jobs, plan, runner
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Failure
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
+from ablations.failures import Failure
 from ablations.stats.family import primary
 from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker, cell_params
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "rrpo"]

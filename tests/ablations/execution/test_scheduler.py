@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from ablations.execution import scheduler
-from ablations.execution.failures import KINDS, Failure
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Task
 from ablations.execution.scheduler import Scheduler
+from ablations.failures import KINDS, Failure
 
 
 @dataclass

@@ -10,14 +10,14 @@ import fakes
 import pytest
 from fixtures import Run
 
-from ablations.execution.failures import Lost
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.failures import Lost
 from ablations.tracking import curves, recorder
 from ablations.tracking.curves import Follower, Point, points, writer
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import METRICS
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 

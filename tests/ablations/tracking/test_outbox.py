@@ -23,15 +23,15 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from ablations.errors import InputError
 from ablations.execution import runner
-from ablations.execution.failures import Lost
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import RunsFolder, check
+from ablations.failures import Lost
 from ablations.tracking import connection, recorder, replay
 from ablations.tracking.connection import UnavailableError
 from ablations.tracking.outbox import Entry, Outbox
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
@@ -352,7 +352,7 @@ import fakes, os
 from pathlib import Path
 from ablations.tracking import recorder
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.tracking.runs_folder import check
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.stages import Context, materialise
 folder = check(Path(sys.argv[2]))
@@ -402,7 +402,7 @@ sys.path.insert(0, sys.argv[1])
 import fakes, json
 from ablations.tracking import recorder
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.tracking.runs_folder import check
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.stages import Context, materialise

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 
 
 def test_cells_that_an_earlier_version_nested_are_read(runs: Path):
