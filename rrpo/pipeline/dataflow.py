@@ -380,10 +380,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
     """Return the inputs that an optimizer may read besides models and prompts, by role; see `PolicyOptimizer.inputs`."""
-    return {
-        "sft_speech": sft_speech(profile, seed),
-        "parallel_speech": sft_speech(profile, seed, parallel=True),
-    }
+    return {"sft_speech": sft_speech(profile, seed), "parallel_speech": sft_speech(profile, seed, parallel=True)}
 
 
 @cache

@@ -21,6 +21,7 @@ from rrpo.corpus.second import CUES
 from rrpo.judges import words
 from rrpo.judges.emotion import Judge
 from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
@@ -28,7 +29,6 @@ from rrpo.pipeline.stages import Context
 from rrpo.training.data import TrainingFrames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import ideal_hits, labels, one_batch, predict_log_probs, renditions
-from rrpo.validation.judges import measures
 from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share
 
 SECTION = "Other synthesisers"
@@ -49,7 +49,7 @@ class Domain:
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *Other synthesisers*; write ``voices.csv``, accuracy by synthesiser, listener and emotion."""
     domain_of = domains(config, inputs)
-    listeners: dict[str, Judge | RewardModel | PhoneticJudge] = {
+    listeners: dict[str, TrainedJudge | RewardModel] = {
         "test": Judge.load(inputs["test"], context.device),
         "val": Judge.load(inputs["val"], context.device),
         "pre-trained RM": RewardModel.load(inputs["biased"], context.device),
@@ -66,11 +66,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         frames = TrainingFrames(domain.speech, None, context.device).originals
         yield Line(SECTION, f"{title}: ideal observer", **share(domain.ideal))
         for label, listener in listeners.items():
-            if isinstance(listener, PhoneticJudge):
-                predictions = listener.of_measures(measures(frames, listener.audio)).numpy()
-            else:
-                predictions = predict_log_probs(listener, frames)
-            correct = predictions.argmax(1) == truth
+            correct = predict_log_probs(listener, frames).argmax(1) == truth
             note = f"accuracy {correct.mean():.3f}, n = {len(correct)}"
             value = ratio(*_by_group(domain.groups, correct, domain.ideal), config.card.resamples)
             yield Line(SECTION, f"{title}: {label} / ideal observer", note=note, **value)
