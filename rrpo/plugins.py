@@ -19,7 +19,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -77,11 +77,13 @@ def searched(default: T, *values: T, log: bool = False) -> T:
 class Registry(Mapping[str, T], Generic[T]):
     """Implementations of one Protocol by name, in registration order."""
 
-    def __init__(self, kind: str, *, underscores: bool = False) -> None:
+    def __init__(self, kind: str, *, underscores: bool = False, reserved: Collection[str] = ()) -> None:
         self.kind = kind
         """Kind of component, in the singular, for messages: ``optimizer``."""
         self.underscores = underscores
         """Whether names may contain ``_``, which in arm names joins the names of regularizers."""
+        self.reserved = reserved
+        """Names that are already columns of the records."""
         self._items: dict[str, T] = {}
         self._sources: dict[str, str] = {}
 
@@ -94,6 +96,9 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         if name in self._items:
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
+        if name in self.reserved:
+            message = f"the name of the {self.kind} is already a column of the records"
+            raise PluginError(message, got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
             message = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"

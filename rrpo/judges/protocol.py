@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
-from rrpo.plugins import Choice, PluginError, Registry
+from rrpo.plugins import Choice, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,16 +73,7 @@ class Judge(TrainedJudge, Protocol):
         """
 
 
-class _Judges(Registry[type[Judge]]):
-    def register(self, name: str, item: type[Judge]) -> type[Judge]:
-        if name in RESERVED:
-            raise PluginError(
-                "the name of the judge is already a column of the records", got=name, fix="choose another name"
-            )
-        return super().register(name, item)
-
-
-JUDGES: Registry[type[Judge]] = _Judges("judge")
+JUDGES: Registry[type[Judge]] = Registry("judge", reserved=RESERVED)
 """Judges of users, by name. The package's own (``test``, ``val``, third) have their own stages."""
 
 
