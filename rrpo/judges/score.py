@@ -1,7 +1,7 @@
 """Stages ``score`` and ``assess``: judges on every stored sample of a cell's policy optimization.
 
 Both write a table with one row per sample, and derive the checkpoints' numbers from it. ``score`` uses held-out judges and also
-stores audio. Within a cell only this stage and ``intensity`` use the ``test`` judge (the validation report does too): nothing
+stores audio. Within a cell only it and the stage ``intensity`` use the ``test`` judge (the validation report does too): nothing
 that trains, tunes or selects reads their results. ``assess`` is for a search, or for choosing a regime: gold is the ``val``
 judge, whose predictions were stored with the samples.
 """
@@ -59,10 +59,8 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
 
 def assess(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``assess``: write `TABLE` without the held-out judge, and ``scalars.json``. Reads the inputs of `tabulate`."""
-    codec, recogniser = (
-        Codec.load(inputs["codec"], context.device),
-        Recogniser.load(inputs["recogniser"], context.device),
-    )
+    codec = Codec.load(inputs["codec"], context.device)
+    recogniser = Recogniser.load(inputs["recogniser"], context.device)
     emotions = Judge.load(inputs[TUNING], context.device).emotions
     _write(inputs, Models(codec, recogniser, emotions, opinions={}), TUNING, [], out, context)
 
