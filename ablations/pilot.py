@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -64,9 +65,7 @@ def replicates() -> list[Draw]:
             rm_seed=SEEDS[d] + 100 * r if r else None,
             policy_seed=SEEDS[d] + 1000 * (r * optimizations + o) if r or o else None,
         )
-        for d in range(data)
-        for r in range(models)
-        for o in range(optimizations)
+        for d, r, o in product(range(data), range(models), range(optimizations))
     ]
 
 

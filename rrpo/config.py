@@ -74,8 +74,8 @@ class Checked:
         for f in fields(self):
             value, within = getattr(self, f.name), f.metadata.get("within")
             if within and not (value is None and f.default is None) and not _is_within(value, within):
-                allowed = within if isinstance(within, str) else f"one of {', '.join(within)}"
-                raise ValueError(f"{f.name} must be {'in ' * isinstance(within, str)}{allowed}, got {value!r}")
+                allowed = f"in {within}" if isinstance(within, str) else f"one of {', '.join(within)}"
+                raise ValueError(f"{f.name} must be {allowed}, got {value!r}")
             if str(f.type).startswith("float") and type(value) is int:
                 object.__setattr__(self, f.name, float(value))
         for name, (valid, requirement) in self.demands().items():

@@ -27,25 +27,15 @@ KINDS: dict[str, Kind] = {
     "pretrain": Kind(3, "rrpo.training.pretrain:build", "reward model: pre-training"),
     "finetune": Kind(3, "rrpo.training.finetune:build", "reward model: fine-tuning, with the arm's regularizers"),
     "combine": Kind(1, "rrpo.training.combine:build", "reward model: ensemble or averaged weights"),
-    "mine": Kind(
-        1, "rrpo.training.mine:build", "reward model: search for samples that fool it, for another round of fine-tuning"
-    ),
+    "mine": Kind(1, "rrpo.training.mine:build", "reward model: search for samples that fool it, to fine-tune on them"),
     "base": Kind(4, "rrpo.training.sft:build", "policy: training of the base policy"),
     "sft": Kind(5, "rrpo.training.sft:build", "policy: supervised fine-tuning (SFT)"),
     "optimize": Kind(9, "rrpo.optimizers.loop:build", "policy: optimization, and evaluation by the val judge"),
-    "cosyvoice_start": Kind(
-        1, "rrpo.cosyvoice.run:build_start", "CosyVoice2: SFT, and the reward model before robust fine-tuning"
-    ),
+    "cosyvoice_start": Kind(1, "rrpo.cosyvoice.run:build_start", "CosyVoice2: SFT and reward model of a seed"),
     "cosyvoice": Kind(1, "rrpo.cosyvoice.run:build", "CosyVoice2: reward model and policy optimization of an arm"),
-    "prefix_classifier": Kind(
-        1,
-        "rrpo.training.prefix_classifier:build",
-        "guided decoding: training of the emotion classifier of token prefixes",
-    ),
+    "prefix_classifier": Kind(1, "rrpo.training.prefix_classifier:build", "guided decoding: training of a classifier"),
     "zero_shot": Kind(1, "rrpo.training.zero_shot:build", "guided decoding: SFT of a policy for unseen speakers"),
-    "reference_probe": Kind(
-        1, "rrpo.diagnostics.reference_probe:build", "guided decoding: what the vectors of unseen speakers encode"
-    ),
+    "reference_probe": Kind(1, "rrpo.diagnostics.reference_probe:build", "guided decoding: content of speaker vectors"),
     "guided": Kind(1, "rrpo.optimizers.guided:build", "guided decoding: sampling of the evaluation prompts"),
     "intensity": Kind(1, "rrpo.judges.intensity:build", "measurement: emotional intensity of the samples"),
     "draws": Kind(1, "rrpo.optimizers.best_of:draw", "best-of-n: n samples of the SFT policy per prompt"),
@@ -61,15 +51,11 @@ KINDS: dict[str, Kind] = {
     "content": Kind(1, "rrpo.judges.listeners:content", "measurement: phone errors by a published recognizer"),
     "judge_training": Kind(1, "rrpo.judges.opinion:train", "training of a plugin's judge"),
     "opinion": Kind(1, "rrpo.judges.opinion:build", "measurement: samples by a plugin's judge"),
-    "transfer": Kind(
-        3, "rrpo.judges.transfer:build", "measurement: each arm's samples by the other arms' reward models"
-    ),
+    "transfer": Kind(3, "rrpo.judges.transfer:build", "measurement: each arm's samples by other arms' reward models"),
     "examine": Kind(2, "rrpo.diagnostics.examine:build", "reward model: accuracy and manipulation checks"),
     "fidelity": Kind(1, "rrpo.diagnostics.fidelity:build", "reward model: gradient fidelity"),
     "gradients": Kind(2, "rrpo.diagnostics.gradients:build", "comparison of the optimizers' gradients"),
-    "examine_set": Kind(
-        1, "rrpo.diagnostics.examine:build_set", "reward model: accuracy on another synthesizer's speech"
-    ),
+    "examine_set": Kind(1, "rrpo.diagnostics.examine:build_set", "reward model: accuracy on other synthetic speech"),
     "measure": Kind(1, "rrpo.diagnostics.measure:build", "reward model: manipulation check of a plugin's regularizer"),
     "recognition": Kind(1, "rrpo.diagnostics.examine:build_test_set", "reward model: accuracy on a test set of yours"),
     "prompts": Kind(3, "rrpo.corpus.prompts:build", "prompts of the policy"),
