@@ -27,7 +27,7 @@ from rrpo.judges.content import RATE, RECOGNISERS, phone_errors
 from rrpo.judges.naturalness import predicted
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.phonetics import MEASURES, measure
-from rrpo.judges.sample_table import first_and_last
+from rrpo.judges.sample_table import first_and_last, per_step
 from rrpo.judges.samples import decoded, load_samples
 from rrpo.judges.spoken import peak_scale, waves_of
 from rrpo.judges.yardsticks import VOICES
@@ -169,7 +169,6 @@ def _write(
     parts = [pd.read_parquet(inputs["sft"] / samples)] if "sft" in inputs else []
     combined = pd.concat([*parts, table], ignore_index=True).drop_duplicates(["step", "prompt"])
     combined.to_parquet(out / samples, index=False)
-    steps = sorted(set(combined["step"].tolist()))
-    points = pd.DataFrame([{"step": step} | summarize(combined[combined["step"] == step]) for step in steps])
+    points = per_step(combined, summarize)
     points.to_parquet(out / f"{name}_points.parquet", index=False)
     (out / "scalars.json").write_text(json.dumps(first_and_last(points)))

@@ -207,8 +207,13 @@ def opinion(
 
 def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
     """Return the numbers of each checkpoint, one row each, from the table of samples; see `measured`."""
+    return per_step(table, lambda rows: measured(rows, emotions, gold, others))
+
+
+def per_step(table: pd.DataFrame, summarize: Callable[[pd.DataFrame], dict[str, float]]) -> pd.DataFrame:
+    """Return one row per checkpoint: its ``step``, and ``summarize`` of its samples."""
     steps = sorted(set(table["step"].tolist()))
-    return pd.DataFrame([{"step": s} | measured(table[table["step"] == s], emotions, gold, others) for s in steps])
+    return pd.DataFrame([{"step": step} | summarize(table[table["step"] == step]) for step in steps])
 
 
 def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str]) -> dict[str, float]:
