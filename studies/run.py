@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
 app, main = program("studies.run")
-UNPRINTED = ("trials",)
-"""Tables that are written to files but not printed."""
 
 
 @app.command()
@@ -145,8 +143,8 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
     for sheet in sheets:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
-        if sheet.name not in UNPRINTED:
-            print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+        print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+    results.write_trials(study, out / "trials.csv")
     files = figures.draw(study, search, out)
     pictures = [path for path in files if path.suffix == ".png"]
     written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
