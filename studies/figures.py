@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """Write every figure for which there are enough trials, as PDF and PNG, and return the files.
 
-    All but ``pareto`` show the first objective. ``surface``, contours over the main strengths (`Knob.surface`), is drawn only from
+    All but ``pareto`` show the first objective. ``surface`` shows contours over the main strengths (`Knob.surface`), only from
     trials that cover the space evenly (QMC or random).
     """
     from optuna.visualization import matplotlib as optunas

@@ -68,7 +68,7 @@ class SearchRun(Collector):
         """
         spec = self.search.spec
         with self.search.lock():
-            recover(self.study, self.search.folder)
+            recover(self.study)
         remaining = self.search.trials - len(counted(self.study))
         priorities = longest_first(stages, Estimator(spec.store, spec.device))
         graph = stage_tasks(
@@ -91,7 +91,7 @@ class SearchRun(Collector):
                 Scheduler(graph, pool, self.search.folder / "logs", self).run()
         finally:
             with self.search.lock():
-                recover(self.study, self.search.folder)
+                recover(self.study)
             self.bridge.write(self.study.get_trials(deepcopy=False))
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:

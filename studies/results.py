@@ -12,7 +12,7 @@ from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.statistics import Interval, t_interval
 from studies.recovery import lost_trials
 from studies.samplers import EVEN, SAMPLER
-from studies.search import OUTCOMES, REASON, Search
+from studies.search import OUTCOMES, Search
 from studies.trial import KL, OBJECTIVES
 
 if TYPE_CHECKING:

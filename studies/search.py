@@ -6,7 +6,6 @@ Any number of workers can share a study.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from studies.trial import OBJECTIVES, TrialSpec, mean, measure
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, Trial
-
-    from rrpo.pipeline.claims import Claim
 
 OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
 """User attributes of a trial: outcomes by seed, folders of its stages by seed, and the reason of a failure."""
@@ -102,30 +99,25 @@ def one_trial(search: Search, report: Report) -> int | None:
     if search.name not in _opened:
         _opened[search.name] = search.open()
     study = _opened[search.name]
-    claimed_trial = ask(search, study)
-    if claimed_trial is None:
+    trial = ask(search, study)
+    if trial is None:
         return None
-    trial, claimed = claimed_trial
-    with alive(study, trial, claimed):
+    with alive(trial):
         run_trial(search, study, trial, report)
     return trial.number
 
 
-def ask(search: Search, study: OptunaStudy) -> tuple[Trial, Claim | None] | None:
-    """Return the next trial and its claim; None if the study has enough trials."""
+def ask(search: Search, study: OptunaStudy) -> Trial | None:
+    """Return the next trial, claimed by this process; None if the study has enough trials."""
     with search.lock():
-        recover(study, search.folder)
+        recover(study)
         if len(counted(study)) >= search.trials:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # heartbeats outside Study.optimize: `recovery.alive` sends them
-            trial = study.ask(dict(search.definition.space))
-        claimed = claim(study, trial, search.folder)
+        trial = study.ask(dict(search.definition.space))
+        claim(trial)
         if SAMPLER not in trial.user_attrs:
             trial.set_user_attr(SAMPLER, search.sampler)
-    return trial, claimed
+    return trial
 
 
 def counted(study: OptunaStudy) -> list[FrozenTrial]:

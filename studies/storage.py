@@ -7,7 +7,6 @@ SQLite, PostgreSQL or MySQL.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ablations.errors import InputError
-from studies.recovery import BEAT, SILENCE, queue_again
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -100,15 +98,7 @@ def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage
 
     backend = sqlalchemy.engine.make_url(_with_driver(url)).get_backend_name()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heartbeats are experimental in Optuna
-        return RDBStorage(
-            _with_driver(url),
-            engine_kwargs={"connect_args": _timeout(backend), "pool_pre_ping": True},
-            heartbeat_interval=BEAT,
-            grace_period=SILENCE,
-            heartbeat_stale_trial_callback=queue_again,
-        )
+    return RDBStorage(_with_driver(url), engine_kwargs={"connect_args": _timeout(backend), "pool_pre_ping": True})
 
 
 def _with_driver(url: str) -> str:
