@@ -92,7 +92,7 @@ class SearchRun(Collector):
         finally:
             with self.search.lock():
                 recover(self.study)
-            self.bridge.write(self.study.get_trials(deepcopy=False))
+            self.bridge.write()
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event, and update from the study, which other commands may have changed."""
@@ -121,7 +121,7 @@ class SearchRun(Collector):
     def _update(self) -> None:
         """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""
         self._updated = time.monotonic()
-        self.bridge.write(self.study.get_trials(deepcopy=False))
+        self.bridge.write()
         durations = [t.duration.total_seconds() for t in counted(self.study) if t.duration is not None and t.values]
         mean = statistics.fmean(durations) if durations else self._expected_seconds
         remaining = max(0, self.search.trials - self._finished())

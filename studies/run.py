@@ -65,8 +65,8 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
     if note := ignored(command, study):
         print_line(console, f"note: {note}")
     identity = identity_of(search)
-    bridge = Bridge(search, command.folder, study, environment.git_state())
-    bridge.start(identity)
+    bridge = Bridge(search, study, environment.git_state())
+    bridge.write()
     status = "FAILED"
     numbers: dict[str, float] = {}
     out: Path | None = None
@@ -94,8 +94,9 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
             "Stopped. Finished trials are kept and running ones are queued again; run the same command to continue.",
         )
     finally:
-        if message := bridge.end(status, numbers, out):
-            print_line(console, message)
+        bridge.write(status, numbers, out)
+        if waiting := bridge.replay.waiting():
+            print_line(console, waiting)
     print_line(console, f"Open it: {command.folder.ui_command()}")
     print_line(console, f"     or: {dashboard(search)}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
@@ -110,7 +111,6 @@ def _search(
     if len(counted(study)) < search.trials:
         pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
         running.run(pool, shared_stages)
-    bridge.write(study.get_trials(deepcopy=False))
     return running.failures
 
 

@@ -18,7 +18,7 @@ from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
-from studies.opening import identity, opened
+from studies.opening import opened
 from studies.options import Command
 from studies.search import Search, one_trial
 from studies.storage import folder_of, open_storage
@@ -79,15 +79,14 @@ def main() -> None:
                 "export_arm": "",
             }
             study = opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
-            bridge = Bridge(search, RunsFolder(runs), study, {})
-            bridge.start(identity(search))
+            bridge = Bridge(search, study, {})
             searching._opened.clear()
             wall, cpu = -time.perf_counter(), -time.process_time()
             while one_trial(search, lambda done, total: None) is not None:
                 pass
             wall, cpu = (wall + time.perf_counter()) / arguments.trials, (cpu + time.process_time()) / arguments.trials
             start = time.perf_counter()
-            bridge.write(study.trials)
+            bridge.write()
             parent = (time.perf_counter() - start) / arguments.trials
             for who, cost in (("worker, wall", wall), ("worker, CPU", cpu), ("parent (MLflow), wall", parent)):
                 print(f"{kind:8s}{who:24s}{1000 * cost:8.1f} ms per trial = {100 * cost / seconds:.3f} % of its time")
