@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import records
 from ablations.tracking.outbox import Entry
 from ablations.tracking.reconcile import owner_tags
@@ -52,7 +51,7 @@ class Bridge:
     @cached_property
     def replay(self) -> Replay:
         """Writes the outbox to MLflow."""
-        return Replay(RunsFolder(self.search.spec.store))
+        return Replay(self.search.runs)
 
     def write(
         self, status: str = "RUNNING", numbers: Mapping[str, float] | None = None, report: Path | None = None

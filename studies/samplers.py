@@ -56,7 +56,7 @@ def make(name: str, seed: int) -> BaseSampler:
 class Keyed(BaseSampler):
     """Delegate to the named sampler, which is created for each trial with its own seed."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int = 0) -> None:
         self._name, self._seed = name, seed
         self._sampler = make(name, seed)
 

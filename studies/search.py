@@ -1,4 +1,4 @@
-"""Run one trial in a worker process: ask for a point, measure it seed by seed, tell the result.
+"""A search, and one trial of it in a worker process: ask for a point, measure it seed by seed, tell the result.
 
 Any number of workers can share a study.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from filelock import FileLock
 
 from ablations.execution.failures import kind_of
 from ablations.execution.jobs import SMALLER
+from ablations.execution.launchers import Launcher
+from ablations.execution.runs_folder import RunsFolder
 from studies.catalogue import Study, study_of
 from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
@@ -33,7 +35,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """The search of one command. It is sent to every worker, so it must be picklable."""
+    """The checked options of one command. They are sent to every worker, so they must be picklable."""
 
     study: str
     """A key of `STUDIES`, or ``tune-arm``."""
@@ -53,8 +55,18 @@ class Search:
     """The arm of ``tune-arm``."""
     ranges: tuple[tuple[str, float, float], ...] = ()
     """(hyperparameter, low, high) of each range that replaces the study's own."""
-    seed: int = 0
-    """Seed of the sampler."""
+    warm_start: str = ""
+    """Study whose best points are tried first; empty for none."""
+    verify: int = 0
+    """Number of fresh seeds for the comparison of the best trial with its baseline; 0 for no comparison."""
+    against: str = ""
+    """Study whose best trial is the baseline; empty for the paper's values."""
+    export_arm: str = ""
+    """Name under which the best trial is exported as an arm; empty for no export."""
+    workers: int = 1
+    """Number of trials that run at the same time."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """Where trials run."""
 
     @property
     def definition(self) -> Study:
@@ -65,6 +77,11 @@ class Search:
     def folder(self) -> Path:
         """Folder of the study's files."""
         return folder_of(self.spec.store, self.name)
+
+    @property
+    def runs(self) -> RunsFolder:
+        """The runs folder."""
+        return RunsFolder(self.spec.store)
 
     @property
     def directions(self) -> list[str]:
@@ -78,7 +95,7 @@ class Search:
         return optuna.load_study(
             study_name=self.name,
             storage=open_storage(self.storage, self.folder),
-            sampler=Keyed(self.sampler, self.seed),
+            sampler=Keyed(self.sampler),
             pruner=make_pruner(self.pruner, self.spec),
         )
 

@@ -1,4 +1,4 @@
-"""Build the missing stages of a set of stages on this machine, and report why any of them failed."""
+"""Build the missing stages of a set of stages, and report why any of them failed."""
 
 from __future__ import annotations
 
@@ -51,9 +51,16 @@ class Builder:
 
 
 def build(
-    roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
+    roots: Sequence[Stage],
+    folder: RunsFolder,
+    estimator: Estimator,
+    workers: int,
+    console: Console,
+    launcher: Launcher | None = None,
 ) -> dict[str, str]:
     """Build ``roots`` and all their inputs that are missing in ``folder``, on the estimator's device.
+
+    The tasks run on this machine, or where ``launcher`` says.
 
     Returns:
         Title of each root that failed -> reason.
@@ -64,7 +71,7 @@ def build(
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
     time_left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
-    pool = launchers.start(Launcher(), workers, folder.logs)
+    pool = launchers.start(launcher or Launcher(), workers, folder.logs)
     with Display(console, len(missing), 0, time_left, counted="stage") as display:
         Scheduler(tasks, pool, folder.logs, display).run()
     keys = {jobs.stage_key(stage): stage for stage in roots}

@@ -13,13 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.launchers import Launcher
-from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
 from studies.opening import opened
-from studies.options import Command
 from studies.search import Search, one_trial
 from studies.storage import folder_of, open_storage
 from studies.trial import TrialSpec
@@ -70,15 +67,7 @@ def main() -> None:
                 trials=arguments.trials,
                 storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
             )
-            given = {
-                "workers": 1,
-                "launcher": Launcher(),
-                "warm_start": "",
-                "verify": 0,
-                "against": "",
-                "export_arm": "",
-            }
-            study = opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
+            study = opened(search)
             bridge = Bridge(search, study, {})
             searching._opened.clear()
             wall, cpu = -time.perf_counter(), -time.process_time()

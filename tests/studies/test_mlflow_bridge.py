@@ -22,18 +22,17 @@ from ablations.tracking.connection import WAIT
 from ablations.tracking.reader import Store
 from studies import opening
 from studies.mlflow_bridge import Bridge
-from studies.options import Command
 from studies.recovery import RETRY
 from studies.samplers import SAMPLER
-from studies.search import OUTCOMES, REASON, STAGES
+from studies.search import OUTCOMES, REASON, STAGES, Search
 
 
-def bridge(checked: Command, study: optuna.Study) -> Bridge:
-    return Bridge(checked.search, study, {"git_sha": "abc", "dirty": "false"})
+def bridge(checked: Search, study: optuna.Study) -> Bridge:
+    return Bridge(checked, study, {"git_sha": "abc", "dirty": "false"})
 
 
-def add(study: optuna.Study, checked: Command, gain: float, **attrs: object) -> None:
-    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
+def add(study: optuna.Study, checked: Search, gain: float, **attrs: object) -> None:
+    space, paper = dict(checked.definition.space), dict(checked.definition.paper)
     params = paper | {"epsilon": gain}
     outcomes: dict[str, object] = {
         OUTCOMES: {"1000": {"clean_success": gain}, "1001": {"clean_success": gain}},
@@ -43,9 +42,9 @@ def add(study: optuna.Study, checked: Command, gain: float, **attrs: object) -> 
     study.add_trial(create_trial(params=params, distributions=space, value=gain, user_attrs=outcomes | attrs))
 
 
-def runs(checked: Command, kind: str) -> list:
-    store = Store(checked.folder)
-    number = store.experiment_id(f"study {checked.search.name}")
+def runs(checked: Search, kind: str) -> list:
+    store = Store(checked.runs)
+    number = store.experiment_id(f"study {checked.name}")
     return store.client.search_runs([number], f"tags.kind = '{kind}'", order_by=["attributes.start_time ASC"])
 
 
@@ -67,7 +66,7 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     children = {run.data.tags["optuna_trial"]: run for run in runs(checked, "trial")}
     assert children.keys() == {"1", "2"}, "the one that waits has none"
     run = children["2"]
-    assert [page.read_text() for page in checked.folder.artifacts.rglob("report/study.html")] == ["a page"]
+    assert [page.read_text() for page in checked.runs.artifacts.rglob("report/study.html")] == ["a page"]
     assert parent.info.status == "FINISHED"
     assert "mlflow.parentRunId" not in run.data.tags, "MLflow hides what is nested"
     assert study.user_attrs["mlflow_run_2"] == run.data.tags["entry"]
@@ -90,7 +89,7 @@ def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_pat
     first.write()
     bridge(checked, study).write()
     assert len(runs(checked, "study")) == 1
-    assert Store(checked.folder).grids() == [], "a study is no grid"
+    assert Store(checked.runs).grids() == [], "a study is no grid"
     assert sorted(run.data.tags["optuna_trial"] for run in runs(checked, "trial")) == ["1", "2"]
 
 
@@ -128,7 +127,7 @@ def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Pa
     study = opening.opened(checked)
     writer = bridge(checked, study)
     add(study, checked, 0.1)
-    with closing(sqlite3.connect(checked.folder.database, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(checked.runs.database, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         start = time.monotonic()
         writer.write()
@@ -147,7 +146,7 @@ def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Pa
 def test_states_and_reasons_are_kept(tmp_path: Path):
     checked = command(tmp_path)
     study = opening.opened(checked)
-    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
+    space, paper = dict(checked.definition.space), dict(checked.definition.paper)
     for state, attrs in (
         (TrialState.FAIL, {REASON: "DivergedError: loss nan"}),
         (TrialState.PRUNED, {}),
@@ -192,7 +191,7 @@ def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     port = free_port()
     program = Path(sys.executable).parent / "optuna-dashboard"
     server = subprocess.Popen(
-        [program, checked.search.folder / "journal.log", "--port", str(port)],
+        [program, checked.folder / "journal.log", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

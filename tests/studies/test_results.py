@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +192,7 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in notes[2].notes[0]
     assert "chance of a false one of up to 0.075" in notes[2].notes[0]
     assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"
-    assert count(searched, study, study.trials[2], replace(PAPER, name="trial 3 of another"), winner.keys()) == 3
+    assert count(searched, study, study.trials[2], PAPER._replace(name="trial 3 of another"), winner.keys()) == 3
     checks = [(check["trial"], check["rival"]) for check in study.user_attrs[CHECKS]]
     assert checks == [(0, PAPER.name), (2, PAPER.name), (2, "trial 3 of another")]
     assert {tuple(check["seeds"]) for check in study.user_attrs[CHECKS]} == {tuple(range(2000, 2006))}
