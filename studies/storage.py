@@ -39,7 +39,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     Raises InputError for a storage that cannot be reached, is locked, damaged, or of another version.
     """
     import optuna
-    from optuna.storages import JournalStorage
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -48,34 +48,19 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     try:
         with FileLock(folder / ".lock", timeout=PATIENCE):
             if url is not None:
-                return _database(url)
+                options = {"connect_args": _timeout(url), "pool_pre_ping": True}
+                return RDBStorage(_with_driver(url), engine_kwargs=options)
             return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    except Timeout:
-        raise InputError(
-            "the study's storage is locked",
-            got=f"{folder / '.lock'}",
-            fix="end the process that holds the lock, then run the command again",
-        ) from None
     except Exception as error:
         raise _open_error(url, path, error) from None
 
 
 def reach(url: str) -> None:
-    """Check that a database can be reached, without writing. Raises InputError as `open_storage` does.
-
-    A SQLite file may be missing if its folder exists.
-    """
+    """Check that a database can be reached. Raises InputError as `open_storage` does."""
     import sqlalchemy
 
     try:
-        address = sqlalchemy.engine.make_url(_with_driver(url))
-        if address.get_backend_name() == "sqlite":
-            path = Path(address.database or "")
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {path.parent}")
-            if not path.exists():
-                return
-        engine = sqlalchemy.create_engine(address, connect_args=_timeout(address.get_backend_name()))
+        engine = sqlalchemy.create_engine(_with_driver(url), connect_args=_timeout(url))
         with engine.connect():
             pass
         engine.dispose()
@@ -93,21 +78,13 @@ def shown(url: str) -> str:
         return url
 
 
-def _database(url: str) -> BaseStorage:
-    import sqlalchemy
-    from optuna.storages import RDBStorage
-
-    backend = sqlalchemy.engine.make_url(_with_driver(url)).get_backend_name()
-    return RDBStorage(_with_driver(url), engine_kwargs={"connect_args": _timeout(backend), "pool_pre_ping": True})
-
-
 def _with_driver(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     return f"{DRIVERS.get(scheme, scheme)}{mark}{rest}"
 
 
-def _timeout(backend: str) -> dict[str, int]:
-    return {"timeout": PATIENCE} if backend == "sqlite" else {"connect_timeout": REACH}
+def _timeout(url: str) -> dict[str, int]:
+    return {"timeout": PATIENCE} if url.startswith("sqlite") else {"connect_timeout": REACH}
 
 
 def _open_error(url: str | None, path: str, error: Exception) -> InputError:
@@ -118,10 +95,10 @@ def _open_error(url: str | None, path: str, error: Exception) -> InputError:
 
 def _remedy(url: str | None, path: str, error: Exception) -> str:
     text = str(error)
+    if "locked" in text or isinstance(error, Timeout):
+        return "end the process that holds the lock, then run the command again"
     if url is None:
         return f"move {path} away or restore a copy of it; finished trials are in MLflow as well"
-    if "locked" in text:
-        return "end the process that holds the database, then run the command again"
     if isinstance(error, ImportError):
         return "pip install 'rrpo-ablations[databases]', in a checkout: pip install -e '.[databases]'"
     if "version" in text:
@@ -136,15 +113,8 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
     """
     import optuna
 
-    try:
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        stored = study.user_attrs.get(IDENTITY)
-    except Exception as error:
-        raise InputError(
-            "the study cannot be read",
-            got=f"{name}: {type(error).__name__}: {error}",
-            fix="use another --storage or --name",
-        ) from None
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    stored = study.user_attrs.get(IDENTITY)
     current = json.loads(json.dumps(identity))
     if stored is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(IDENTITY, current)
@@ -173,17 +143,15 @@ def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
         raise missing from None
 
 
-def differences(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return ``key: was X, now Y`` for every leaf that differs."""
-    lines = []
-    for key in sorted({*stored, *current}):
-        old, new = stored.get(key, "absent"), current.get(key, "absent")
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: was {_brief(old)}, now {_brief(new)}")
-    return lines
+    old, new = _leaves(stored), _leaves(current)
+    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})}
+    return [f"{key}: was {was}, now {now}" for key, (was, now) in pairs.items() if was != now]
 
 
-def _brief(value: Any) -> Any:
-    return f"{len(value)} of them" if isinstance(value, dict) else value
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
