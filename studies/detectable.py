@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from optuna.study import Study as OptunaStudy
 
 from ablations.execution.estimate import Estimator, duration, wall
 from ablations.judges import tuning
@@ -14,9 +15,6 @@ from studies.pruning import caveat
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
 from studies.trial import span
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
 
 
 def shared(search: Search) -> list[Stage]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 
 from ablations.errors import InputError
 from ablations.execution.environment import git_state
@@ -12,10 +14,6 @@ from ablations.exported import read_arms, write_arm
 from ablations.rendering.sheet import Sheet
 from studies.search import OUTCOMES, Search, counted
 from studies.storage import IDENTITY
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
 
 
 def export(search: Search, study: OptunaStudy, best: FrozenTrial, name: str, check: Sheet | None) -> Path:

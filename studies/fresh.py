@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from ablations.commands import print_line
@@ -27,10 +29,6 @@ from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
 from studies.trial import FRESH_SEED, OBJECTIVES, measure, span
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
 
 ALPHA = 0.05
 """Significance level of one check. The k-th check on the same seeds is made at `ALPHA` / k."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
 from ablations.execution import launchers
@@ -17,9 +18,6 @@ from ablations.execution.scheduler import Scheduler
 from studies.mlflow_bridge import Bridge
 from studies.results import final_values, pareto_front, ranked
 from studies.search import REASON, Search, counted
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
 
 
 class SearchRun(Display):

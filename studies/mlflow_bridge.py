@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 
 from ablations.tracking import records
 from ablations.tracking.outbox import Entry
@@ -25,11 +28,7 @@ from studies.recovery import lost_trials
 from studies.results import final_values, pareto_front, ranked
 from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES, Search
-from studies.storage import IDENTITY, shown
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
+from studies.storage import IDENTITY
 
 LINK = "mlflow_run_{}"
 """Attribute of the Optuna study with the key, or in older studies the id, of a trial's MLflow run."""
@@ -117,7 +116,7 @@ class Bridge:
             records.TAG_KIND: kind,
             records.TAG_PROFILE: search.spec.profile.name,
             "optuna_study": search.name,
-            "optuna_storage": shown(search.storage) if search.storage else str(search.folder / "journal.log"),
+            "optuna_storage": search.address,
             "seeds": ",".join(map(str, search.spec.seeds)),
         }
         return Entry(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.study import Study as OptunaStudy
 
 from ablations.tracking.recorder import create
 from ablations.tracking.records import EXPERIMENT_STUDY
@@ -17,9 +19,6 @@ from studies.results import complete, pareto_front
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import Search
 from studies.storage import existing_study, open_storage, open_study
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
 
 TOP = 5
 """Number of points that a warm start takes from the other study."""

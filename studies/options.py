@@ -153,8 +153,5 @@ def _seeds(count: int, first: int) -> tuple[int, ...]:
 
 
 def _objectives(text: str, definition: Study) -> tuple[str, ...]:
-    parts = [part.strip() for part in text.split(",")] if text else definition.objectives
-    names = tuple(choose("objective", part, OBJECTIVES) for part in parts)
-    if len(set(names)) < len(names):
-        raise InputError("an objective is named twice", got=text, fix="name each once")
-    return names
+    names = [part.strip() for part in text.split(",")] if text else definition.objectives
+    return tuple(dict.fromkeys(choose("objective", name, OBJECTIVES) for name in names))

@@ -14,14 +14,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rrpo.pipeline.claims import LEASE, Owner, is_alive, this_process
 from studies.samplers import SAMPLER
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, Trial
 
 OWNER, SEEN, RETRY, COST = "owner", "seen", "retry_of", "processes"
 """User attributes of a trial: its process, the time of its last sign of life, the trial that it repeats, and the number of
@@ -62,8 +60,6 @@ def recover(study: OptunaStudy) -> list[int]:
 
     Hold the study's lock, so that no two processes queue the same point.
     """
-    from optuna.trial import TrialState
-
     lost = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if not _lives(trial)]
     for trial in lost:
         queue_again(study, trial)

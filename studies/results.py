@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState
 
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -15,21 +20,16 @@ from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, Search
 from studies.trial import KL, OBJECTIVES
 
-if TYPE_CHECKING:
-    from optuna.importance import BaseImportanceEvaluator
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
-
 BEST = 10
 """Number of trials in the table of best trials."""
 LEAST = 8
 """Smallest number of complete trials for importances."""
+EVALUATOR = FanovaImportanceEvaluator(seed=0)
+"""Computes the importances."""
 
 
 def complete(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the complete trials with finite values."""
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in trials if all(math.isfinite(value) for value in trial.values)]
 
@@ -50,8 +50,6 @@ def final_values(trial: FrozenTrial) -> list[float]:
 
     Optuna stores the last intermediate value of a pruned trial as its value; it is not comparable with a final one.
     """
-    from optuna.trial import TrialState
-
     return list(trial.values) if trial.state == TrialState.COMPLETE else []
 
 
@@ -130,22 +128,13 @@ def importance_trials(study: OptunaStudy) -> list[FrozenTrial]:
     return trials if len(trials) >= LEAST and len({trial.values[0] for trial in trials}) > 1 else []
 
 
-def evaluator() -> BaseImportanceEvaluator:
-    """Return the evaluator of importances, fANOVA."""
-    from optuna.importance import FanovaImportanceEvaluator
-
-    return FanovaImportanceEvaluator(seed=0)
-
-
 def importance(study: OptunaStudy, search: Search) -> Sheet | None:
     """Return the table of importances for the first objective, from `importance_trials`; None if there are too few trials."""
-    from optuna.importance import get_param_importances
-
     trials = importance_trials(study)
     if not trials:
         return None
     subset = with_trials(search, trials)
-    shares = get_param_importances(subset, evaluator=evaluator(), target=lambda trial: trial.values[0])
+    shares = get_param_importances(subset, evaluator=EVALUATOR, target=lambda trial: trial.values[0])
     samplers = sorted({str(trial.user_attrs.get(SAMPLER, "")) for trial in trials})
     notes = (
         f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space, including the noise "
@@ -163,8 +152,6 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
 
 def with_trials(search: Search, trials: Sequence[FrozenTrial]) -> OptunaStudy:
     """Return an in-memory study with these trials only."""
-    import optuna
-
     directions: Sequence[Any] = search.directions
     study = optuna.create_study(directions=directions)
     study.add_trials(trials)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
 from ablations.commands import end_if_failed, exit_on_input_error, print_line, program, terminal
@@ -28,10 +29,6 @@ from studies.mlflow_bridge import Bridge
 from studies.opening import opened
 from studies.options import Options, checked
 from studies.search import Search, counted
-from studies.storage import shown
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
 
 app, main = program("studies.run")
 
@@ -93,7 +90,7 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
         if waiting := bridge.replay.waiting():
             print_line(console, waiting)
     print_line(console, f"Open it: {search.runs.ui_command()}")
-    print_line(console, f"     or: {dashboard(search)}   (extra: dashboard)")
+    print_line(console, f"     or: optuna-dashboard {search.address}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
@@ -109,16 +106,11 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
         print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
     results.write_trials(study, out / "trials.csv")
     pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]
-    written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
+    written = [page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out), *pictures]
     print_line(console, f"written to {out}: {', '.join(path.name for path in written)}")
     if not pictures:
         print_line(console, "no figure: too few trials")
     return out
-
-
-def dashboard(search: Search) -> str:
-    """Return the command that opens the study in Optuna's dashboard."""
-    return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
 
 
 def _numbers(comparison: Sheet | None) -> dict[str, float]:

@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ablations.execution.failures import kind_of
 from ablations.execution.jobs import SMALLER
@@ -21,12 +24,8 @@ from studies.catalogue import Study, study_of
 from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
 from studies.samplers import SAMPLER, Keyed
-from studies.storage import folder_of, open_storage
+from studies.storage import folder_of, open_storage, shown
 from studies.trial import OBJECTIVES, TrialSpec, mean, measure
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, Trial
 
 OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
 """User attributes of a trial: outcomes by seed, folders of its stages by seed, and the reason of a failure."""
@@ -84,14 +83,17 @@ class Search:
         return RunsFolder(self.spec.store)
 
     @property
+    def address(self) -> str:
+        """The storage, for display and for Optuna's dashboard: a URL without its password, or the journal file."""
+        return shown(self.storage) if self.storage else str(self.folder / "journal.log")
+
+    @property
     def directions(self) -> list[str]:
         """Optuna's directions, one per objective."""
         return [OBJECTIVES[name].direction for name in self.spec.objectives]
 
     def open(self) -> OptunaStudy:
         """Return the existing Optuna study, with this search's sampler and pruner."""
-        import optuna
-
         return optuna.load_study(
             study_name=self.name,
             storage=open_storage(self.storage, self.folder),
@@ -139,8 +141,6 @@ def ask(search: Search, study: OptunaStudy) -> Trial | None:
 
 def counted(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the trials that count: finished or running, but neither queued nor lost with their worker."""
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False)
     lost = lost_trials(trials)
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in lost]
@@ -152,10 +152,6 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
     Raises errors that a retry can fix. A trial that another process took over, because this one was suspended for too long, is
     left unchanged.
     """
-    import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-
     try:
         values = _measure_seeds(search, trial, report)
     except optuna.TrialPruned:

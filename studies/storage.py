@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
+import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study as OptunaStudy
 
 from ablations.errors import InputError
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-    from optuna.study import Study as OptunaStudy
 
 IDENTITY = "identity"
 PATIENCE = 30
@@ -38,10 +39,6 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
     Raises InputError for a storage that cannot be reached, is locked, damaged, or of another version.
     """
-    import optuna
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "journal.log")
@@ -57,8 +54,6 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
 def reach(url: str) -> None:
     """Check that a database can be reached. Raises InputError as `open_storage` does."""
-    import sqlalchemy
-
     try:
         engine = sqlalchemy.create_engine(_with_driver(url), connect_args=_timeout(url))
         with engine.connect():
@@ -70,8 +65,6 @@ def reach(url: str) -> None:
 
 def shown(url: str) -> str:
     """Return a URL with its password hidden."""
-    import sqlalchemy
-
     try:
         return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -111,8 +104,6 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
 
     Raises InputError if its stored identity differs, because trials of two identities are not comparable.
     """
-    import optuna
-
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     stored = study.user_attrs.get(IDENTITY)
     current = json.loads(json.dumps(identity))
@@ -129,8 +120,6 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
 
 def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
     """Load another study of the same storage. Raises InputError if it does not exist; never creates it."""
-    import optuna
-
     missing = InputError(
         "there is no study of that name", got=name, fix="run it first, in the same runs folder and storage"
     )

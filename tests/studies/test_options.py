@@ -51,7 +51,7 @@ def command(tmp_path: Path, **changed: Any) -> Search:
         (["--study", "rm", "--arm", "rrpo"], "--arm is only for tune-arm"),
         (["--study", "tune-arm", "--arm", "placebo"], "use one of: "),
         (["--study", "rm", "--objectives", "mos"], "no objective of that name"),
-        (["--study", "rm", "--objectives", "uptake,uptake"], "named twice"),
+        (["--study", "rm", "--objectives", "uptake,"], "no objective of that name"),
         (["--study", "rm", "--first-seed", "1"], "development seeds only"),
         (["--study", "rm", "--first-seed", "1998", "--seeds", "3"], "development seeds only"),
         (["--study", "rm", "--trials", "0"], "--trials"),
@@ -118,6 +118,10 @@ def test_a_setting_makes_another_study_with_a_name_of_its_own(tmp_path: Path):
     assert identity(changed)["stages"]["optimize"] != identity(plain)["stages"]["optimize"]
     with pytest.raises(InputError, match="changes nothing here"):
         command(tmp_path, settings=["finetune.regularizers.epsilon=0.2"])
+
+
+def test_an_objective_that_is_named_twice_counts_once(tmp_path: Path):
+    assert command(tmp_path, objectives="gold, uptake,gold").spec.objectives == ("gold", "uptake")
 
 
 @pytest.mark.parametrize("name", ["2024-a", "a.b_c-1", "_x", "7"])
