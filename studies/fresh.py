@@ -59,7 +59,7 @@ def check(search: Search, study: OptunaStudy, console: Console) -> tuple[Sheet |
     Return the table (None if they are the same arm), and whether any stage failed. Raises InputError if the baseline does not
     exist yet, and KeyboardInterrupt when stopped; finished stages are kept.
     """
-    best, rival = ranked(study, search)[0], baseline(search, study)
+    best, rival = ranked(study)[0], baseline(search, study)
     if search.definition.arm(best.params) == rival.arm:
         print_line(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
         return None, False
@@ -88,7 +88,7 @@ def baseline(search: Search, study: OptunaStudy) -> Baseline:
             got="; ".join(mismatches),
             fix="run both with the same options and to the same number of trials",
         )
-    best_trials = ranked(baseline_study, search)
+    best_trials = ranked(baseline_study)
     if not best_trials:
         raise InputError(
             f"study {against} has no best trial", got="no complete trial", fix="see its report for the reasons"

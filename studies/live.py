@@ -62,7 +62,7 @@ class SearchRun(Display):
         durations = [trial.duration.total_seconds() for trial in finished if trial.duration and trial.values]
         left = max(0, self.search.trials - self.done) / self.search.workers
         time_left = f"about {duration(left * statistics.fmean(durations))}" if durations else "unknown"
-        trials = ranked(self.study, self.search)
+        trials = ranked(self.study)
         best = f"best {trials[0].values[0]:+.4f} (number {trials[0].number})" if trials else "no value yet"
         if len(self.search.directions) > 1:
             best = f"front of {len(pareto_front(self.study))}"

@@ -74,7 +74,7 @@ class Bridge:
 
     def _study(self, status: str, metrics: dict[str, float], step: int) -> Entry:
         search, identity = self.search, self.study.user_attrs[IDENTITY]
-        trials = ranked(self.study, search)
+        trials = ranked(self.study)
         if trials:
             metrics |= {f"best {search.spec.objectives[0]}": trials[0].values[0], "best trial": trials[0].number}
             metrics |= {"front": len(pareto_front(self.study))} if len(search.directions) > 1 else {}

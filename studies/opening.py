@@ -15,7 +15,7 @@ from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
 from studies.catalogue import contains, described
 from studies.recovery import recover
-from studies.results import complete, pareto_front
+from studies.results import pareto_front, ranked
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import Search
 from studies.storage import existing_study, open_storage, open_study
@@ -74,9 +74,9 @@ def first_points(search: Search) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = [paper]
     if search.warm_start:
         source = existing_study(search.storage, search.spec.store, search.warm_start)
-        sign = -1 if source.directions[0].name == "MAXIMIZE" else 1
-        trials = pareto_front(source) if len(source.directions) > 1 else complete(source)
-        for trial in sorted(trials, key=lambda t: sign * t.values[0])[:TOP]:
+        front = pareto_front(source)
+        trials = [t for t in ranked(source) if t in front or len(source.directions) == 1]
+        for trial in trials[:TOP]:
             params = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
             points.append(paper | params)
     return points

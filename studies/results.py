@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.judges import tuning
@@ -53,9 +54,9 @@ def final_values(trial: FrozenTrial) -> list[float]:
     return list(trial.values) if trial.state == TrialState.COMPLETE else []
 
 
-def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
+def ranked(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the complete trials, sorted by the first objective, best first."""
-    sign = -1 if search.directions[0] == "maximize" else 1
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     return sorted(complete(study), key=lambda trial: (sign * trial.values[0], trial.number))
 
 
@@ -69,7 +70,7 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
 
     With several objectives, the best trials are those on the Pareto front.
     """
-    trials = ranked(study, search)
+    trials = ranked(study)
     if not trials:
         return None
     top = trials[:BEST] if len(search.directions) == 1 else pareto_front(study)

@@ -22,12 +22,12 @@ from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
 from rrpo.commands import options_of
 from studies import fresh, results
-from studies.detectable import preview, shared
 from studies.export import export
 from studies.live import SearchRun
 from studies.mlflow_bridge import Bridge
 from studies.opening import opened
 from studies.options import Options, checked
+from studies.preview import preview, shared
 from studies.search import Search, counted
 
 app, main = program("studies.run")
@@ -66,7 +66,7 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
             failures = build(shared_stages, search.runs, estimator, search.workers, console, search.launcher)
             end_if_failed(failures, console)
             SearchRun(search, study, bridge, console).run()
-        trials = results.ranked(study, search)
+        trials = results.ranked(study)
         if trials and search.verify:
             try:
                 comparison, failed = fresh.check(search, study, console)

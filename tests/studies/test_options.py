@@ -22,10 +22,10 @@ from rrpo.pipeline.stages import MARKER
 from rrpo.pipeline.versions import VERSIONS
 from studies import opening, options
 from studies.catalogue import tunable
-from studies.detectable import own, preview, shared
 from studies.export import export
 from studies.fresh import baseline
 from studies.opening import first_points, identity
+from studies.preview import own, preview, shared
 from studies.run import app
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, Search
