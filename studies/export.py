@@ -9,9 +9,9 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
 from ablations.errors import InputError
-from ablations.execution.environment import git_state
 from ablations.exported import read_arms, write_arm
 from ablations.rendering.sheet import Sheet
+from ablations.tracking.source_version import git_state
 from studies.search import OUTCOMES, Search, counted
 from studies.storage import IDENTITY
 

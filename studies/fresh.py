@@ -17,8 +17,6 @@ from rich.console import Console
 
 from ablations.commands import print_line
 from ablations.errors import InputError
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
@@ -104,8 +102,7 @@ def evaluate(search: Search, best: FrozenTrial, rival: Baseline, console: Consol
     arms = [search.definition.arm(best.params), rival.arm]
     stages = [stage for seed in spec.seeds for arm in arms for stage in spec.stages(arm, seed)]
     print_line(console, f"checking trial {best.number} against {rival.name} on {search.verify} fresh seeds")
-    estimator = Estimator(spec.store, spec.device)
-    failures = build(stages, search.runs, estimator, search.workers, console, search.launcher)
+    failures = search.builder(console).build(stages)
     seeds = [s for s in spec.seeds if all(x.done(spec.store) for arm in arms for x in spec.stages(arm, s))]
     ours, theirs = ({seed: measure(spec, arm, seed) for seed in seeds} for arm in arms)
     return ours, theirs, "; ".join(f"{title}: {reason}" for title, reason in failures.items())

@@ -11,10 +11,11 @@ from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
 from ablations.execution import launchers
-from ablations.execution.estimate import duration
+from ablations.execution.estimate import Estimator, duration
 from ablations.execution.launchers.pool import Task
 from ablations.execution.progress_display import Display
 from ablations.execution.scheduler import Scheduler
+from ablations.execution.time_left import TimeLeft
 from studies.mlflow_bridge import Bridge
 from studies.results import final_values, pareto_front, ranked
 from studies.search import REASON, Search, counted
@@ -28,7 +29,8 @@ class SearchRun(Display):
         self.study = study
         self.bridge = bridge
         self._status = ""
-        super().__init__(console, search.trials, 0, lambda: self._status, "trial")
+        left = TimeLeft([], {}, Estimator(search.spec.store), search.workers)
+        super().__init__(console, search.trials, 0, left, "trial")
         self._update()
 
     def run(self) -> None:
@@ -37,21 +39,24 @@ class SearchRun(Display):
         Raises KeyboardInterrupt when stopped; finished trials are kept.
         """
         search = self.search
-        remaining = range(search.trials - len(counted(self.study)))
         tasks = [
             Task(key=f"trial-{index}", title="trial", function="studies.search:one_trial", arguments=(search,))
-            for index in remaining
+            for index in range(search.trials - len(counted(self.study)))
         ]
-        pool = launchers.start(search.launcher, search.workers, search.folder / "launcher")
+        pool = launchers.start(search.launching, search.workers, search.folder / "launcher")
         with self:
             Scheduler(tasks, pool, search.folder / "logs", self).run()
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def remaining(self) -> str:
+        """Return the time left and the best value so far."""
+        return self._status
+
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         self._update()
         self.done -= 1  # the display adds this one itself
         title = "run by another command" if result is None else self._describe(int(result))
-        super().finished(slot, replace(task, title=title), result, seconds)
+        super().finished(replace(task, title=title), result, seconds)
         with suppress(OSError):  # the disk is full: a later call writes the trial
             self.bridge.write()
 

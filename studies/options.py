@@ -12,8 +12,8 @@ from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
-from ablations.execution.runs_folder import check
 from ablations.exported import check_name
+from ablations.tracking.runs_folder import check
 from rrpo.arms import BASE
 from rrpo.commands import option
 from rrpo.profiles import PROFILES, title
@@ -113,7 +113,7 @@ def checked(options: Options) -> Search:
         against=options.against or default_baseline,
         export_arm=options.export_arm,
         workers=worker_count(options.workers, device),
-        launcher=launchers.checked(options, device, UNMEASURED),
+        launching=launchers.checked(options, device, UNMEASURED),
     )
     if options.export_arm:
         check_name(options.export_arm)

@@ -9,16 +9,15 @@ Optuna's own heartbeat works for databases only, not for a journal file.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rrpo.pipeline.claims import LEASE, Owner, is_alive, this_process
+from rrpo.pipeline.claims import LEASE, Owner, is_alive, repeated, this_process
 from studies.samplers import SAMPLER
 
 OWNER, SEEN, RETRY, COST = "owner", "seen", "retry_of", "processes"
@@ -30,23 +29,9 @@ BEAT, SILENCE = LEASE / 4, LEASE
 """Seconds between two signs of life, and seconds without one after which the owner counts as dead."""
 
 
-@contextmanager
-def alive(trial: Trial) -> Iterator[None]:
-    """Give a trial's signs of life until the block ends."""
-    end = threading.Event()
-
-    def beat() -> None:
-        while not end.wait(BEAT):
-            with suppress(Exception):  # the storage is briefly unreachable: the next beat tries again
-                trial.set_user_attr(SEEN, time.time())
-
-    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
+def alive(trial: Trial) -> AbstractContextManager[None]:
+    """Return a context in which the trial gives signs of life."""
+    return repeated(lambda: trial.set_user_attr(SEEN, time.time()), BEAT)
 
 
 def claim(trial: Trial) -> None:

@@ -13,13 +13,11 @@ import typer
 from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
-from ablations.commands import end_if_failed, exit_on_input_error, print_line, program, terminal
+from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError
-from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
+from ablations.tracking.source_version import git_state
 from rrpo.commands import options_of
 from studies import fresh, results
 from studies.export import export
@@ -57,14 +55,12 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
     shared_stages = shared(search)
     for line in preview(search, study, shared_stages):
         print_line(console, line)
-    bridge = Bridge(search, study, environment.git_state())
+    bridge = Bridge(search, study, git_state())
     bridge.write()
     status, comparison, failed, out = "FAILED", None, False, None
     try:
         if len(counted(study)) < search.trials:
-            estimator = Estimator(search.spec.store, search.spec.device)
-            failures = build(shared_stages, search.runs, estimator, search.workers, console, search.launcher)
-            end_if_failed(failures, console)
+            search.builder(console).require(shared_stages)
             SearchRun(search, study, bridge, console).run()
         trials = results.ranked(study)
         if trials and search.verify:

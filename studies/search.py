@@ -15,11 +15,13 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
 
-from ablations.execution.failures import kind_of
+from ablations.execution.building import Builder
 from ablations.execution.jobs import SMALLER
-from ablations.execution.launchers import Launcher
-from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.launchers import Launching
+from ablations.failures import kind_of
+from ablations.tracking.runs_folder import RunsFolder
 from studies.catalogue import Study, study_of
 from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
@@ -64,7 +66,7 @@ class Search:
     """Name under which the best trial is exported as an arm; empty for no export."""
     workers: int = 1
     """Number of trials that run at the same time."""
-    launcher: Launcher = field(default_factory=Launcher)
+    launching: Launching = field(default_factory=Launching)
     """Where trials run."""
 
     @property
@@ -100,6 +102,10 @@ class Search:
             sampler=Keyed(self.sampler),
             pruner=make_pruner(self.pruner, self.spec),
         )
+
+    def builder(self, console: Console) -> Builder:
+        """Return the builder of stages outside trials: those that all trials share, and those of fresh seeds."""
+        return Builder(self.runs, self.spec.device, self.workers, console, self.launching)
 
     def lock(self) -> FileLock:
         """Return the lock that is held between asking for a trial and recording its owner, and during recovery."""

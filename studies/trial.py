@@ -153,12 +153,9 @@ def measure(
     record = Record(
         label="trial",
         seed=seed,
-        cell_hash="",
-        arm_hash="",
-        world_hash="",
         profile=spec.profile.name,
-        scalars=scalars,
         find=lambda: files[SAMPLES_FILE].parent,
+        load=lambda: scalars,
     )
     enabled = {True: spec.policy, False: spec.reward_model}
     outcomes = {name: objective.read(record) for name, objective in OBJECTIVES.items() if enabled[objective.policy]}
