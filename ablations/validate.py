@@ -31,10 +31,11 @@ from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
-from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering import card
 from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import git_state
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title
@@ -69,7 +70,10 @@ def command(
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
     with exit_on_input_error():
-        profile_config = _checked(profile, world, seed)
+        profile_config = sized(profile, world)
+        if seed < DEVELOPMENT:
+            what = "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen"
+            raise InputError(what, got=f"--seed {seed}", fix=f"give --seed {DEVELOPMENT} or above")
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
         stages = sections(profile_config, seed)
@@ -108,18 +112,6 @@ def command(
     raise typer.Exit(0 if card.passes(lines) else 1)
 
 
-def _checked(profile: str, world: int, seed: int) -> Profile:
-    """Return the profile in that world. Raise InputError if an option is invalid."""
-    profile_config = sized(profile, world)
-    if seed < DEVELOPMENT:
-        raise InputError(
-            "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen",
-            got=f"--seed {seed}",
-            fix=f"give --seed {DEVELOPMENT} or above",
-        )
-    return profile_config
-
-
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
     """Return the lines of all built sections, in the report's order."""
     return [line for stage in stages.values() if stage.done(store) for line in load(stage.path(store) / LINES)]
@@ -128,7 +120,7 @@ def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
 def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> str:
     """Record the card in MLflow's experiment ``world``; return a sentence on what still waits for the store, empty if nothing."""
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
-    tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
+    tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
     files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     tracker.record("card", f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), files)

@@ -29,7 +29,7 @@ from reports.loading import Selection
 from reports.settings import settings
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
-from rrpo.rebuild import rebuild
+from rrpo.identity import rebuild
 
 ARMS = ("sft", BASE, RRPO)
 """Default arms: those of the paper's Table 1 that this package trains."""

@@ -13,7 +13,7 @@ from ablations.rendering import card
 from ablations.rendering.sheet import html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
-from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
+from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, TAG_WORLD_HASH, Record
 from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
@@ -71,11 +71,11 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
     report.
     """
     alone = len(selection.grids) == 1
+    answer = "".join(path.read_text(encoding="utf-8") for path in paths if path.name == ANSWER and alone)
     for grid in selection.grids:
-        mlflow_page.keep_report(selection.store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
-        for path in paths if alone else ():
-            if path.name == ANSWER:
-                mlflow_page.describe(selection.store, grid, path.read_text(encoding="utf-8"))
+        mlflow_page.keep_report(
+            selection.store, grid, paths, "reports" if alone else f"reports/{selection.grid}", answer
+        )
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
@@ -119,8 +119,10 @@ def _picture(level: Any) -> bytes:
 
 def world_card(selection: Selection) -> dict[str, str]:
     """Return the newest validation report of the records' world as ``table`` (HTML) and ``note``; empty if there is none."""
-    world = selection.records[0].world_hash
-    path = selection.store.newest_artifact(EXPERIMENT_WORLD, "card.json", world)
+    store, world = selection.store, selection.records[0].world_hash
+    cards = [run for run in store.runs(EXPERIMENT_WORLD, "card") if run.data.tags.get(TAG_WORLD_HASH) == world]
+    paths = (store.artifacts_of(run) / "card.json" for run in reversed(cards))
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
     lines = load(path)
@@ -144,7 +146,7 @@ def cells(selection: Selection) -> dict[str, Any]:
     entries |= {key: (state, "") for key, state in selection.lost.items()}
     failed = []
     for key, attempt in selection.attempts.items():
-        address = f"{runs[attempt.grid]}/{attempt.run_id}"
+        address = f"{runs[attempt.tags[TAG_GRID]]}/{attempt.run_id}"
         entries[key] = selection.lost[key], address
         if attempt.lost:
             failed.append((f"{attempt.label}/{attempt.seed}", address, attempt.lost.kind, attempt.lost.reason))

@@ -32,7 +32,7 @@ TEST_SET = "rm_accuracy_test_"
 """Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
-"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.recognition`."""
+"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.examine.build_test_set`."""
 
 
 class Checked(NamedTuple):

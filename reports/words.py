@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
-from ablations.execution.environment import code_versions
 from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
+from ablations.tracking.source_version import code_versions
 from reports import effects, opinion, settings
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
@@ -117,7 +117,7 @@ def _component_effects(rows: Sequence[Row]) -> list[str]:
     by_effect: dict[str, list[str]] = {"helps": [], "harms": []}
     by_phrase: dict[str, list[str]] = {}
     for component in COMPONENTS:
-        component_rows = [row for row in rows if component_of(row.name) is component]
+        component_rows = [row for row in rows if component_of(row.name) == component]
         for effect, word in (("helps", BETTER), ("harms", WORSE)):
             if matching := [row for row in component_rows if row.word == word]:
                 by_effect[effect].append(f"{component.label} {effect} ({', '.join(map(_effect, matching))})")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,10 @@ SEEDS = (1000, 1001)
 def frozen() -> tuple[Stage, ...]:
     """Return the stages to install: what no seed redraws, except speech, and the starting models of `SEEDS`."""
     models = [world.codec, world.base, world.third_judge, world.speakers, world.predictor, world.eval_prompts]
-    by_role: list[tuple[Callable[..., Stage], tuple[str, ...]]] = [
-        (world.recogniser, ("reward", "judge")),
-        (world.judge, ("val", "test")),
-    ]
     return (
         *(make(EMBEDDED) for make in models),
-        *(make(EMBEDDED, role) for make, roles in by_role for role in roles),
+        *(world.recogniser(EMBEDDED, role) for role in ("reward", "judge")),
+        *(world.judge(EMBEDDED, role) for role in ("val", "test")),
         *(dataflow.sft(EMBEDDED, seed) for seed in SEEDS),
         *(dataflow.pretrained(EMBEDDED, ArmConfig(), seed) for seed in SEEDS),
     )
@@ -57,7 +54,8 @@ class Review:
 def review(expected: Sequence[Stage]) -> Review:
     """Compare the layer with the stages that it should contain."""
     present = {stage.folder for stage in expected if (stages.LAYER / stage.folder / MARKER).is_file()}
-    outdated = {folder.name: _explain(folder) for folder in _folders() if folder.name not in present}
+    folders = sorted(path for path in stages.LAYER.glob("*") if path.is_dir())
+    outdated = {folder.name: _explain(folder) for folder in folders if folder.name not in present}
     return Review(tuple(stage for stage in expected if stage.folder not in present), outdated)
 
 
@@ -82,10 +80,6 @@ def freeze(expected: Sequence[Stage], store: Path) -> Review:
 def size(folder: str) -> int:
     """Return the size in bytes of one of the layer's folders."""
     return sum(path.stat().st_size for path in (stages.LAYER / folder).rglob("*") if path.is_file())
-
-
-def _folders() -> list[Path]:
-    return sorted(path for path in stages.LAYER.glob("*") if path.is_dir())
 
 
 def _explain(folder: Path) -> str:

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations.arms import Part, app, parts
+from ablations.baselines import robust_arms
 from ablations.grids import arms
 from ablations.guided_arms import guided_arms
-from ablations.robust_arms import robust_arms
 from rrpo.commands import field_docs
 from rrpo.config import OFF, ArmConfig
 from rrpo.pipeline.dataflow import optimized, reward_model

@@ -11,21 +11,19 @@ import pandas as pd
 import pytest
 from drawn import samples_of
 
-from ablations.tracking.records import LISTENER_POINTS
 from rrpo.audio import resampled
 from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
-from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
+from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, yardsticks
 from rrpo.judges.config import (
     ContentConfig,
     NaturalnessConfig,
+    NoSettings,
     PhoneticJudgeConfig,
-    PhoneticsConfig,
     PredictorConfig,
     SpeakersConfig,
     VocodeConfig,
-    VoiceConfig,
 )
 from rrpo.judges.metrics import edit_distance
 from rrpo.judges.samples import Samples, decoded
@@ -62,7 +60,7 @@ def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     shared = {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
     for name in ("", "sft_"):
         reads = shared | {"samples": folders[f"{name}samples"]}
-        vocoded.build(VocodeConfig(prompts=SPOKEN), reads, folders[f"{name}waves"], Context())
+        listeners.vocode(VocodeConfig(prompts=SPOKEN), reads, folders[f"{name}waves"], Context())
     return folders | shared
 
 
@@ -85,6 +83,12 @@ def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     return find
 
 
+@pytest.fixture
+def listener_columns(documented: Callable[[str], list[str]]) -> set[str]:
+    """The documented columns of the listeners' points."""
+    return set(documented("Checkpoints by optional judges"))
+
+
 def run(
     name: str, config: object, inputs: dict[str, Path], out: Path, stage: str = "", **more_inputs: Path
 ) -> tuple[pd.DataFrame, ...]:
@@ -100,17 +104,17 @@ def run(
 
 
 def test_waves_of_the_middle_and_the_last_checkpoint_are_kept(inputs: dict[str, Path]) -> None:
-    waves = vocoded.Vocoded.load(inputs["waves"])
+    waves = listeners.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
     assert waves.table["step"].tolist() == [5] * SPOKEN + [9] * SPOKEN
     assert waves.table["prompt"].tolist() == [*range(SPOKEN)] * 2
     assert waves.table["speaker"].tolist() == [prompt.speaker for prompt in prompts[:SPOKEN]] * 2
     assert waves.table["target"].tolist() == [prompt.emotion for prompt in prompts[:SPOKEN]] * 2
-    assert set(vocoded.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
+    assert set(listeners.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
 
 
 def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Path]) -> None:
-    waves = vocoded.Vocoded.load(inputs["waves"])
+    waves = listeners.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     codec = Codec.load(inputs["codec"])
@@ -123,24 +127,28 @@ def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Pat
 
 
 @needs_praat
-def test_the_third_judge_and_prosody(inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path) -> None:
-    points, samples = run("phonetics", PhoneticsConfig(), inputs, tmp_path, third=reference("third"))
+def test_the_third_judge_and_prosody(
+    inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path, listener_columns: set[str]
+) -> None:
+    points, samples = run("phonetics", NoSettings(), inputs, tmp_path, third=reference("third"))
     assert points["step"].tolist() == [0, 5, 9]
     assert samples.groupby("step")["third"].count().tolist() == [SPOKEN] * 3
     for name in ("f0_level", "f0_spread"):
         assert (samples[name].isna() == (samples["voiced"] == 0)).all(), "what has no voice has no F0"
     hits = samples.groupby("step").apply(lambda rows: (rows["third"] == rows["target"]).mean())
     assert np.allclose(points.set_index("step")["third_accuracy"], hits)
-    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+    assert set(points.columns) - {"step"} <= listener_columns
 
 
 @needs_encoder
-def test_noise_is_not_the_speaker(inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path) -> None:
-    points, samples = run("voice", VoiceConfig(), inputs, tmp_path, speakers=reference("speakers"))
+def test_noise_is_not_the_speaker(
+    inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path, listener_columns: set[str]
+) -> None:
+    points, samples = run("voice", NoSettings(), inputs, tmp_path, speakers=reference("speakers"))
     assert points["step"].tolist() == [0, 5, 9]
     assert points["speaker_similarity"].iloc[0] > points["speaker_similarity"].iloc[2]
     assert samples["speaker_similarity"].between(-1, 1).all()
-    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+    assert set(points.columns) - {"step"} <= listener_columns
 
 
 @needs_encoder
@@ -152,7 +160,7 @@ def test_a_speaker_without_a_voice_is_not_judged(
     names = np.array(["somebody else" if name == first else name for name in stored["speakers"]])
     (tmp_path / "other").mkdir()
     np.savez(tmp_path / "other" / yardsticks.VOICES, voices=stored["voices"], speakers=names)
-    _, samples = run("voice", VoiceConfig(), inputs, tmp_path / "out", speakers=tmp_path / "other")
+    _, samples = run("voice", NoSettings(), inputs, tmp_path / "out", speakers=tmp_path / "other")
     absent = samples["speaker"] == first
     assert (samples["speaker_similarity"].isna() == absent).all()
     assert (samples["speaker_right"].isna() == absent).all()
@@ -182,7 +190,7 @@ def test_without_a_valid_predictor_there_are_no_scores(inputs: dict[str, Path], 
 
 
 def test_content_errors_are_relative_to_the_prompts_phones(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listener_columns: set[str]
 ) -> None:
     """One that always hears the first prompt's phones: no error there, and as many elsewhere as they differ by."""
     prompts = load_prompts(inputs["eval_prompts"])
@@ -202,7 +210,7 @@ def test_content_errors_are_relative_to_the_prompts_phones(
     share = edit_distance(a, b) / len(b)
     assert samples["whisper_phone_errors"].tolist() == [0.0, share, 0.0, 1.0], "the last sample is empty"
     assert points["whisper_phone_errors"].tolist() == pytest.approx([share / 2, 0.5])
-    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+    assert set(points.columns) - {"step"} <= listener_columns
 
 
 def test_letters_leave_out_marks_on_which_inventories_differ() -> None:
