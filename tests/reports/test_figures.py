@@ -52,7 +52,7 @@ def test_the_names_of_arms_that_end_at_the_top_stand_inside_the_panel(tmp_path: 
             heights.extend((text.get_position()[1], *axis.get_ylim()) for text in axis.texts)
         return []
 
-    monkeypatch.setattr(curves, "save", seen)
+    monkeypatch.setattr(curves.style, "save", seen)
     curves.training(records(*preferred()[1:]), tmp_path)
     assert len(heights) == len(ENDS)
     assert all(low < y < high for y, low, high in heights)

@@ -18,6 +18,7 @@ from synthetic import grid, record, shuffled
 
 from ablations.components import COMPONENTS
 from ablations.stats.contrasts import ABOVE_SFT
+from ablations.tracking import recorder
 from ablations.tracking.records import TAG_GRID, TAG_SHA
 from ablations.tracking.runs_folder import check
 from reports import run as reporting
@@ -32,6 +33,7 @@ def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def stored(selection: Selection) -> str:
         with_folder = replace(selection, folder=check(runs))
+        recorder.create(check(runs), "full")
         monkeypatch.setattr(reporting, "select", lambda *of, **how: with_folder)
         monkeypatch.setattr("reports.report._figures", lambda *of: ())
         result = report(runs, tmp_path / "out", "--grid", "full", "--format", "md")

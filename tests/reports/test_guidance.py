@@ -75,8 +75,10 @@ class Stored(Record):
 
 
 def stored(*labels: str, **scalars: float) -> list[Record]:
-    common = {"seed": 1, "cell_hash": "", "arm_hash": "", "world_hash": "", "profile": "quick", "scalars": scalars}
-    return [Stored(label=label, **common) for label in labels]
+    records: list[Record] = [Stored(label=label, seed=1, world_hash="", profile="quick") for label in labels]
+    for record in records:
+        record.__dict__["scalars"] = scalars
+    return records
 
 
 def test_a_sweeps_settings_are_found_by_their_labels() -> None:
