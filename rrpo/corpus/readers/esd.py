@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, decoded
+from rrpo.corpus.readers.base import ENGLISH, READERS, Recording, Skipped, audio_files, decoded
 
 CHINESE = {"中立": "Neutral", "快乐": "Happy", "伤心": "Sad", "生气": "Angry", "惊喜": "Surprise"}
 """Chinese name of an emotion -> English name in the corpus."""
@@ -23,13 +23,7 @@ MANDARIN = 10
 class Esd:
     """The folder gives the label; an utterance whose transcript line names another emotion is skipped."""
 
-    labels: Mapping[str, str] = {
-        "Angry": "angry",
-        "Happy": "happy",
-        "Sad": "sad",
-        "Surprise": "surprised",
-        "Neutral": "neutral",
-    }
+    labels: Mapping[str, str] = {name: ENGLISH[name.lower()] for name in CHINESE.values()}
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """As `rrpo.corpus.readers.base.CorpusReader.read`."""
