@@ -16,8 +16,9 @@ from rrpo.corpus.manifest import Utterance, read_manifest, write_manifest
 from rrpo.cosyvoice import standin, tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, decode
-from rrpo.cosyvoice.judging import judge, lines
+from rrpo.cosyvoice.judging import judge
 from rrpo.cosyvoice.reward import SHARES, split
+from rrpo.cosyvoice.table import render
 from rrpo.errors import InputError
 from rrpo.pipeline.measurements import CONTENT
 from rrpo.testing.corpora import write_tone
@@ -115,23 +116,18 @@ def test_samples_are_decoded_and_judged_on_audio(
     assert f"{first}: left out" in result.output
     result = run(app, ["decode", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
     assert result.exit_code == 0, result.output
-    measurements = list(
-        judge(
-            corpus / "tokens.jsonl",
-            corpus / "manifest.jsonl",
-            runs,
-            FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF),
-        )
+    table = judge(
+        corpus / "tokens.jsonl", corpus / "manifest.jsonl", runs, FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF)
     )
-    assert [row.name for row in measurements] == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
-    assert [row.samples for row in measurements] == [len(samples), len(samples), len(samples) - 1, len(samples)]
-    assert [round(row.by_audio) for row in measurements] == [1, 1, 0, 1]
-    assert [row.by_tokens == 0.75 for row in measurements] == [False, True, True, False]
-    assert [row.phone_errors for row in measurements] == [1.0] * 4, "one letter too many of one"
-    table = list(lines(measurements))
-    assert table[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
-    assert table[1].split()[:3] == ["recordings", str(len(samples)), "-"]
-    assert table[2].split()[:3] + table[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
+    assert table.index.tolist() == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
+    assert table["samples"].tolist() == [len(samples), len(samples), len(samples) - 1, len(samples)]
+    assert table["audio judge"].round().tolist() == [1, 1, 0, 1]
+    assert (table["token judge"] == 0.75).tolist() == [False, True, True, False]
+    assert table["phone errors"].tolist() == [1.0] * 4, "one letter too many of one"
+    lines = render(table).splitlines()
+    assert lines[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
+    assert lines[1].split()[:3] == ["recordings", str(len(samples)), "-"]
+    assert lines[2].split()[:3] + lines[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
 
 
 def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corpus: Path, tmp_path: Path) -> None:
@@ -175,17 +171,17 @@ def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) 
     runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
     inputs = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
     with pytest.raises(InputError, match="decode them first"):
-        list(judge(*inputs, runs))
+        judge(*inputs, runs)
     for run in runs:
         (run / "audio").mkdir()
         (run / "audio" / MANIFEST).touch()
     with pytest.raises(InputError, match="one seed at a time"):
-        list(judge(*inputs, runs))
+        judge(*inputs, runs)
     write_manifest(
         corpus / "few.jsonl", [replace(utterance, audio=Path(str(utterance.audio)).name) for utterance in recorded[:9]]
     )
     with pytest.raises(InputError, match="without a recording"):
-        list(judge(inputs[0], corpus / "few.jsonl", runs[:1]))
+        judge(inputs[0], corpus / "few.jsonl", runs[:1])
     assert CliRunner().invoke(app, ["decode", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
 
 

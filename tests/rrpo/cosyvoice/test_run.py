@@ -21,7 +21,7 @@ from rrpo.cosyvoice.reward import LabelledFrames, log_probs, split, train_reward
 from rrpo.cosyvoice.robust import mine_samples
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
-from rrpo.cosyvoice.table import lines
+from rrpo.cosyvoice.table import compared
 from rrpo.judges.config import RecogniserConfig
 from rrpo.models.ensemble import RewardEnsemble, load_reward_model
 from rrpo.optimizers import OPTIMIZERS
@@ -75,7 +75,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
     assert scalars["end_kl_token"] > 0.01
     assert any("KL" in line for line in messages)
     assert json.loads((tmp_path / "scalars.json").read_text()) == scalars
-    assert f"{tmp_path.name} ({arm})" in list(lines([tmp_path]))[1]
+    assert compared([tmp_path]).index.tolist() == [f"{tmp_path.name} ({arm})"]
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
     assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)
