@@ -194,7 +194,7 @@ def decode(
 
         samples = tokens.load(run)
         if recordings is not None:
-            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
+            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings)}
             samples = {name: recorded[name] for name in samples if name in recorded}
         folder = run / ("audio" if recordings is None else "recordings")
         decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rrpo.audio import AudioError, load_wave
 from rrpo.errors import InputError
 from rrpo.packages import present
 
@@ -54,10 +55,6 @@ class SpeechTokenizer:
             raise InputError(
                 "extracting speech tokens needs onnxruntime", got="it is not installed", fix="pip install onnxruntime"
             )
-        if not path.is_file():
-            raise InputError(
-                f"{path} does not exist", got="no such file", fix="give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
-            )
         import onnxruntime
 
         providers = onnxruntime.get_available_providers()
@@ -65,7 +62,8 @@ class SpeechTokenizer:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
         except Exception as error:  # onnxruntime's errors have no common base class
             got = (str(error).splitlines() or [""])[0]
-            raise InputError(f"{path} cannot be read as an ONNX model", got=got, fix="copy the file again") from error
+            fix = "give speech_tokenizer_v2.onnx of CosyVoice2-0.5B, or copy it again"
+            raise InputError(f"{path} cannot be read as an ONNX model", got=got, fix=fix) from error
         inputs = self._session.get_inputs()
         if len(inputs) != 2:
             raise InputError(
@@ -75,11 +73,8 @@ class SpeechTokenizer:
             )
         self._names = [node.name for node in inputs]
 
-    def __call__(self, audio: Tensor, rate: int) -> list[int]:
-        """Return the token ids of ``audio [S]`` at ``rate`` Hz; empty above 30 s, as upstream."""
-        from torchaudio.functional import resample
-
-        audio = resample(audio, rate, SAMPLE_RATE)
+    def __call__(self, audio: Tensor) -> list[int]:
+        """Return the token ids of ``audio [S]`` at 16 kHz; empty above 30 s, as upstream."""
         if len(audio) > LONGEST * SAMPLE_RATE:
             return []
         mel = whisper_log_mel(audio)[None].numpy()
@@ -90,17 +85,14 @@ class SpeechTokenizer:
 def extract(
     tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[int]]:
-    """Return the token ids of audio files by name, with channels averaged. Unreadable files are reported and skipped."""
-    import soundfile
-
+    """Return the token ids of audio files by name, with channels averaged. Files that cannot be used are reported and skipped."""
     tokens = {}
     for name, path in audio.items():
         try:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
+            tokens[name] = tokenizer(load_wave(path, SAMPLE_RATE))
+        except AudioError as error:
             tell(f"{path}: left out, {error}")
             continue
-        tokens[name] = tokenizer(torch.from_numpy(samples.mean(1)), rate)
         if not tokens[name]:
             tell(f"{path}: no tokens, longer than {LONGEST:.0f} s")
     return tokens

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 
 from rrpo.corpus.features import write_speech
 from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.prompts import write_prompts
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenUtterance
 
@@ -24,23 +23,12 @@ def write_inputs(
     for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
         (out / name).mkdir(parents=True, exist_ok=True)
         digits = (codec.codebook[torch.tensor(u.tokens, device=codec.device)].half().cpu().numpy() for u in part)
-        write_speech(out / name, codec.audio, emotions, [_to_utterance(utterance) for utterance in part], digits)
+        prompts = [utterance.prompt for utterance in part]
+        speech = [
+            Utterance(**vars(p), language="und", true_emotion=p.emotion, split="tokens", audio="tokens")
+            for p in prompts
+        ]
+        write_speech(out / name, codec.audio, emotions, speech, digits)
     (out / "rl_prompts").mkdir(exist_ok=True)
-    rows = (json.dumps(dataclasses.asdict(utterance.prompt), ensure_ascii=False) + "\n" for utterance in utterances)
-    (out / "rl_prompts" / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
+    write_prompts(out / "rl_prompts", [utterance.prompt for utterance in utterances])
     return {path.name: path for path in out.iterdir()}
-
-
-def _to_utterance(utterance: TokenUtterance) -> Utterance:
-    prompt = utterance.prompt
-    return Utterance(
-        id=prompt.id,
-        text=prompt.text,
-        phones=prompt.phones,
-        speaker=prompt.speaker,
-        language="und",
-        emotion=prompt.emotion,
-        true_emotion=prompt.emotion,
-        split="tokens",
-        audio="tokens",
-    )

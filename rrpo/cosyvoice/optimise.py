@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,18 +56,27 @@ def optimise(
     def measure(step: int) -> tuple[dict[str, float], list[list[int]]]:
         return measured(models, evaluation, config, best_of)
 
-    def meter(models: Models, batch: Batch, config: OptimizeConfig, update: int) -> TokenMeter:
-        return TokenMeter(batch, processes)
-
-    return optimize(models, train, config, context or Context(), inputs or {}, measure, meter, processes)
+    return optimize(
+        models,
+        train,
+        config,
+        context or Context(),
+        inputs or {},
+        measure,
+        partial(TokenMeter, processes=processes),
+        processes,
+    )
 
 
 @dataclass
 class TokenMeter:
     """The KL and the lengths of the roll-outs of one update, means over the processes."""
 
+    models: Models
     batch: Batch
-    processes: Processes
+    config: OptimizeConfig
+    update: int
+    processes: Processes = ALONE
     loss: float = 0.0
     """The loss, summed in double precision."""
     kl: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)

@@ -15,6 +15,7 @@ in float32. Tensors are saved in the types of the loaded file.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import Qwen2Config, Qwen2Model
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
 from rrpo.cosyvoice.config import MAX_TOKENS
-from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
+from rrpo.cosyvoice.text import WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 from rrpo.models.policy import Policy
@@ -133,9 +134,9 @@ class CosyVoice2Policy(Policy):
         blank = folder / BLANK
         blank.mkdir(parents=True, exist_ok=True)
         torch.save(self.tensors(), folder / "llm.pt")
-        for name in ("config.json", *FILES):
-            if (self.folder / BLANK / name).is_file():
-                (blank / name).write_bytes((self.folder / BLANK / name).read_bytes())
+        for file in (self.folder / BLANK).iterdir():
+            if file.suffix in (".json", ".txt") and file.parent.resolve() != blank.resolve():
+                shutil.copyfile(file, blank / file.name)
         settings = {"max_tokens": self.max_tokens, "words": self.words, "precision": self.precision}
         (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -212,11 +213,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise layout.LayoutError(f"{path} cannot be read", got=error, fix="copy the file again") from error
+        value = error
     if not isinstance(value, dict):
-        raise layout.LayoutError(
-            f"{path} is not a JSON object", got=f"a {type(value).__name__}", fix="copy the file again"
-        )
+        raise layout.LayoutError(f"{path} cannot be read as a JSON object", got=repr(value), fix="copy the file again")
     return value
 
 
@@ -234,18 +233,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
             fix="copy the file again; if it is a small text file, it is a Git LFS pointer",
         ) from error
-    if not isinstance(stored, dict):
+    entries = stored if isinstance(stored, dict) else {type(stored).__name__: stored}
+    tensors = {name: entry for name, entry in entries.items() if name not in layout.BOOKKEEPING}
+    if invalid := [str(name) for name, entry in tensors.items() if not isinstance(entry, Tensor)]:
         raise layout.LayoutError(
-            f"{path} is not a dictionary of tensors",
-            got=f"a {type(stored).__name__}",
-            fix="give a state dict as stored by upstream",
-        )
-    tensors = {name: entry for name, entry in stored.items() if name not in layout.BOOKKEEPING}
-    invalid = [name for name, entry in tensors.items() if not isinstance(entry, Tensor)]
-    if invalid:
-        raise layout.LayoutError(
-            f"{path} contains entries that are not tensors",
-            got=", ".join(map(str, invalid)),
-            fix="store only the state dict of the model",
+            f"{path} contains other things than tensors",
+            got=", ".join(invalid),
+            fix="store only the state dict of the model, as upstream does",
         )
     return tensors

@@ -86,9 +86,9 @@ def read_parts(
     corpus: Path, emotions: Sequence[str] | None, seed: int
 ) -> tuple[tuple[str, ...], list[tuple[TokenUtterance, ...]]]:
     """Return the emotions of a corpus and its parts by `SHARES`; ``emotions`` are those to use, None: all."""
-    token_corpus = read(corpus, emotions)
-    parts = split(token_corpus.utterances, list(SHARES.values()), seed)
-    return tuple(emotions) if emotions else token_corpus.emotions, parts
+    utterances = read(corpus, emotions)
+    parts = split(utterances, list(SHARES.values()), seed)
+    return tuple(emotions or sorted({utterance.emotion for utterance in utterances})), parts
 
 
 def train_reward_model(

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pandas as pd
-from torch import nn
 
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.config import CosyVoiceConfig
@@ -82,7 +81,7 @@ def train(
         key = content_hash([config, str(model.resolve()), str(corpus.resolve())])
         context = replace(context, checkpoints=context.checkpoints / key)
     start = begin(model, corpus, config, replace(context, checkpoints=None), tell)
-    processes.share(start.policy, *start.models())
+    processes.share(*start.models().values())
     scalars = finish(start, out, config, context, tell, processes)
     if context.checkpoints is not None and processes.first:
         shutil.rmtree(context.checkpoints, ignore_errors=True)
@@ -106,18 +105,14 @@ class Start:
     """None if the content weight is 0."""
     scalars: dict[str, float]
 
-    def models(self) -> list[nn.Module]:
-        """Return all models except the policy."""
-        return [model for model in (self.reward_model, self.judge, self.recogniser) if model is not None]
+    def models(self) -> dict[str, Any]:
+        """Return the models by name."""
+        models = {name: getattr(self, name) for name in ("policy", "reward_model", "judge", "recogniser")}
+        return {name: model for name, model in models.items() if model is not None}
 
     def save(self, out: Path) -> None:
         """Write the models for `load`."""
-        saves = {"policy": self.policy.save, "reward_model": self.reward_model.save, "judge": self.judge.save}
-        if self.recogniser is not None:
-            saves["recogniser"] = self.recogniser.save
-        for name, save in saves.items():
-            (out / name).mkdir(parents=True)
-            save(out / name)
+        _save(out, self.models())
         (out / "scalars.json").write_text(json.dumps(self.scalars))
 
     @staticmethod
@@ -135,6 +130,13 @@ class Start:
             Recogniser.load(folder / "recogniser", context.device) if with_content else None,
             json.loads((folder / "scalars.json").read_text()),
         )
+
+
+def _save(out: Path, models: Mapping[str, Any]) -> None:
+    """Write each model to a folder of its name."""
+    for name, model in models.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        model.save(out / name)
 
 
 def _read(
@@ -217,9 +219,7 @@ def finish(
     processes.wait()
     if not processes.first:
         return scalars
-    for name, save in {"policy": policy.save, "reward_model": proxy.save}.items():
-        (out / name).mkdir(parents=True, exist_ok=True)
-        save(out / name)
+    _save(out, {"policy": policy, "reward_model": proxy})
     if config.lora is not None:
         save_adapter(policy, out / "adapter")
     pd.DataFrame(trajectory.curves, dtype=float).to_parquet(out / "curves.parquet")

@@ -16,15 +16,7 @@ SPECIALS = (
     "[vocalized-noise]", "[lipsmack]", "[mn]",
 )  # fmt: skip
 """Special tokens that CosyVoice2 adds to Qwen's tokenizer; their order determines their ids."""
-WORDS = {
-    "angry": "angry",
-    "disgusted": "disgusted",
-    "fearful": "fearful",
-    "happy": "happy",
-    "neutral": "neutral",
-    "sad": "sad",
-    "surprised": "surprised",
-}
+WORDS = {name: name for name in ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")}
 """Emotion -> word in the instruction."""
 
 
@@ -41,17 +33,6 @@ def prompt_text(emotion: str, text: str, words: Mapping[str, str] = WORDS) -> st
             fix="add the emotion to the policy's table `words`",
         )
     return f"Your emotion is {words[emotion]}{END_OF_PROMPT}{text}"
-
-
-FILES = (
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-"""Files of a tokenizer; a release may lack some."""
 
 
 class TextTokenizer:

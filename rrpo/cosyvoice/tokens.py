@@ -53,22 +53,8 @@ class TokenUtterance:
         return Prompt(id=self.id, text=self.text, phones=characters, speaker=self.speaker, emotion=self.emotion)
 
 
-@dataclass(frozen=True)
-class TokenCorpus:
-    """Result of `read`."""
-
-    utterances: tuple[TokenUtterance, ...]
-    skipped: Mapping[str, str]
-    """Utterance -> reason why it was left out."""
-
-    @property
-    def emotions(self) -> tuple[str, ...]:
-        """Emotions that occur, sorted."""
-        return tuple(sorted({utterance.emotion for utterance in self.utterances}))
-
-
-def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
-    """Read the utterances of a folder or file. Those without tokens (upstream extracts none above 30 s) are listed as skipped.
+def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUtterance, ...]:
+    """Read the utterances of a folder or file; those without tokens (upstream extracts none above 30 s) are left out.
 
     Args:
         path: A folder, ``.parquet``, ``.tar`` or ``.jsonl``.
@@ -93,29 +79,24 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
             got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{omitted}",
             fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
         )
-    utterances, skipped = [], {}
-    for row in rows:
-        if not len(row["speech_token"]):
-            skipped[str(row["utt"])] = "no speech tokens"
-        elif emotions is not None and row["emotion"] not in emotions:
-            skipped[str(row["utt"])] = f"emotion {row['emotion']}"
-        else:
-            utterances.append(
-                TokenUtterance(
-                    id=str(row["utt"]),
-                    text=str(row["text"]),
-                    speaker=str(row["spk"]),
-                    emotion=str(row["emotion"]),
-                    tokens=tuple(int(token) for token in row["speech_token"]),
-                )
-            )
+    utterances = tuple(
+        TokenUtterance(
+            id=str(row["utt"]),
+            text=str(row["text"]),
+            speaker=str(row["spk"]),
+            emotion=str(row["emotion"]),
+            tokens=tuple(map(int, row["speech_token"])),
+        )
+        for row in rows
+        if len(row["speech_token"]) and (emotions is None or row["emotion"] in emotions)
+    )
     if not utterances:
         raise TokenFileError(
             f"{path} has no usable utterance",
             got=f"{len(rows)} utterances, all skipped",
             fix="give utterances with speech tokens and one of the requested emotions",
         )
-    return TokenCorpus(tuple(utterances), skipped)
+    return utterances
 
 
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
@@ -172,11 +153,9 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise TokenFileError(f"{path}:{number} is not JSON", got=error, fix="write one object per line") from error
+        row = error
     if not isinstance(row, dict):
-        raise TokenFileError(
-            f"{path}:{number} is not an object", got=type(row).__name__, fix="write one object per line"
-        )
+        raise TokenFileError(f"{path}:{number} is not a JSON object", got=repr(row), fix="write one object per line")
     return row
 
 

@@ -73,7 +73,7 @@ def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
     folder.mkdir()
     rows = []
-    for index, u in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60)).utterances):
+    for index, u in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60))):
         write_tone(folder / f"{u.id}.wav", PITCHES[u.emotion] * (1 + 0.001 * index), seconds=0.5, rate=16000)
         rows.append(utterance(id=u.id, text=u.text, emotion=u.emotion, audio=f"{u.id}.wav"))
     write_manifest(folder / "manifest.jsonl", rows)
@@ -104,7 +104,7 @@ def test_samples_are_decoded_and_judged_on_audio(
     monkeypatch.setattr("rrpo.judges.naturalness.predicted", lambda measure, waves, rate: np.array([3.0]))
     monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
     monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
-    *_, evaluated = split(tokens.read(corpus / "tokens.jsonl").utterances, list(SHARES.values()), 0)
+    *_, evaluated = split(tokens.read(corpus / "tokens.jsonl"), list(SHARES.values()), 0)
     samples = {row.id: list(row.tokens) for row in evaluated}
     wrong = {name: [token + 1 if token % 3 < 2 else token - 2 for token in row] for name, row in samples.items()}
     first = next(iter(wrong))
