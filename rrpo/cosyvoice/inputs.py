@@ -10,12 +10,12 @@ import torch
 from rrpo.corpus.features import write_speech
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import write_prompts
-from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.models.protocols import TokenCodec
 
 
 def write_inputs(
-    out: Path, utterances: Sequence[TokenUtterance], codec: FsqDigits, emotions: Sequence[str]
+    out: Path, utterances: Sequence[TokenUtterance], codec: TokenCodec, emotions: Sequence[str]
 ) -> dict[str, Path]:
     """Write the inputs of `PolicyOptimizer.start`: ``rl_prompts``, and one half of the utterances each as ``sft_speech`` and
     ``parallel_speech``. Return the folders by name."""

@@ -92,7 +92,7 @@ def judge(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
+def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames:
     """Return the log-mel frames of recordings.
 
     Raises:
@@ -107,7 +107,7 @@ def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utt
     except ManifestError as error:
         raise InputError("a recording cannot be used", got=error, fix="repair it or remove its line") from error
     rows = [torch.from_numpy(mel).float().to(device) for mel in mels]
-    return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterances))
+    return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterance.emotion for utterance in utterances))
 
 
 def measured(

@@ -22,12 +22,8 @@ BACKBONE = "llm.model.model."
 EMBEDDING, HEAD = f"{BACKBONE}embed_tokens.weight", "llm.model.lm_head.weight"
 """The text embedding, and the language-model head, which CosyVoice2 does not use."""
 NEEDED = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
+    *("hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "vocab_size"),
 )
 """Fields of config.json that determine the layout."""
 BOOKKEEPING = ("epoch", "step")

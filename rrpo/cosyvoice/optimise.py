@@ -8,15 +8,25 @@ model), a held-out reward model in place of gold, the KL to the reference, and l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.cosyvoice.config import LoraConfig
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.lora import adapt
+from rrpo.cosyvoice.policy import CosyVoice2Policy
+from rrpo.cosyvoice.reward import NoContent
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
 from rrpo.models.policy import Rollout
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.loop import Trajectory, optimize
 from rrpo.optimizers.parallel import ALONE, Processes
@@ -27,6 +37,25 @@ from rrpo.seeding import uniform
 
 EVALUATED = 128
 """Evaluation prompts per batch."""
+
+
+def with_reference(
+    policy: CosyVoice2Policy,
+    lora: LoraConfig | None,
+    reward_model: RewardModel,
+    judge: RewardModel,
+    codec: FsqDigits,
+    recogniser: Recogniser | None = None,
+    micro: int | None = None,
+) -> Models:
+    """Return the models of an optimization: the policy, with low-rank updates if ``lora`` is given, a frozen copy of it as it was
+    before, and the others; ``judge`` takes the place of gold, and without ``recogniser`` the content loss is constant."""
+    reference = deepcopy(policy).requires_grad_(False)
+    if lora is not None:
+        adapt(policy, lora)
+    content = recogniser or cast(Recogniser, NoContent())
+    gold = cast(Judge, judge)  # any frame classifier with log_probs works
+    return Models(policy, reference, reward_model, content, codec, gold, micro)
 
 
 def optimise(
@@ -56,16 +85,8 @@ def optimise(
     def measure(step: int) -> tuple[dict[str, float], list[list[int]]]:
         return measured(models, evaluation, config, best_of)
 
-    return optimize(
-        models,
-        train,
-        config,
-        context or Context(),
-        inputs or {},
-        measure,
-        partial(TokenMeter, processes=processes),
-        processes,
-    )
+    meter = partial(TokenMeter, processes=processes)
+    return optimize(models, train, config, context or Context(), inputs or {}, measure, meter, processes)
 
 
 @dataclass

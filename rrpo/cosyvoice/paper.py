@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout
@@ -145,16 +144,12 @@ def measure(
     from rrpo.corpus.prompts import Prompt
     from rrpo.cosyvoice import standin
     from rrpo.cosyvoice.fsq import FsqDigits
-    from rrpo.cosyvoice.lora import adapt
-    from rrpo.cosyvoice.optimise import TokenMeter
+    from rrpo.cosyvoice.optimise import TokenMeter, with_reference
     from rrpo.cosyvoice.policy import CosyVoice2Policy
-    from rrpo.cosyvoice.reward import NoContent
-    from rrpo.judges.emotion import Judge
-    from rrpo.judges.recogniser import Recogniser
     from rrpo.models.reward_model import RewardModel
     from rrpo.optimizers.loop import take_step
     from rrpo.optimizers.registry import OPTIMIZERS
-    from rrpo.optimizers.rollout import Models, Prompts
+    from rrpo.optimizers.rollout import Prompts
     from rrpo.optimizers.scoring import roll_out
 
     def clock() -> float:
@@ -166,23 +161,13 @@ def measure(
 
     with TemporaryDirectory() as folder:
         standin.write(Path(folder), dict(sizes), eos=-1e4, spread=0.02)
-        policy, reference = (
-            CosyVoice2Policy.load(Path(folder), device, precision=precision, max_tokens=tokens, recompute=recompute)
-            for _ in range(2)
+        policy = CosyVoice2Policy.load(
+            Path(folder), device, precision=precision, max_tokens=tokens, recompute=recompute
         )
-    if rank:
-        adapt(policy, LoraConfig(rank=rank))
     codec, emotions = FsqDigits(device), ("angry", "happy")
     reward = RewardModel(PAPER.reward_model, emotions, codec.codebook.shape[1], codec.audio.floor).to(device)
-    models = Models(
-        policy=policy,
-        reference=reference.requires_grad_(False),
-        reward_model=reward.eval().requires_grad_(False),
-        recogniser=cast(Recogniser, NoContent()),
-        codec=codec,
-        val=cast(Judge, reward),
-        micro=micro,
-    )
+    reward.eval().requires_grad_(False)
+    models = with_reference(policy, LoraConfig(rank=rank) if rank else None, reward, reward, codec, micro=micro)
     examples = [
         Prompt(id=str(i), text="the " * 8, phones=(), speaker="", emotion=emotions[i % 2]) for i in range(config.batch)
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,37 +28,26 @@ from rrpo.regularizers.objective import robust_loss
 from rrpo.training.data import Frames
 from rrpo.training.trainer import fit
 
-
-class Labelled(Protocol):
-    """An utterance with a label."""
-
-    @property
-    def emotion(self) -> str:
-        """The label."""
-
-
-U = TypeVar("U", bound=Labelled)
 SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
 """Shares of the corpus' texts for the reward model (and the training prompts), the held-out judge, and evaluation."""
 
 
 @dataclass(frozen=True)
-class LabelledFrames(Generic[U]):
-    """Labelled utterances as frames of token digits, or as log-mel frames, on one device."""
+class LabelledFrames:
+    """Frames of utterances (token digits, or log-mel frames) on one device, with their emotions."""
 
     frames: Frames
-    utterances: tuple[U, ...]
+    labels: tuple[str, ...]
 
     @staticmethod
-    def of(utterances: Sequence[TokenUtterance], codec: FsqDigits) -> LabelledFrames[TokenUtterance]:
+    def of(utterances: Sequence[TokenUtterance], codec: FsqDigits) -> LabelledFrames:
         """Return the digits of all utterances."""
         rows = [codec.codebook[torch.tensor(utterance.tokens, device=codec.device)] for utterance in utterances]
-        return LabelledFrames(Frames(rows, codec.audio.floor), tuple(utterances))
+        return LabelledFrames(Frames(rows, codec.audio.floor), tuple(utterance.emotion for utterance in utterances))
 
     def targets(self, emotions: Sequence[str]) -> Tensor:
         """Return the class index ``[n]`` of each label."""
-        indices = [emotions.index(utterance.emotion) for utterance in self.utterances]
-        return torch.tensor(indices, device=self.frames.flat.device)
+        return torch.tensor([emotions.index(label) for label in self.labels], device=self.frames.flat.device)
 
 
 def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
@@ -92,7 +80,7 @@ def read_parts(
 
 
 def train_reward_model(
-    data: LabelledFrames[U],
+    data: LabelledFrames,
     emotions: tuple[str, ...],
     config: FinetuneConfig,
     *,
@@ -132,12 +120,12 @@ def train_reward_model(
 
 
 @torch.no_grad()
-def log_probs(model: RewardModel, data: LabelledFrames[U]) -> Tensor:
+def log_probs(model: RewardModel, data: LabelledFrames) -> Tensor:
     """Return the log-probabilities ``[n, K]`` of all utterances."""
     return torch.cat([model.log_probs(*batch) for batch in data.frames.batches(64)])
 
 
-def accuracy(model: RewardModel, data: LabelledFrames[U]) -> float:
+def accuracy(model: RewardModel, data: LabelledFrames) -> float:
     """Return the unweighted average recall over the classes that occur."""
     predictions = log_probs(model, data).argmax(1)
     target = data.targets(model.emotions)
@@ -145,15 +133,13 @@ def accuracy(model: RewardModel, data: LabelledFrames[U]) -> float:
 
 
 def train_recogniser(
-    data: LabelledFrames[TokenUtterance], config: RecogniserConfig, *, context: Context | None = None
+    frames: Frames, phones: Sequence[Sequence[str]], config: RecogniserConfig, *, context: Context | None = None
 ) -> Recogniser:
-    """Train a CTC recognizer of the text's characters on speech tokens (DiffRO's content reward) and return it frozen.
+    """Train a CTC recognizer of the text's characters (``phones``) on speech tokens, DiffRO's content reward; return it frozen.
 
     It has one output per two tokens, 12.5 per second: enough for Chinese characters, too few for English spelling.
     """
-    context = context or Context()
-    frames, device = data.frames, data.frames.flat.device
-    phones = [utterance.prompt.phones for utterance in data.utterances]
+    context, device = context or Context(), frames.flat.device
     seeding.seed_everything(config.seed, "cosyvoice recogniser")
     inventory = tuple(sorted({phone for row in phones for phone in row}))
     recogniser = Recogniser(config, inventory, frames.flat.shape[1]).to(device)

@@ -20,8 +20,8 @@ from rrpo.pipeline.stages import Context
 
 def robust_reward_model(
     plain: RewardModel,
-    data: LabelledFrames[TokenUtterance],
-    annotated: LabelledFrames[TokenUtterance],
+    data: LabelledFrames,
+    annotated: LabelledFrames,
     config: CosyVoiceConfig,
     context: Context,
 ) -> RewardModel:

@@ -21,23 +21,10 @@ TEXTS = (
     "the cat sat on the mat",
 )
 """Training texts of the tokenizer."""
-TINY = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
-"""Sizes of the stand-in."""
-FULL = {
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-}
+FULL = dict(zip(layout.NEEDED, (896, 4864, 24, 14, 2, 151936), strict=True))
 """Sizes of CosyVoice2-0.5B."""
+TINY = dict(zip(layout.NEEDED[:-1], (32, 48, 2, 2, 1), strict=True))
+"""Sizes of the stand-in, without those of the vocabulary."""
 
 
 def write(
