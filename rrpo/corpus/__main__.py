@@ -21,11 +21,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from rrpo.commands import Plugin, option, options_of, program
+from rrpo.commands import Plugin, exit_on_input_error, option, options_of, program
 from rrpo.corpus.importing import Settings, Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
-from rrpo.plugins import PluginError
 
 app, main = program("rrpo.corpus")
 
@@ -57,8 +56,11 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
     console = Console()
     torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
-        label_map = READERS[reader].labels if labels is None else read_labels(labels)
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
+        with (
+            exit_on_input_error(),
+            Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar,
+        ):
+            label_map = READERS[reader].labels if labels is None else read_labels(labels)
             task, start = bar.add_task("reading"), time.monotonic()
 
             def report(summary: Summary) -> None:
@@ -66,9 +68,6 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
 
             summary = import_corpus(READERS[reader], labels=label_map, report=report, **values)
             seconds = time.monotonic() - start
-    except (ManifestError, PluginError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     except OSError as error:
         print(f"error: {error}; check the path, its permissions and the free space, and run it again", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -90,11 +89,7 @@ def read_labels(path: Path) -> dict[str, str]:
         labels = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ManifestError(f"--labels {path} cannot be read ({error}); give a JSON file") from error
-    if (
-        not isinstance(labels, dict)
-        or not labels
-        or not all(isinstance(emotion, str) and emotion for emotion in labels.values())
-    ):
+    if not (isinstance(labels, dict) and labels and all(isinstance(name, str) and name for name in labels.values())):
         raise ManifestError(f'--labels {path} is not a label map; give a JSON object such as {{"anger": "angry"}}')
     return labels
 

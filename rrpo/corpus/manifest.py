@@ -18,13 +18,17 @@ from typing import Any
 from rrpo.corpus import espeak
 from rrpo.corpus.render import RenderSpec
 from rrpo.corpus.speakers import Speaker
+from rrpo.errors import InputError
 
 REQUIRED = ("audio", "text", "speaker", "language", "emotion")
 """Required keys of a user's manifest. ``audio`` is first because prompts and rendered utterances omit it."""
 
 
-class ManifestError(ValueError):
+class ManifestError(InputError):
     """A manifest or a line of it cannot be used. The message gives file and line, the error, the value and the fix."""
+
+    def __init__(self, message: str) -> None:
+        ValueError.__init__(self, message)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from rrpo.audio import load_wave
 from rrpo.config import OFF, FinetuneConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
-from rrpo.corpus.features import frames_of
-from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
+from rrpo.corpus.features import BATCH, frames_of, wave_of
+from rrpo.corpus.manifest import Utterance, read_manifest
 from rrpo.cosyvoice.audio import MANIFEST
 from rrpo.cosyvoice.reward import LabelledFrames, accuracy, read_parts, train_reward_model
 from rrpo.errors import InputError
@@ -58,7 +58,7 @@ def judge(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing.
+        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing or cannot be used.
     """
     context = context or Context()
     folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
@@ -93,20 +93,9 @@ def judge(
 
 
 def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames:
-    """Return the log-mel frames of recordings.
-
-    Raises:
-        InputError: A file cannot be used.
-    """
-    import torch
-
-    try:
-        mels = [
-            mel for start in range(0, len(utterances), 10) for mel in frames_of(utterances[start : start + 10], AUDIO)
-        ]
-    except ManifestError as error:
-        raise InputError("a recording cannot be used", got=error, fix="repair it or remove its line") from error
-    rows = [torch.from_numpy(mel).float().to(device) for mel in mels]
+    """Return the log-mel frames of recordings. Raises `ManifestError` if a file cannot be used."""
+    batches = (frames_of(utterances[start : start + BATCH], AUDIO) for start in range(0, len(utterances), BATCH))
+    rows = [torch.from_numpy(mel).float().to(device) for batch in batches for mel in batch]
     return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterance.emotion for utterance in utterances))
 
 
@@ -119,7 +108,7 @@ def measured(
 ) -> dict[str, float]:
     """Return all measurements of one set of utterances; ``recogniser`` gives the recognizer of a language, None if there is
     none."""
-    waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
+    waves = [wave_of(utterance, content.RATE).numpy() for utterance in utterances]
     errors = predicted = np.array([np.nan])
     if recogniser is not None:
         pairs = zip(utterances, waves, strict=True)
