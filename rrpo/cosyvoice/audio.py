@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -28,16 +28,6 @@ PROMPT_RATE = 16000
 """Sample rate at which CosyVoice reads acoustic prompts, Hz."""
 MANIFEST = "manifest.jsonl"
 """Manifest of the decoded samples, labelled by their target emotions."""
-
-
-class TokenDecoder(Protocol):
-    """Decoder from speech tokens to waves."""
-
-    rate: int
-    """Sample rate of the waves, Hz."""
-
-    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
-        """Return the wave ``[S]`` of the tokens in the voice of the recording ``prompt``."""
 
 
 class CosyVoiceDecoder:
@@ -69,7 +59,7 @@ class CosyVoiceDecoder:
         self._prompt = cache(self._read)
 
     def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
-        """As `TokenDecoder.__call__`."""
+        """Return the wave ``[S]`` of the tokens, at ``rate`` Hz, in the voice of the recording ``prompt``."""
         model = self._voice.model
         newer = "source_speech_token" in inspect.signature(model.tts).parameters
         convert = model.tts if newer else model.vc
@@ -89,7 +79,7 @@ class CosyVoiceDecoder:
 
 
 def decode(
-    decoder: TokenDecoder,
+    decoder: CosyVoiceDecoder,
     samples: Mapping[str, Sequence[int]],
     recorded: Sequence[Utterance],
     out: Path,

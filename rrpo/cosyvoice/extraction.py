@@ -8,42 +8,30 @@ gets no tokens. The package onnxruntime is optional (extra ``judges``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+from transformers import WhisperFeatureExtractor
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.errors import InputError
 from rrpo.packages import present
 
-SAMPLE_RATE, N_FFT, HOP, MELS = 16000, 400, 160, 128
+SAMPLE_RATE, MELS = 16000, 128
 """Settings of Whisper's spectrogram."""
 LONGEST = 30.0
 """Maximum duration in seconds."""
 
 
-@cache
-def mel_filters() -> Tensor:
-    """Return ``[128, 201]``: Slaney's mel scale and area normalization, 0 to 8000 Hz, as in Whisper (librosa's default)."""
-    from torchaudio.functional import melscale_fbanks
-
-    filters: Tensor = melscale_fbanks(
-        N_FFT // 2 + 1, 0.0, SAMPLE_RATE / 2, MELS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+def whisper_log_mel(audio: Tensor) -> np.ndarray:
+    """Return ``[1, 128, S // 160]`` of ``audio [S]`` at 16 kHz, float32: Whisper's log-mel spectrogram."""
+    extractor = WhisperFeatureExtractor(feature_size=MELS)
+    features = extractor(
+        audio.numpy(), sampling_rate=SAMPLE_RATE, padding="longest", truncation=False, return_tensors="np"
     )
-    return filters.T.contiguous()
-
-
-def whisper_log_mel(audio: Tensor) -> Tensor:
-    """Return ``[128, S // 160]`` of ``audio [S]`` at 16 kHz: log10 mel power, floored at 8 below its maximum, then ``(x + 4) /
-    4``."""
-    spectrum = torch.stft(audio, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
-    power = spectrum[:, :-1].abs().square()
-    logs = (mel_filters() @ power).clamp(min=1e-10).log10()
-    return (logs.clamp(min=float(logs.max()) - 8.0) + 4.0) / 4.0
+    return np.asarray(features["input_features"])
 
 
 class SpeechTokenizer:
@@ -77,7 +65,7 @@ class SpeechTokenizer:
         """Return the token ids of ``audio [S]`` at 16 kHz; empty above 30 s, as upstream."""
         if len(audio) > LONGEST * SAMPLE_RATE:
             return []
-        mel = whisper_log_mel(audio)[None].numpy()
+        mel = whisper_log_mel(audio)
         feeds = {self._names[0]: mel, self._names[1]: np.array([mel.shape[2]], dtype=np.int32)}
         return [int(token) for token in self._session.run(None, feeds)[0].ravel()]
 
