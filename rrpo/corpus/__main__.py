@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from rrpo.commands import Plugin, exit_on_input_error, option, options_of, program
@@ -56,15 +55,12 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
     console = Console()
     torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
-        with (
-            exit_on_input_error(),
-            Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar,
-        ):
+        with exit_on_input_error(), console.status("reading") as status:
             label_map = READERS[reader].labels if labels is None else read_labels(labels)
-            task, start = bar.add_task("reading"), time.monotonic()
+            start = time.monotonic()
 
             def report(summary: Summary) -> None:
-                bar.update(task, description=progress(summary, time.monotonic() - start))
+                status.update(progress(summary, time.monotonic() - start))
 
             summary = import_corpus(READERS[reader], labels=label_map, report=report, **values)
             seconds = time.monotonic() - start

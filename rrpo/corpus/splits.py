@@ -142,4 +142,5 @@ def _check(split: SplitConfig) -> None:
     for name, (low, high) in (limits | dict.fromkeys(("size", "raters", "rater_noise"), (0, inf))).items():
         value = getattr(split, name)
         if value is not None and not low <= value <= high:
-            raise ValueError(f"SplitConfig.{name} is {value}; give a number from {low} to {high:g}")
+            fix = "a probability, a number in [0, 1]" if high == 1 else f"{low} or more"
+            raise ValueError(f"SplitConfig.{name} is {value}; give {fix}")
