@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -120,17 +121,13 @@ class Settings:
             raise ManifestError(f"--split and --folds are mutually exclusive; got {got}; give only one")
         shares: dict[str, float] = {}
         for entry in self.split:
-            name, _, share = entry.partition("=")
-            try:
-                value = float(share)
-            except ValueError:
-                value = 0.0
-            if not (name and name not in shares and name == Path(name).name and value > 0):
+            match = re.fullmatch(r"(?P<name>[^/=]+)=(?P<share>\d*\.?\d+)", entry)
+            if match is None or match["name"] in shares:
                 raise ManifestError(
                     f"--split takes NAME=SHARE, with each name once and a positive share; got {entry!r}; use, for example, "
                     "train=.8"
                 )
-            shares[name] = value
+            shares[match["name"]] = float(match["share"])
         return shares
 
 

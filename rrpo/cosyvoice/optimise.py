@@ -18,14 +18,19 @@ import torch
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.prompts import write_prompts
 from rrpo.cosyvoice.config import LoraConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.lora import adapt
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import NoContent
+from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.policy import Rollout
+from rrpo.models.protocols import TokenCodec
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.loop import Trajectory, optimize
@@ -77,7 +82,7 @@ def optimise(
         evaluation: Evaluation prompts.
         config: The shared settings.
         context: Device, checkpoints and callbacks.
-        inputs: Additional inputs of optimizers, from `rrpo.cosyvoice.inputs`.
+        inputs: Additional inputs of optimizers, from `write_inputs`.
         best_of: n: evaluate the sample with the lowest cost by the arm's reward of n samples per evaluation prompt.
         processes: Processes that share each batch.
     """
@@ -87,6 +92,26 @@ def optimise(
 
     meter = partial(TokenMeter, processes=processes)
     return optimize(models, train, config, context or Context(), inputs or {}, measure, meter, processes)
+
+
+def write_inputs(
+    out: Path, utterances: Sequence[TokenUtterance], codec: TokenCodec, emotions: Sequence[str]
+) -> dict[str, Path]:
+    """Write the inputs of `PolicyOptimizer.start`: ``rl_prompts``, and one half of the utterances each as ``sft_speech`` and
+    ``parallel_speech``. Return the folders by name."""
+    half = len(utterances) // 2
+    for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        digits = (codec.codebook[torch.tensor(u.tokens, device=codec.device)].half().cpu().numpy() for u in part)
+        prompts = [utterance.prompt for utterance in part]
+        speech = [
+            Utterance(**vars(p), language="und", true_emotion=p.emotion, split="tokens", audio="tokens")
+            for p in prompts
+        ]
+        write_speech(out / name, codec.audio, emotions, speech, digits)
+    (out / "rl_prompts").mkdir(exist_ok=True)
+    write_prompts(out / "rl_prompts", [utterance.prompt for utterance in utterances])
+    return {path.name: path for path in out.iterdir()}
 
 
 @dataclass

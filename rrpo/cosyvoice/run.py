@@ -17,18 +17,18 @@ import pandas as pd
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.inputs import write_inputs
 from rrpo.cosyvoice.lora import save_adapter
-from rrpo.cosyvoice.optimise import optimise, with_reference
+from rrpo.cosyvoice.optimise import optimise, with_reference, write_inputs
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
     LabelledFrames,
     accuracy,
+    mine_samples,
     read_parts,
+    robust_reward_model,
     train_recogniser,
     train_reward_model,
 )
-from rrpo.cosyvoice.robust import mine_samples, robust_reward_model
 from rrpo.cosyvoice.supervised import supervise
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described

@@ -70,13 +70,15 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUttera
         raise
     except Exception as error:  # torch and pyarrow raise arbitrary errors for files that they did not write
         got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise TokenFileError(f"{path} cannot be read", got=got, fix="copy or extract it again") from error
+        raise TokenFileError(
+            f"{path} cannot be read", got=got, fix="give an existing one; copy or extract it again"
+        ) from error
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
     if faults:
-        omitted = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise TokenFileError(
             f"{path} has utterances that cannot be used",
-            got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{omitted}",
+            got="".join(f"\n    {fault}" for fault in faults[:SHOWN] + more),
             fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
         )
     utterances = tuple(
@@ -130,10 +132,6 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
     """Return one row per utterance, with those of `COLUMNS` that exist."""
     if path.is_dir():
         return _folder(path)
-    if not path.is_file():
-        raise TokenFileError(
-            f"{path} does not exist", got="no such file or folder", fix="give a folder, .parquet or .jsonl"
-        )
     if path.suffix in (".parquet", ".tar"):
         import pyarrow.parquet as pq
 

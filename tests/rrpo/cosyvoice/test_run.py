@@ -17,8 +17,7 @@ from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, memory
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
-from rrpo.cosyvoice.reward import LabelledFrames, log_probs, split, train_reward_model
-from rrpo.cosyvoice.robust import mine_samples
+from rrpo.cosyvoice.reward import LabelledFrames, log_probs, mine_samples, split, train_reward_model
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
 from rrpo.cosyvoice.table import compared

@@ -128,7 +128,7 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
         ("a.jsonl", "{", r"a.jsonl:1 is not a JSON object\n.*property name"),
         ("a.jsonl", "[]", "a.jsonl:1 is not a JSON object"),
         ("a.csv", "", "unknown format"),
-        ("missing.jsonl", None, "does not exist"),
+        ("missing.jsonl", None, r"cannot be read\n.*No such file"),
         ("a.jsonl", "", "no usable utterance"),
         ("a.jsonl", '{"utt": "a", "text": "b", "spk": "c", "emotion": "d", "speech_token": 7}', "7, not a list of ids"),
         ("a.parquet", "PAR1", "cannot be read"),
