@@ -7,7 +7,7 @@ gets no tokens. The package onnxruntime is optional (extra ``judges``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 from transformers import WhisperFeatureExtractor
 
-from rrpo.audio import AudioError, load_wave
+from rrpo.corpus.features import wave_of
+from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.errors import InputError
 from rrpo.packages import present
 
@@ -71,16 +72,15 @@ class SpeechTokenizer:
 
 
 def extract(
-    tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
-) -> dict[str, list[int]]:
-    """Return the token ids of audio files by name, with channels averaged. Files that cannot be used are reported and skipped."""
-    tokens = {}
-    for name, path in audio.items():
+    tokenizer: SpeechTokenizer, utterances: Iterable[Utterance], tell: Callable[[str], None] = lambda line: None
+) -> Iterator[tuple[Utterance, list[int]]]:
+    """Yield recordings and their token ids, with channels averaged. Files that cannot be used are reported and skipped."""
+    for utterance in utterances:
         try:
-            tokens[name] = tokenizer(load_wave(path, SAMPLE_RATE))
-        except AudioError as error:
-            tell(f"{path}: left out, {error}")
+            tokens = tokenizer(wave_of(utterance, SAMPLE_RATE))
+        except ManifestError as error:
+            tell(f"left out: {error}")
             continue
-        if not tokens[name]:
-            tell(f"{path}: no tokens, longer than {LONGEST:.0f} s")
-    return tokens
+        if not tokens:
+            tell(f"{utterance.audio}: no tokens, longer than {LONGEST:.0f} s")
+        yield utterance, tokens

@@ -120,12 +120,12 @@ def load(run: Path) -> dict[str, list[int]]:
     return tokens
 
 
-def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:
-    """Write utterances of a manifest and their tokens as JSON lines for `read`."""
-    with path.open("w", encoding="utf-8") as file:
-        for utterance, row in labelled:
-            values = (utterance.id, utterance.text, utterance.speaker, utterance.emotion, [int(token) for token in row])
-            file.write(json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False) + "\n")
+def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> int:
+    """Write utterances of a manifest and their tokens as JSON lines for `read`; return their number."""
+    rows = [(u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids]) for u, ids in labelled]
+    lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(rows)
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:

@@ -10,9 +10,10 @@ import torch
 from saved_tensors import saved_bytes
 from typer.testing import CliRunner
 
+from rrpo.arms import arm as named_arm
 from rrpo.config import COMBINATIONS, OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
-from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
+from rrpo.cosyvoice.__main__ import app, chosen
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, memory
@@ -65,7 +66,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
         release,
         release / "tokens.jsonl",
         tmp_path,
-        replace(CONFIG, regularizers=regularizers_of(arm)),
+        replace(CONFIG, regularizers=named_arm(arm).regularizers),
         tell=messages.append,
     )
     assert scalars["rm_accuracy"] > 0.8
@@ -132,7 +133,7 @@ def test_parts_share_no_text() -> None:
 @pytest.mark.parametrize("name", [*CONTROLS, "rrpo"])
 def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> None:
     data = LabelledFrames.of(tokens.read(release / "tokens.jsonl"), FsqDigits())
-    config = replace(CONFIG.finetune, steps=2, regularizers=regularizers_of(name))
+    config = replace(CONFIG.finetune, steps=2, regularizers=named_arm(name).regularizers)
     plain, robust = (
         train_reward_model(data, ("angry", "happy", "sad"), variant, model=CONFIG.reward_model)
         for variant in (replace(config, regularizers=OFF), config)
@@ -253,7 +254,7 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
-    assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2
+    assert run(app, [*arguments, "--arm", "oracle"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
 
 

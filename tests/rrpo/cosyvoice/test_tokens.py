@@ -214,7 +214,7 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     manifest, out = jsonl(tmp_path / "manifest.jsonl", rows), tmp_path / "tokens.jsonl"
     result = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert "broken.wav: left out" in result.output
+    assert "left out: utterance 'broken'" in result.output
     assert "long.wav: no tokens" in result.output
     (utterance,) = tokens.read(out)
     assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
