@@ -13,7 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
@@ -223,21 +223,22 @@ def _lines(
     for entry in entries:
         if isinstance(entry, Skipped):
             skip(entry.entry, entry.reason)
-        elif options.only and (entry.language or options.language) != options.only:
+        elif options.only not in ("", entry.language or options.language):
             skip(entry.audio, "in another language")
         elif labels and entry.label not in labels:
             summary.unmapped[entry.label] += 1
         else:
             try:
                 sound = recordings.examine(entry.audio, AudioConfig().sample_rate, options.longest)
-                if bytes.fromhex(sound.digest) in seen:
+                digest = bytes.fromhex(sound.digest)
+                if digest in seen:
                     raise AudioError(f"{entry.audio}: the same bytes as another file; duplicates are skipped")
-                emotion, language = labels.get(entry.label, entry.label), entry.language or options.language
-                line = _line(entry, folder, emotion, language, sound)
+                spoken = replace(entry, language=entry.language or options.language)
+                line = _line(spoken, folder, labels.get(entry.label, entry.label), sound.digest)
             except (AudioError, espeak.EspeakError, OSError) as error:
                 skip(entry.audio, _reason(error, entry))
             else:
-                seen.add(bytes.fromhex(sound.digest))
+                seen.add(digest)
                 checksum.update(sound.digest.encode())
                 summary.add(entry, sound)
                 yield line
@@ -245,22 +246,21 @@ def _lines(
     summary.checksum = checksum.hexdigest()[:32]
 
 
-def _line(entry: Recording, folder: Path, emotion: str, language: str, sound: recordings.Sound) -> dict[str, object]:
+def _line(entry: Recording, folder: Path, emotion: str, digest: str) -> dict[str, object]:
     """Return one manifest line. Raises EspeakError if the text has no phones."""
-    if not language:
+    if not entry.language:
         raise ManifestError(
             f"{entry.audio}: the corpus does not give the language; set --language, for example to en, de or cmn"
         )
-    phones = _phones(entry.text, language) if entry.text else (NO_PHONE,)
     audio = entry.audio.resolve()
     return {
         "audio": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
         "text": entry.text or NO_TEXT,
-        "phones": list(phones),
+        "phones": _phones(entry.text, entry.language) if entry.text else [NO_PHONE],
         "speaker": entry.speaker,
-        "language": language,
+        "language": entry.language,
         "emotion": emotion,
-        "sha256": sound.digest,
+        "sha256": digest,
     }
 
 

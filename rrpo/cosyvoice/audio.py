@@ -18,7 +18,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rrpo.audio import AudioError, load_wave
+from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
 from rrpo.errors import InputError
 from rrpo.identity import content_hash
@@ -58,7 +58,7 @@ class CosyVoiceDecoder:
         self.rate = int(self._voice.sample_rate)
         self._prompt = cache(self._read)
 
-    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
+    def __call__(self, tokens: Sequence[int], prompt: Utterance) -> np.ndarray:
         """Return the wave ``[S]`` of the tokens, at ``rate`` Hz, in the voice of the recording ``prompt``."""
         model = self._voice.model
         newer = "source_speech_token" in inspect.signature(model.tts).parameters
@@ -67,12 +67,12 @@ class CosyVoiceDecoder:
         parts = convert(**self._prompt(prompt), source_speech_token=source, stream=False, speed=1.0)
         return np.concatenate([part["tts_speech"].flatten().cpu().numpy() for part in parts])
 
-    def _read(self, prompt: Path) -> dict[str, Tensor]:
+    def _read(self, prompt: Utterance) -> dict[str, Tensor]:
         """Return what the decoder needs of an acoustic prompt: its tokens, frames and speaker vector."""
         frontend = self._voice.frontend.frontend_vc
         # Newer releases take a path, older ones a wave [1, S] at PROMPT_RATE.
         parameter = list(inspect.signature(frontend).parameters)[1]
-        source = str(prompt) if parameter == "prompt_wav" else load_wave(prompt, PROMPT_RATE)[None]
+        source = str(prompt.audio) if parameter == "prompt_wav" else wave_of(prompt, PROMPT_RATE)[None]
         inputs = frontend(source, source, self.rate)
         names = ("flow_prompt_speech_token", "prompt_speech_feat", "flow_embedding")
         return {name: inputs[name] for name in names}
@@ -95,7 +95,7 @@ def decode(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: An id is unknown, or no recording can be a prompt.
+        InputError: An id is unknown, or no recording can be a prompt or be read.
     """
     by_id = {utterance.id: utterance for utterance in recorded}
     if unknown := [name for name in samples if name not in by_id]:
@@ -108,18 +108,14 @@ def decode(
     decoded = []
     for done, (name, tokens) in enumerate(samples.items(), 1):
         utterance = by_id[name]
-        prompt = Path(str(acoustic_prompt(utterance, recorded).audio))
-        path = out / f"{content_hash([name, list(tokens), str(prompt)])[:16]}.wav"
+        prompt = acoustic_prompt(utterance, recorded)
+        path = out / f"{content_hash([name, list(tokens), str(prompt.audio)])[:16]}.wav"
         if not tokens:
             tell(f"{name}: left out, it has no tokens")
             continue
         if not path.is_file():
-            try:
-                wave = decoder(tokens, prompt)
-            except AudioError as error:
-                raise InputError("an acoustic prompt cannot be read", got=error, fix="repair the file") from error
             partial = path.with_suffix(".partial")
-            soundfile.write(partial, wave, decoder.rate, format="WAV", subtype="PCM_16")
+            soundfile.write(partial, decoder(tokens, prompt), decoder.rate, format="WAV", subtype="PCM_16")
             partial.replace(path)
         decoded.append(replace(utterance, audio=path.name, split="spoken", votes=None))
         if done % 10 == 0 or done == len(samples):

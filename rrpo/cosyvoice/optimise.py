@@ -152,9 +152,8 @@ def measured(
     """
     device = prompts.prefix.device
     shape = models.policy.max_tokens, len(prompts.phones)
-    first = uniform(shape, config.seed, "evaluation noise", device=device)
-    others = (uniform(shape, config.seed, "evaluation noise", k, device=device) for k in range(1, best_of))
-    noises = [first, *others]
+    keys = [(), *((k,) for k in range(1, best_of))]  # the first sample has the noise of an evaluation without best-of-n
+    noises = [uniform(shape, config.seed, "evaluation noise", *key, device=device) for key in keys]
     outputs: list[dict[str, Tensor]] = []
     samples: list[list[int]] = []
     for rows in torch.arange(len(prompts.phones), device=device).split(EVALUATED):

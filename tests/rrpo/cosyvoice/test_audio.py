@@ -141,7 +141,7 @@ def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corp
     assert np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave) == pytest.approx(300, abs=10)
     assert (decoded[0].text, decoded[0].emotion) == (recorded[0].text, recorded[0].emotion)
 
-    def broken(tokens: list[int], prompt: Path) -> np.ndarray:
+    def broken(tokens: list[int], prompt: Utterance) -> np.ndarray:
         assert tokens == [5], "only what is new is decoded"
         return np.zeros(10)
 
