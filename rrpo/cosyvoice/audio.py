@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.packages import present
@@ -48,13 +49,8 @@ class CosyVoiceDecoder:
             )
         from cosyvoice.cli.cosyvoice import CosyVoice2
 
-        try:
+        with reading(release, "a release by CosyVoice", "give a complete folder of CosyVoice2-0.5B"):
             self._voice: Any = CosyVoice2(str(release))
-        except Exception as error:  # its own errors have no common base class
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise InputError(
-                f"CosyVoice cannot load {release}", got=got, fix="give a complete folder of CosyVoice2-0.5B"
-            ) from error
         self.rate = int(self._voice.sample_rate)
         self._prompt = cache(self._read)
 

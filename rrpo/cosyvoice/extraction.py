@@ -17,6 +17,7 @@ from transformers import WhisperFeatureExtractor
 
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import ManifestError, Utterance
+from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
 from rrpo.packages import present
 
@@ -46,20 +47,13 @@ class SpeechTokenizer:
             )
         import onnxruntime
 
-        providers = onnxruntime.get_available_providers()
-        try:
+        fix = "give speech_tokenizer_v2.onnx of CosyVoice2-0.5B, or copy it again"
+        with reading(path, "CosyVoice2's speech tokenizer", fix):
+            providers = onnxruntime.get_available_providers()
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base class
-            got = (str(error).splitlines() or [""])[0]
-            fix = "give speech_tokenizer_v2.onnx of CosyVoice2-0.5B, or copy it again"
-            raise InputError(f"{path} cannot be read as an ONNX model", got=got, fix=fix) from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 2:
-            raise InputError(
-                f"{path} is not CosyVoice2's speech tokenizer",
-                got=f"{len(inputs)} inputs instead of a spectrogram and its length",
-                fix="give speech_tokenizer_v2.onnx",
-            )
+            inputs = self._session.get_inputs()
+            if len(inputs) != 2:
+                raise ValueError(f"{len(inputs)} inputs instead of a spectrogram and its length")
         self._names = [node.name for node in inputs]
 
     def __call__(self, audio: Tensor) -> list[int]:

@@ -150,36 +150,34 @@ class CosyVoice2Policy(Policy):
             settings: Arguments of the constructor; they override the folder's `SETTINGS`, if there are any.
 
         Raises:
-            LayoutError: ``llm.pt`` is not CosyVoice2's; all differences are listed.
+            InputError: ``llm.pt`` is not CosyVoice2's; all differences are listed.
             InputError: Files are missing or do not match.
         """
         folder = Path(folder)
         stored = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
         policy = CosyVoice2Policy(folder, **{**stored, **settings})
-        policy.read(folder / "llm.pt", device)
+        policy._read(folder / "llm.pt", device)
         return policy.eval()
 
-    def read(self, path: Path, device: str) -> None:
+    def _read(self, path: Path, device: str) -> None:
         """Load the weights of an ``llm.pt``."""
         stored = _read_tensors(path)
         layout.check({name: tensor.shape for name, tensor in stored.items()}, self.description, str(path))
         head = stored.pop(layout.HEAD)
         if not torch.equal(head, stored[layout.EMBEDDING]):
             if self.description.get("tie_word_embeddings"):
-                raise layout.LayoutError(
+                raise InputError(
                     f"{path} has two different text embeddings, and upstream would use the one named lm_head",
                     got=f"{layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them",
                     fix="store the trained one under both names",
                 )
             self.unused = head.clone()
         self.types = {name: tensor.dtype for name, tensor in stored.items()}
-        self.load_state_dict(
-            {
-                name.replace(layout.BACKBONE, "llm."): nn.Parameter(tensor.to(device, torch.float32, copy=True))
-                for name, tensor in stored.items()
-            },
-            assign=True,
-        )
+        weights = {
+            name.replace(layout.BACKBONE, "llm."): nn.Parameter(tensor.to(device, torch.float32, copy=True))
+            for name, tensor in stored.items()
+        }
+        self.load_state_dict(weights, assign=True)
         self.to(device)
 
 
@@ -205,40 +203,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        LayoutError: The file does not contain one.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        value = error
-    if not isinstance(value, dict):
-        raise layout.LayoutError(f"{path} cannot be read as a JSON object", got=repr(value), fix="copy the file again")
-    return value
+    """Return the JSON object in a file. Raises InputError if it does not contain one."""
+    with layout.reading(path, "a JSON object", "copy the file again"):
+        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError(f"a {type(value).__name__}")
+        return value
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of an ``llm.pt``, memory-mapped, without the counters of upstream's trainer.
 
     Raises:
-        LayoutError: The file is not a dictionary of tensors.
+        InputError: The file is not a dictionary of tensors.
     """
-    try:
+    fix = "copy the file again; if it is a small text file, it is a Git LFS pointer; it must be a state dict"
+    with layout.reading(path, "weights", fix):
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise layout.LayoutError(
-            f"{path} cannot be read as weights",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="copy the file again; if it is a small text file, it is a Git LFS pointer",
-        ) from error
-    entries = stored if isinstance(stored, dict) else {type(stored).__name__: stored}
-    tensors = {name: entry for name, entry in entries.items() if name not in layout.BOOKKEEPING}
-    if invalid := [str(name) for name, entry in tensors.items() if not isinstance(entry, Tensor)]:
-        raise layout.LayoutError(
-            f"{path} contains other things than tensors",
-            got=", ".join(invalid),
-            fix="store only the state dict of the model, as upstream does",
-        )
-    return tensors
+        tensors = {name: entry for name, entry in stored.items() if name not in layout.BOOKKEEPING}
+        if invalid := [str(name) for name, entry in tensors.items() if not isinstance(entry, Tensor)]:
+            raise TypeError(f"not tensors: {', '.join(invalid)}")
+        return tensors

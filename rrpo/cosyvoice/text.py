@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
 
 END_OF_PROMPT = "<|endofprompt|>"
@@ -46,21 +47,12 @@ class TextTokenizer:
         """
         from transformers import AutoTokenizer
 
-        try:
+        fix = "copy the tokenizer's files and config.json from CosyVoice2-0.5B/CosyVoice-BlankEN, of one release with llm.pt"
+        with reading(folder, "a tokenizer", fix):
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder} does not contain a tokenizer",
-                got=error,
-                fix="copy vocab.json, merges.txt and tokenizer_config.json from CosyVoice2-0.5B/CosyVoice-BlankEN to it",
-            ) from error
-        self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
-        if len(self._tokenizer) > vocabulary:
-            raise InputError(
-                f"the tokenizer in {folder} has more tokens than the model",
-                got=f"{len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows",
-                fix="take tokenizer, config.json and llm.pt from one release",
-            )
+            self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
+            if len(self._tokenizer) > vocabulary:
+                raise ValueError(f"{len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text."""

@@ -20,7 +20,7 @@ import torch
 
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
-from rrpo.cosyvoice.layout import CODES
+from rrpo.cosyvoice.layout import CODES, reading
 from rrpo.errors import InputError
 
 COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
@@ -29,10 +29,6 @@ SAMPLES = "utt2speech_token.pt"
 """File of tokens by utterance in a run's output folder, in upstream's format."""
 SHOWN = 5
 """Maximum number of faults that an error lists; the others are counted."""
-
-
-class TokenFileError(InputError):
-    """A token file cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +57,16 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUttera
         emotions: Emotions to keep; None: all.
 
     Raises:
-        TokenFileError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
+        InputError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
     """
     path = Path(path)
-    try:
+    fix = "give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl; or extract it again"
+    with reading(path, "labelled tokens", fix):
         rows = list(_rows(path))
-    except TokenFileError:
-        raise
-    except Exception as error:  # torch and pyarrow raise arbitrary errors for files that they did not write
-        got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise TokenFileError(
-            f"{path} cannot be read", got=got, fix="give an existing one; copy or extract it again"
-        ) from error
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise TokenFileError(
+        raise InputError(
             f"{path} has utterances that cannot be used",
             got="".join(f"\n    {fault}" for fault in faults[:SHOWN] + more),
             fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
@@ -93,7 +83,7 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUttera
         if len(row["speech_token"]) and (emotions is None or row["emotion"] in emotions)
     )
     if not utterances:
-        raise TokenFileError(
+        raise InputError(
             f"{path} has no usable utterance",
             got=f"{len(rows)} utterances, all skipped",
             fix="give utterances with speech tokens and one of the requested emotions",
@@ -110,12 +100,12 @@ def load(run: Path) -> dict[str, list[int]]:
     """Return what `write` wrote into the output folder of a run.
 
     Raises:
-        TokenFileError: There is no such file.
+        InputError: There is no such file.
     """
     path = run / SAMPLES
     if not path.is_file():
         fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
-        raise TokenFileError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
+        raise InputError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
     tokens: dict[str, list[int]] = torch.load(path, weights_only=True)
     return tokens
 
@@ -139,21 +129,17 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
         return pq.read_table(path, columns=[name for name in COLUMNS if name in names]).to_pylist()
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    raise TokenFileError(
-        f"{path} has an unknown format",
-        got=path.suffix or "no suffix",
-        fix="give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl",
-    )
+        return [_parsed(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    raise ValueError(f"unknown format, {path.suffix or 'no suffix'}")
 
 
-def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parsed(number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         row = error
     if not isinstance(row, dict):
-        raise TokenFileError(f"{path}:{number} is not a JSON object", got=repr(row), fix="write one object per line")
+        raise ValueError(f"line {number} is not a JSON object: {row!r}")
     return row
 
 
@@ -161,7 +147,7 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     tables = {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}
     missing = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
     if missing:
-        raise TokenFileError(
+        raise InputError(
             f"{folder} is not a folder of labelled tokens",
             got=f"no {', no '.join(missing)}",
             fix="CosyVoice's recipe writes all files except utt2emotion, which needs one line `UTT EMOTION` per utterance",

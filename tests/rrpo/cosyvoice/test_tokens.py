@@ -16,7 +16,7 @@ from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.extraction import SpeechTokenizer, whisper_log_mel
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.tokens import TokenFileError
+from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
 from rrpo.models.signals import TOKEN_DIGITS
 from rrpo.regularizers.energy_mixup import EnergyMixup
@@ -116,7 +116,7 @@ def test_every_kind_of_file_gives_the_same_utterances(tmp_path: Path, kind: str)
 
 def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
     bad = [{**ROWS[0], "speech_token": [1, 6561, -1]}, {k: v for k, v in ROWS[1].items() if k != "emotion"}]
-    with pytest.raises(TokenFileError) as caught:
+    with pytest.raises(InputError) as caught:
         tokens.read(jsonl(tmp_path / "bad.jsonl", bad))
     assert "b: 2 ids are not codes, the first 6561" in str(caught.value)
     assert "a: no emotion" in str(caught.value)
@@ -125,10 +125,10 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", "{", r"a.jsonl:1 is not a JSON object\n.*property name"),
-        ("a.jsonl", "[]", "a.jsonl:1 is not a JSON object"),
+        ("a.jsonl", "{", r"a.jsonl cannot be read.*\n.*line 1 is not a JSON object.*property name"),
+        ("a.jsonl", "[]", "line 1 is not a JSON object"),
         ("a.csv", "", "unknown format"),
-        ("missing.jsonl", None, r"cannot be read\n.*No such file"),
+        ("missing.jsonl", None, r"cannot be read as labelled tokens\n.*No such file"),
         ("a.jsonl", "", "no usable utterance"),
         ("a.jsonl", '{"utt": "a", "text": "b", "spk": "c", "emotion": "d", "speech_token": 7}', "7, not a list of ids"),
         ("a.parquet", "PAR1", "cannot be read"),
@@ -137,17 +137,17 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(TokenFileError, match=message):
+    with pytest.raises(InputError, match=message):
         tokens.read(tmp_path / name)
 
 
 def test_a_folder_without_labels_says_what_is_missing(tmp_path: Path) -> None:
     (folder(tmp_path / "data") / "utt2emotion").unlink()
-    with pytest.raises(TokenFileError, match="no utt2emotion"):
+    with pytest.raises(InputError, match="no utt2emotion"):
         tokens.read(tmp_path / "data")
     (tmp_path / "data" / "utt2emotion").write_text("a angry\n")
     (tmp_path / "data" / "utt2speech_token.pt").write_bytes(b"rubbish")
-    with pytest.raises(TokenFileError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         tokens.read(tmp_path / "data")
 
 
@@ -249,5 +249,5 @@ def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"speech_tokenizer_v2.onnx"):
         SpeechTokenizer(tmp_path / "no.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"rubbish")
-    with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
+    with pytest.raises(ValueError, match="cannot be read as CosyVoice2's speech tokenizer"):
         SpeechTokenizer(tmp_path / "bad.onnx")
