@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import soundfile
-import typer
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.commands import option
@@ -83,13 +82,8 @@ class Settings:
     split: list[str] | None = option("Options", None, metavar="NAME=SHARE")
     """Split and its share of the speakers; repeat with shares that add up to 1. Splits have no speaker in common, and depend only
     on the speakers and the seed."""
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Instead of --split: number of folds over speakers, in out.foldK.train.jsonl and out.foldK.test.jsonl.",
-        ),
-    ] = None
+    folds: int | None = option("Options", None)
+    """Instead of --split: number of folds over speakers, 2 or more, in out.foldK.train.jsonl and out.foldK.test.jsonl."""
     seed: int = option("Options", 0)
     """Seed of the assignment of speakers to splits."""
     loudness: float | None = option("Options", None, metavar="DBFS")
@@ -114,11 +108,13 @@ class Settings:
 
     def shares(self) -> dict[str, float]:
         """Parse ``split``; without it, all speakers have the empty name. Raises `ManifestError` if it is invalid."""
+        if self.folds is not None and (self.split or self.folds < 2):
+            got = ", ".join([f"{self.folds} folds", *(self.split or [])])
+            raise ManifestError(
+                f"--folds takes 2 or more, and no --split; got {got}; give more folds, or only one of them"
+            )
         if not self.split:
             return {"": 1.0}
-        if self.folds:
-            got = f"{', '.join(self.split)} and {self.folds}"
-            raise ManifestError(f"--split and --folds are mutually exclusive; got {got}; give only one")
         shares: dict[str, float] = {}
         for entry in self.split:
             match = re.fullmatch(r"(?P<name>[^/=]+)=(?P<share>\d*\.?\d+)", entry)

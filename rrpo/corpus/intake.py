@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
@@ -146,12 +146,10 @@ def check_speakable(name: str, prompts: Iterable[Utterance], training: Iterable[
     ``training``."""
 
     def symbols(utterances: Iterable[Utterance]) -> set[tuple[str, str]]:
-        return {
-            (kind, symbol)
-            for u in utterances
-            for kind, values in (("speaker", (u.speaker,)), ("emotion", (u.emotion,)), ("phone", u.phones))
-            for symbol in values
-        }
+        named = (
+            (("speaker", u.speaker), ("emotion", u.emotion), *(("phone", p) for p in u.phones)) for u in utterances
+        )
+        return set(chain.from_iterable(named))
 
     trained = symbols(training)
     if unknown := sorted(symbols(prompts) - trained):

@@ -47,10 +47,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     ),
     "alpha, epsilon_adv": ("0.5, 0.5", "RRPO, MED"),
     "reward model's rate": (f"{PAPER.finetune.lr:g}", "RRPO, MED, on a pre-trained speech encoder"),
-    "reward model's network": (
-        "6 layers of 512 on FSQ digits",
-        "declared; RRPO's is a speech emotion recognizer on audio",
-    ),
+    "reward model's network": ("6 layers of 512 on FSQ digits", "declared; RRPO's recognizes emotion in audio"),
     "reward model's updates": (f"{PAPER.pretrain.steps} plain at 1e-4, {PAPER.finetune.steps} robust", "declared"),
     "supervised fine-tuning": (
         f"{PAPER.supervised.steps} updates at {PAPER.supervised.lr:g}, the same utterances",

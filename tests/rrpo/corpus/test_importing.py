@@ -261,7 +261,10 @@ def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -
     assert sorted(speaker for speakers in tested for speaker in speakers) == list("abcde")
     for k in (1, 2, 3):
         assert speakers[f"m.fold{k}.train.jsonl"] == set("abcde") - tested[k - 1]
-    assert run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--folds", 3, "--split", "a=1").exit_code == 2
+    for arguments in (("--folds", 3, "--split", "a=1"), ("--folds", 1)):
+        refused = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", *arguments)
+        assert refused.exit_code == 2
+        assert "--folds takes 2 or more, and no --split" in refused.output
 
 
 def test_other_languages_are_left_out(tmp_path: Path) -> None:
