@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,15 +59,20 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def rich_table(table: Sheet, **options: Any) -> RichTable:
+    """Return a table of results for the terminal, without its notes."""
+    head, body = table.texts()
+    drawn = RichTable(**options)
+    for position, heading in enumerate(head):
+        drawn.add_column(heading, justify="left" if position == 0 else "right")
+    for row in body:
+        drawn.add_row(*row)
+    return drawn
+
+
 def show_table(table: Sheet, console: Console, title: str) -> None:
     """Print a table of results with its notes."""
-    head, body = table.texts()
-    rich_table = RichTable(title=title, title_justify="left")
-    for position, heading in enumerate(head):
-        rich_table.add_column(heading, justify="left" if position == 0 else "right")
-    for row in body:
-        rich_table.add_row(*row)
-    console.print(rich_table)
+    console.print(rich_table(table, title=title, title_justify="left"))
     for note in table.notes:
         console.print(note, markup=False, highlight=False)
 

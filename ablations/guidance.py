@@ -18,7 +18,6 @@ import typer
 
 from ablations.commands import RunsDir, exit_on_input_error, program, show_table, terminal
 from ablations.errors import InputError, choose
-from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
 from ablations.outcomes import find, followed, measured
@@ -26,6 +25,7 @@ from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import over_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import check
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,11 +27,11 @@ from ablations.equality import Comparison
 from ablations.errors import InputError
 from ablations.execution import environment
 from ablations.execution.building import Builder
-from ablations.execution.cell_file import CELL_FILE, read_cell
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import plugin_files
+from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline import stages
 from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.stages import MARKER, Stage, place, walk

@@ -19,8 +19,8 @@ from ablations.commands import Plugin, RunsDir, exit_on_input_error, program, te
 from ablations.errors import InputError, choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.progress import progress_of
 from rrpo.pipeline.stages import stored
@@ -88,13 +88,13 @@ def status(store: Store, grid: str) -> list[Row]:
         name = (cell.name, title(cell.profile, cell.world))
         if record := done.get(cell.hash):
             rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
-        elif building := [(stage, log) for stage, log in cell.stages if stage in holders]:
-            stage, log = building[-1]  # inputs come first, so this prefers the cell's own stage over shared ones
+        elif building := [stage for stage in cell.stages if stage in holders]:
+            stage = building[-1]  # inputs come first, so this prefers the cell's own stage over shared ones
             progress = progress_of(folder.root, stage)
             kind = stage.rpartition("-")[0]
             step = f"{kind} {progress.done} of {progress.total}" if progress else kind
             age = duration(now - progress.started) if progress else ""
-            rows.append(Row(*name, "at work", str(holders[stage]), age, step, str(folder.logs / f"{log}.log")))
+            rows.append(Row(*name, "at work", str(holders[stage]), age, step, str(folder.logs / f"{stage}.log")))
         elif failure := failures.get(cell.hash):
             rows.append(Row(*name, f"failed, {failure}", log=_last_log(cell, folder)))
         else:
@@ -106,7 +106,7 @@ def status(store: Store, grid: str) -> list[Row]:
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
     """Return the newest log among the cell's stages that are not built; empty if there is none."""
-    logs = [folder.logs / f"{log}.log" for name, log in cell.stages if stored(folder.root, name) is None]
+    logs = [folder.logs / f"{stage}.log" for stage in cell.stages if stored(folder.root, stage) is None]
     existing = [path for path in logs if path.is_file()]
     return str(max(existing, key=lambda path: path.stat().st_mtime)) if existing else ""
 

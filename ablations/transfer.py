@@ -29,12 +29,13 @@ from ablations.commands import (
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
-from ablations.execution.cell_file import CELL_FILE, read_cell
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import plugin_files, recorder, records
+from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import git_state
 from rrpo.pipeline import measurements
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
@@ -60,7 +61,7 @@ def command(
         recorder.create(folder, grid)
     stages = [matrix(cells) for cells in groups]
     failures = builder.build(stages)
-    tracker = Tracker(folder, grid, environment.git_state(), environment.describe(builder.device))
+    tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
     for cells, stage in zip(groups, stages, strict=True):
         if stage.done(folder.root):
             record(tracker, cells, stage)

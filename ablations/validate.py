@@ -31,10 +31,11 @@ from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
-from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering import card
 from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import git_state
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title
@@ -128,7 +129,7 @@ def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
 def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> str:
     """Record the card in MLflow's experiment ``world``; return a sentence on what still waits for the store, empty if nothing."""
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
-    tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
+    tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
     files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     tracker.record("card", f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), files)

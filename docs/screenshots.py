@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import page
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder, check
 
 SIZE = {"width": 1280, "height": 800}
 COLOURS = 256

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import screenshots
 
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder, check
 
 REPORT, STUDY, MLFLOW = "report.html", "study.html", "MLflow"
 SERVED = (

@@ -17,8 +17,8 @@ import typer
 
 from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
 from ablations.errors import InputError
-from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select

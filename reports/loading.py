@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from ablations.errors import InputError
-from ablations.execution.environment import code_versions
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.grids import GRIDS
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
@@ -18,13 +16,15 @@ from ablations.tracking import plugin_files
 from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invocation, on, planned_seeds, reported
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_DIRTY, Record
+from ablations.tracking.runs_folder import RunsFolder, check
+from ablations.tracking.source_version import code_versions
 from reports.made_with import apart, stage_versions
 
 Key = tuple[str, int]
 """Arm and seed."""
 MISSING, DIVERGED = "missing", "diverged"
 """States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
-kinds in `ablations.execution.failures`."""
+kinds in `ablations.failures`."""
 REDRAWS = (
     "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are "
     "fixed."
@@ -229,7 +229,7 @@ def _require_same_cell(first: Record, second: Record) -> None:
 def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
     """Return all requested cells; if no invocation is recorded, every arm with every seed that any arm has."""
     keys = set(present)
-    cells = {(arm, seed) for plan in invocations for seed in plan.seeds for arm in plan.arms_of(seed)}
+    cells = {(arm, seed) for each in invocations for arm, seeds in each.plan.items() for seed in seeds}
     return keys | (cells or {(arm, seed) for arm, _ in keys for _, seed in keys})
 
 

@@ -14,7 +14,7 @@ from ablations.rendering.sheet import Sheet, html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
-from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
+from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, TAG_WORLD_HASH, Record
 from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
@@ -149,11 +149,9 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
     assert selection.folder is not None
     store = Store(selection.folder)
     alone = len(selection.grids) == 1
+    answer = "".join(path.read_text(encoding="utf-8") for path in paths if path.name == ANSWER and alone)
     for grid in selection.grids:
-        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
-        for path in paths if alone else ():
-            if path.name == ANSWER:
-                mlflow_page.describe(store, grid, path.read_text(encoding="utf-8"))
+        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}", answer)
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
@@ -199,8 +197,10 @@ def _picture(level: Any) -> bytes:
 def world_card(selection: Selection) -> dict[str, str]:
     """Return the newest validation report of the records' world as ``table`` (HTML) and ``note``; empty if there is none."""
     assert selection.folder is not None
-    world = selection.records[0].world_hash
-    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.json", world)
+    store, world = Store(selection.folder), selection.records[0].world_hash
+    cards = [run for run in store.runs(EXPERIMENT_WORLD, "card") if run.data.tags.get(TAG_WORLD_HASH) == world]
+    paths = (store.artifacts_of(run) / "card.json" for run in reversed(cards))
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
     lines = load(path)
@@ -217,7 +217,7 @@ def cells(selection: Selection) -> dict[str, Any]:
     }
     for key, state in selection.lost.items():
         attempt = selection.attempts.get(key)
-        entries[key] = state, address(attempt.grid, attempt.run_id) if attempt else ""
+        entries[key] = state, address(attempt.tags[TAG_GRID], attempt.run_id) if attempt else ""
     seeds = sorted({seed for _, seed in entries})
     rows = [(arm, [entries.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
     return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection, address)}
@@ -229,7 +229,7 @@ def failed(selection: Selection, address: Callable[[str, str], str]) -> list[tup
     ``address`` gives the URL of a run from its grid and id.
     """
     return [
-        (f"{arm}/{seed}", address(attempt.grid, attempt.run_id), attempt.lost.kind, attempt.lost.reason)
+        (f"{arm}/{seed}", address(attempt.tags[TAG_GRID], attempt.run_id), attempt.lost.kind, attempt.lost.reason)
         for (arm, seed), attempt in selection.attempts.items()
         if attempt.lost
     ]

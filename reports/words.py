@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
-from ablations.execution.environment import code_versions
 from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
 from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
+from ablations.tracking.source_version import code_versions
 from reports import effects, opinion, settings
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions

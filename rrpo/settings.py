@@ -24,8 +24,10 @@ NEAREST = 4
 """Maximum number of suggestions for an unknown name."""
 
 
-def assignments(texts: Iterable[str]) -> dict[str, str]:
-    """Parse texts ``KEY=VALUE`` into a dict.
+def assignments(
+    texts: Iterable[str], flag: str = "--set", form: str = "KEY=VALUE", example: str = "optimize.beta=0.01"
+) -> dict[str, str]:
+    """Parse the texts ``KEY=VALUE`` of an option into a dict; ``form`` and ``example`` are for messages.
 
     Raises:
         InputError: A text has no ``=``, or a key is given twice.
@@ -34,9 +36,11 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise InputError("--set takes KEY=VALUE", got=text, fix="for example --set optimize.beta=0.01")
+            raise InputError(f"{flag} takes {form}", got=text, fix=f"for example {flag} {example}")
         if key in settings:
-            raise InputError("a setting is given twice", got=f"{key}={settings[key]} and {text}", fix="give it once")
+            raise InputError(
+                f"{flag} is given twice for {key}", got=f"{key}={settings[key]} and {text}", fix="give it once"
+            )
         settings[key] = value
     return settings
 

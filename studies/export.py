@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.errors import InputError
-from ablations.execution.environment import git_state
 from ablations.exported import read_arms, write_arm
 from ablations.rendering.sheet import Sheet
+from ablations.tracking.source_version import git_state
 from studies.search import OUTCOMES, Search, counted
 
 if TYPE_CHECKING:

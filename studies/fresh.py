@@ -15,9 +15,10 @@ from rich.console import Console
 
 from ablations.errors import InputError
 from ablations.execution.estimate import Estimator, wall
-from ablations.execution.jobs import longest_first, stage_tasks
+from ablations.execution.jobs import longest_first, stage_key, stage_tasks
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.scheduler import Scheduler
+from ablations.execution.time_left import TimeLeft
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
@@ -106,8 +107,9 @@ def evaluate(
     if stages:
         message = f"checking trial {best.number} against {baseline.name} on {count} fresh seeds: {len(stages)} stages, "
         console.print(message + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
-    graph = stage_tasks(stages, spec.store, spec.device, longest_first(stages, estimator))
-    building = Collector(console, len(graph), "stage")
+    graph = stage_tasks(longest_first(stages, estimator), spec.store, spec.device)
+    left = TimeLeft(graph, {stage_key(stage): stage for stage in stages}, estimator, pool.capacity)
+    building = Collector(console, len(graph), 0, left, "stage")
     with building:
         Scheduler(graph, pool, search.folder / "logs", building).run()
     outcomes: list[dict[int, dict[str, float]]] = [{}, {}]

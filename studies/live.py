@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from ablations.execution.estimate import Estimator, duration
 from ablations.execution.jobs import longest_first, stage_key, stage_tasks
 from ablations.execution.launchers.pool import Pool, Task
 from ablations.execution.progress_display import Display
-from ablations.execution.scheduler import Failure, Scheduler
+from ablations.execution.scheduler import Scheduler
+from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge
@@ -25,25 +27,18 @@ from studies.search import REASON, Search, counted
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
-LAST = (1.0,)
-"""Priority of trials: after all shared stages."""
 UPDATE = 5.0
 """Seconds between two updates from the study while trials run."""
 
 
 class Collector(Display):
-    """Display that also keeps the reason of every failed task."""
+    """Display that keeps the reasons of the tasks that failed themselves, not of those that need them."""
 
-    def __init__(self, console: Console, total: int, counted: str, remaining: Callable[[], str] | None = None) -> None:
-        super().__init__(console, total, 0, remaining or (lambda: f"{self.cells - self.done} {counted}s"), counted)
-        self.failures: dict[str, str] = {}
-        """Title of a failed task -> reason."""
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event."""
-        super().failed(slot, task, failure)
-        if failure.cause == task.title:
-            self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
+        super().failed(task, failure)
+        if failure.cause != task.title:
+            del self.failures[task.title]
 
 
 class SearchRun(Collector):
@@ -51,13 +46,14 @@ class SearchRun(Collector):
 
     def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
         self._status = ""
-        super().__init__(console, search.trials, "trial", lambda: self._status)
+        estimator = Estimator(search.spec.store, search.spec.device)
+        super().__init__(console, search.trials, 0, TimeLeft([], {}, estimator, workers), "trial")
         self.search = search
         self.study = study
         self.bridge = bridge
         self.workers = workers
         self.done = self._finished()
-        seconds, unknown = Estimator(search.spec.store, search.spec.device).total(own(search))
+        seconds, unknown = estimator.total(own(search))
         self._expected_seconds = None if unknown else seconds
         self._updated = 0.0
 
@@ -70,10 +66,8 @@ class SearchRun(Collector):
         with self.search.lock():
             recover(self.study, self.search.folder)
         remaining = self.search.trials - len(counted(self.study))
-        priorities = longest_first(stages, Estimator(spec.store, spec.device))
-        graph = stage_tasks(
-            stages, spec.store, spec.device, {key: (0.0, *priority) for key, priority in priorities.items()}
-        )
+        ordered = longest_first(stages, Estimator(spec.store, spec.device))
+        graph = stage_tasks(ordered, spec.store, spec.device)
         graph += [
             Task(
                 key=f"trial-{index}",
@@ -81,7 +75,7 @@ class SearchRun(Collector):
                 function="studies.search:one_trial",
                 arguments=(self.search,),
                 needs=frozenset(stage_key(stage) for stage in stages),
-                priority=(*LAST, index),
+                priority=(index,),
             )
             for index in range(remaining)
         ]
@@ -94,29 +88,34 @@ class SearchRun(Collector):
                 recover(self.study, self.search.folder)
             self.bridge.write(self.study.get_trials(deepcopy=False))
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def remaining(self) -> str:
+        """Return the time left and the best value so far."""
+        return self._status
+
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event, and update from the study, which other commands may have changed."""
-        super().progressed(slot, task, done, total)
+        super().progressed(task, done, total)
         if time.monotonic() - self._updated > UPDATE:
             self._update()
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         if not task.key.startswith("trial-"):
-            super().finished(slot, task, result, seconds)
+            super().finished(task, result, seconds)
             return
         self._update()
         if result is None:
-            claimed = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
-            super().retried(slot, replace(task, key="elsewhere"), claimed)
+            claimed = Failure("claimed", "other commands ran the last trials", self.search.folder, task.title)
+            self._free(task)
+            super().retried(replace(task, key="elsewhere"), claimed)
             return
         self.done = self._finished() - 1  # the display adds this one itself
-        super().finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
+        super().finished(replace(task, title=self._describe(int(result))), result, seconds)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event; a failed stage is not repeated for every trial that needs it."""
         if failure.cause == task.title or not task.key.startswith("trial-"):
-            super().failed(slot, task, failure)
+            super().failed(task, failure)
 
     def _update(self) -> None:
         """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""

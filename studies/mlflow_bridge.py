@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import records
 from ablations.tracking.connection import UnavailableError, answering, trouble
 from ablations.tracking.reader import Store
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.recorder import create
 from ablations.tracking.replay import PAUSE
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.identity import content_hash
 from studies.recovery import lost_trials
 from studies.results import final_values, pareto_front, ranked

@@ -12,8 +12,8 @@ from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.arms import BASE
 from rrpo.commands import option
 from rrpo.profiles import PROFILES, title
@@ -86,7 +86,7 @@ class Command:
     """The runs folder."""
     workers: int
     """Number of trials that run at the same time."""
-    launcher: launchers.Launcher
+    launching: Launching
     """Where trials run."""
     warm_start: str
     """Study whose best points are tried first; empty for none."""
@@ -134,7 +134,7 @@ def checked(options: Options) -> Command:
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     default_verify = VERIFY_SMOKE if options.profile == "smoke" else VERIFY
     workers = worker_count(options.workers, device)
-    launcher = launchers.checked(options, device, UNMEASURED)
+    launching = launchers.checked(options, device, UNMEASURED)
     folder = check(options.runs_dir)
     if options.storage:
         reach(options.storage)
@@ -146,7 +146,7 @@ def checked(options: Options) -> Command:
         search=search,
         folder=folder,
         workers=workers,
-        launcher=launcher,
+        launching=launching,
         warm_start=options.warm_start,
         verify=default_verify if verify is None else verify,
         against=options.against or default_baseline,

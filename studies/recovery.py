@@ -8,16 +8,15 @@ which `MOST` processes died is not tried again.
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, keep_renewed, this_process
+from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, keep_renewed, repeated, this_process
 from studies.samplers import SAMPLER
 
 if TYPE_CHECKING:
@@ -45,27 +44,11 @@ def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
     return _claims(folder).take(_name(trial.number))
 
 
-@contextmanager
-def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> Iterator[None]:
-    """Renew the trial's heartbeat or claim until the block ends."""
+def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> AbstractContextManager[Any]:
+    """Return a context that renews the trial's heartbeat or claim until it ends."""
     if claimed is not None:
-        with keep_renewed(claimed):
-            yield
-        return
-    end = threading.Event()
-
-    def beat() -> None:
-        while not end.wait(BEAT):
-            with suppress(Exception):  # the database is briefly unreachable: the next beat tries again
-                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-
-    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
+        return keep_renewed(claimed)
+    return repeated(lambda: study._storage.record_heartbeat(trial._trial_id), BEAT)  # type: ignore[attr-defined]
 
 
 def recover(study: OptunaStudy, folder: Path) -> list[int]:

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError
-from ablations.execution import environment, launchers
+from ablations.execution import launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
+from ablations.tracking.source_version import git_state
 from rrpo.commands import options_of
 from rrpo.pipeline.stages import Stage
 from studies import fresh, results
@@ -67,7 +68,7 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
     if note := ignored(command, study):
         print_line(console, f"note: {note}")
     identity = identity_of(search)
-    bridge = Bridge(search, command.folder, study, environment.git_state())
+    bridge = Bridge(search, command.folder, study, git_state())
     bridge.start(identity)
     status = "FAILED"
     numbers: dict[str, float] = {}
@@ -110,7 +111,7 @@ def _search(
     search = command.search
     running = SearchRun(search, study, bridge, console, command.workers)
     if len(counted(study)) < search.trials:
-        pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+        pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
         running.run(pool, shared_stages)
     bridge.write(study.get_trials(deepcopy=False))
     return running.failures
@@ -130,7 +131,7 @@ def _check(command: Command, study: OptunaStudy, console: Console) -> tuple[Shee
     if search.definition.arm(best.params) == baseline.arm:
         print_line(console, f"The best trial is the same arm as {baseline.name}: there is nothing to check.")
         return None, ""
-    pool = launchers.start(command.launcher, command.workers, search.folder / "launcher")
+    pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
     best_outcomes, baseline_outcomes, missing = fresh.evaluate(search, best, baseline, command.verify, pool, console)
     check = fresh.count(search, study, best, baseline, best_outcomes.keys() & baseline_outcomes.keys())
     return fresh.verdict(search, best, baseline, best_outcomes, baseline_outcomes, missing, check), missing

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from ablations.execution.failures import kind_of
 from ablations.execution.jobs import SMALLER
+from ablations.failures import kind_of
 from studies.catalogue import Study, study_of
 from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover

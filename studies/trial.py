@@ -172,12 +172,9 @@ def recorded(spec: TrialSpec, arm: ArmConfig, seed: int) -> Record:
     return Record(
         label="trial",
         seed=seed,
-        cell_hash="",
-        arm_hash="",
-        world_hash="",
         profile=spec.profile.name,
-        scalars=scalars,
         find=lambda: files[SAMPLES_FILE].parent,
+        load=lambda: scalars,
     )
 
 

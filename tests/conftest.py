@@ -1,8 +1,10 @@
-"""What all tests share: a store of their own, whatever server the caller's shell names, and ports for real servers."""
+"""What all tests share: a store of their own, whatever server the caller's shell names, ports, and the documented columns."""
 
 import os
+import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,11 @@ def free_port() -> Callable[[], int]:
             return int(listener.getsockname()[1])
 
     return find
+
+
+@pytest.fixture(scope="session")
+def documented() -> Callable[[str], list[str]]:
+    """Return a function that gives the names in the table below a heading of the MLflow guide."""
+    guide = (Path(__file__).parents[1] / "docs" / "mlflow.md").read_text(encoding="utf-8")
+    sections = dict(section.split("\n", 1) for section in guide.split("\n### ")[1:])
+    return lambda heading: re.findall(r"^\| `(\S+)` \|", sections[heading], re.M)

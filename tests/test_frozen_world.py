@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.pipeline import frozen, stages
 from rrpo.pipeline.stages import MARKER
 

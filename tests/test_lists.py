@@ -16,7 +16,7 @@ DECLARING = {"ablations/components.py", "ablations/judges.py", "ablations/tracki
 """The lists, and the schema of a record."""
 OTHER_TESTS = {
     *("reports/listening_test.py", "reports/ratings.py", "reports/opinion.py"),
-    *("ablations/execution/test_sets.py", "ablations/execution/request.py"),
+    *("ablations/execution/user_data.py", "ablations/execution/request.py"),
 }
 """Where ``test`` is a listening test, or a part of a corpus."""
 

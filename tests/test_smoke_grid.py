@@ -4,16 +4,17 @@ a report from it."""
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering.card import conclusion
 from ablations.tracking.reader import Store
-from ablations.tracking.records import CURVES, SAMPLES, TEST_POINTS, Record
+from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.validation.lines import NOT_INSTALLED, load
 
 pytestmark = pytest.mark.timeout(900)
@@ -82,18 +83,20 @@ def test_audio_is_not_silent_and_differs_between_arms(cells: dict[tuple[str, int
     assert any(len(a) != len(b) or not np.array_equal(a, b) for (a, _), (b, _) in pairs)
 
 
-def test_every_sample_is_judged(cells: dict[tuple[str, int], Record]) -> None:
+def test_every_sample_is_judged(cells: dict[tuple[str, int], Record], documented: Callable[[str], list[str]]) -> None:
     """Arms of a seed start from the same samples, so everyone but the arm's own reward model says the same of them."""
+    test_points = set(documented("Checkpoints by gold"))
     for seed in (1, 2):
         first, second = (cells[arm, seed].points.iloc[0] for arm in ("diffro", "rrpo"))
-        for name in set(TEST_POINTS) - {"hack_rate"} | {"diversity", "val_accuracy"}:
+        for name in test_points - {"hack_rate"} | {"diversity", "val_accuracy"}:
             assert first[name] == pytest.approx(second[name], nan_ok=True), name
     for record in cells.values():
-        assert set(TEST_POINTS) <= set(record.points.columns)
-        assert set(SAMPLES) == set(record.samples.columns)
+        assert test_points <= set(record.points.columns)
+        assert set(documented("Samples")) == set(record.samples.columns)
         assert record.samples.groupby("step").size().tolist() == [60, 60, 120]
         looked = record.curves.dropna()
-        assert set(CURVES) | {"proxy_grad_h", "proxy_relative_delta", "proxy_l_adv_over_l_emo"} <= set(looked.columns)
+        expected = {*documented("Training curves"), "proxy_grad_h", "proxy_relative_delta", "proxy_l_adv_over_l_emo"}
+        assert expected <= set(looked.columns)
         assert (looked["relaxed_reward_loss"] - looked["reward_loss"]).abs().max() > 0
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
 from rrpo.pipeline import world

@@ -11,12 +11,12 @@ from rich.console import Console
 from ablations.commands import end_if_failed
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
-from ablations.execution.launchers import Launcher
+from ablations.execution.launchers import Launching
 from ablations.execution.progress_display import Display
 from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage
 
@@ -41,31 +41,25 @@ class Builder:
         return Builder(folder, machine, worker_count(workers, machine), console)
 
     def build(self, roots: Sequence[Stage], into: RunsFolder | None = None) -> dict[str, str]:
-        """Build ``roots`` by `build`, ``into`` another folder if one is given; return the failures."""
-        return build(roots, into or self.folder, Estimator(self.folder.root, self.device), self.workers, self.console)
+        """Build ``roots`` and all their inputs that are missing, in ``into`` if another folder is given.
+
+        Returns:
+            Title of each root that failed -> reason.
+
+        Raises:
+            KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
+        """
+        folder, estimator = into or self.folder, Estimator(self.folder.root, self.device)
+        missing = jobs.longest_first(missing_below(roots, folder.root), estimator)
+        tasks = jobs.stage_tasks(missing, folder.root, self.device)
+        left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, self.workers)
+        pool = launchers.start(Launching(), self.workers, folder.logs)
+        with Display(self.console, len(missing), 0, left, counted="stage") as display:
+            Scheduler(tasks, pool, folder.logs, display).run()
+        titles = {str(stage) for stage in roots}
+        return {title: reason for title, reason in display.failures.items() if title in titles}
 
     def require(self, roots: Sequence[Stage]) -> list[Path]:
         """Build ``roots`` and return their folders. If any fails, print the reasons and exit with status 1."""
         end_if_failed(self.build(roots), self.console)
         return [stage.path(self.folder.root) for stage in roots]
-
-
-def build(
-    roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
-) -> dict[str, str]:
-    """Build ``roots`` and all their inputs that are missing in ``folder``, on the estimator's device.
-
-    Returns:
-        Title of each root that failed -> reason.
-
-    Raises:
-        KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
-    """
-    missing = missing_below(roots, folder.root)
-    tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
-    time_left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
-    pool = launchers.start(Launcher(), workers, folder.logs)
-    with Display(console, len(missing), 0, time_left, counted="stage") as display:
-        Scheduler(tasks, pool, folder.logs, display).run()
-    keys = {jobs.stage_key(stage): stage for stage in roots}
-    return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}

@@ -1,4 +1,4 @@
-"""Collect the provenance of a run: git state, package versions, device and command. Imports neither torch nor MLflow."""
+"""The machine and software that run a command: devices, and package versions. Imports neither torch nor MLflow."""
 
 from __future__ import annotations
 
@@ -7,123 +7,19 @@ import importlib.util
 import os
 import platform
 import re
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ablations.errors import InputError, choose
-from ablations.tracking.records import TAG_CODE, TAG_DIFF, TAG_DIRTY, TAG_SHA, TEXT_LIMIT, Record
-from rrpo.identity import content_hash
-from rrpo.pipeline.provenance import processor, source_hash
+from ablations.tracking.source_version import git_state
+from rrpo.pipeline.provenance import processor
 
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "mlflow"),
 )
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-SOURCE = Path(__file__).resolve().parents[2]
-
-
-DIFF_LIMIT = 1_000_000
-"""Maximum length of the recorded diff, in characters."""
-
-
-@cache
-def git_state() -> dict[str, str]:
-    """Return the provenance tags of every run.
-
-    ``git_sha`` and ``dirty`` describe the source tree (``unknown`` unless a git repository tracks the source). ``diff_hash``
-    is the hash of uncommitted changes, ``code`` the hash of rrpo's source files, ``command`` the command line.
-
-    Cached per process: call it at the start, because workers run the code as it was then.
-    """
-    sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
-    known = (
-        sha is not None
-        and status is not None
-        and _git("ls-files", "--error-unmatch", "ablations/execution/environment.py") is not None
-    )
-    tags = {
-        TAG_SHA: sha if known and sha else "unknown",
-        TAG_DIRTY: str(bool(status)).lower() if known else "unknown",
-        TAG_CODE: source_hash(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TEXT_LIMIT],
-    }
-    return tags | ({TAG_DIFF: content_hash(_changes())[:16]} if tags[TAG_DIRTY] == "true" else {})
-
-
-def dirty_diff() -> str:
-    """Return the uncommitted changes, including new source files, truncated to `DIFF_LIMIT`; empty if there are none."""
-    if git_state()[TAG_DIRTY] != "true":
-        return ""
-    text = _changes()
-    omitted = len(text) - DIFF_LIMIT
-    return text if omitted <= 0 else f"{text[:DIFF_LIMIT]}\n[{omitted} more characters]\n"
-
-
-@cache
-def _changes() -> str:
-    parts = [_git("diff", "HEAD") or ""]
-    for name in (_git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml") or "").splitlines():
-        path = SOURCE / name
-        parts.append(f"new file {name}\n" + (path.read_text(errors="replace") if path.is_file() else ""))
-    return "\n".join(part for part in parts if part)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        completed = subprocess.run(
-            ["git", "-C", str(SOURCE), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return completed.stdout.strip()
-
-
-def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
-    """Group the cells by the version of the code that built them, largest group first.
-
-    A version is the hash of the rrpo source that built the cell's own stages, independent of the commit. Older records lack that
-    hash, so their commit is used. Keys are readable: ``commit 1a2b3c4d``, with the hash of uncommitted changes if there were any.
-
-    Returns:
-        Version -> names of its cells, ``arm/seed``.
-    """
-    names: dict[str, list[str]] = {}
-    labels: dict[str, str] = {}
-    for record in records:
-        tags = record.tags
-        commit = tags.get(TAG_SHA, "unknown")[:8]
-        if TAG_DIFF in tags or tags.get(TAG_DIRTY) == "true":
-            commit += f" with changes {tags.get(TAG_DIFF, 'unknown')[:8]}"
-        version = tags.get(TAG_CODE, commit)
-        label = labels.setdefault(version, f"commit {commit}")
-        if list(labels.values()).count(label) > 1:  # a commit may record stages that another commit had built
-            sources = " and ".join(source[:8] for source in version.split(","))
-            label = labels[version] = f"{label}, source {sources}"
-        names.setdefault(label, []).append(f"{record.label}/{record.seed}")
-    return dict(sorted(names.items(), key=lambda item: -len(item[1])))
-
-
-def code_warning(records: Sequence[Record]) -> str:
-    """Return a warning if the cells were built by several versions of the code; empty otherwise."""
-    versions = code_versions(records)
-    if len(versions) < 2:
-        return ""
-    parts = [
-        f"{version} ({len(cells)} cells: {', '.join(cells[:4])}{', ...' if len(cells) > 4 else ''})"
-        for version, cells in versions.items()
-    ]
-    return f"These cells were built by {len(versions)} versions of the code: {'; '.join(parts)}."
+DRIVER = "libcuda.so.1"
 
 
 def describe(device: str) -> dict[str, str]:
@@ -136,7 +32,7 @@ def describe(device: str) -> dict[str, str]:
         "cpus": str(os.cpu_count()),
     }
     if device == "cuda":
-        described["gpu"] = _gpu_name()
+        described["gpu"] = next((model for model, _ in _devices()), "unknown")
     for name in PACKAGES:
         try:
             described[name] = version(name)
@@ -170,44 +66,33 @@ def _no_gpu() -> str:
     text = Path(spec.origin).with_name("version.py").read_text()
     if re.search(r"^cuda\b[^=]*= *None", text, re.MULTILINE):
         return "torch is a CPU build"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
-        return "no NVIDIA driver"
-    return "" if _count(driver) else "the driver sees no GPU"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    return "" if _devices() else f"no NVIDIA driver, or it shows no GPU; CUDA_VISIBLE_DEVICES is {visible or 'empty'}"
 
 
 def gpus() -> dict[str, int]:
     """Return the visible GPUs: name as in CUDA_VISIBLE_DEVICES -> memory in MiB; empty if there are none."""
     if _no_gpu():
         return {}
-    driver = ctypes.CDLL(DRIVER)
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    memory: dict[str, int] = {}
-    for index in range(_count(driver)):
-        device, size = ctypes.c_int(), ctypes.c_size_t()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        memory[names[index] if index < len(names) else str(index)] = size.value // 2**20
-    return memory
+    return {names[i] if i < len(names) else str(i): memory for i, (_, memory) in enumerate(_devices())}
 
 
-def _count(driver: ctypes.CDLL) -> int:
-    """Return the number of GPUs that CUDA_VISIBLE_DEVICES leaves visible."""
+@cache
+def _devices() -> list[tuple[str, int]]:
+    """Return the model and the memory in MiB of each GPU that CUDA_VISIBLE_DEVICES leaves visible, as the driver reports them."""
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
-
-
-def _gpu_name() -> str:
-    """Return the driver's name of the first GPU."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return "unknown"
-    name = ctypes.create_string_buffer(256)
-    known = driver.cuInit(0) == 0 and driver.cuDeviceGetName(name, len(name), 0) == 0
-    return name.value.decode(errors="replace") if known else "unknown"
+        return []
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    devices = []
+    for index in range(count.value):
+        device, size, model = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        driver.cuDeviceGetName(model, len(model), device)
+        devices.append((model.value.decode(errors="replace"), size.value // 2**20))
+    return devices

@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ REFERENCE = Path(__file__).with_name("reference_times.csv")
 """Stage, sizes, device, seconds, bytes: medians of a ``full`` and a ``smoke`` run, CPU, one worker on each of two cores."""
 
 
+BORROWED, SCALED = "another machine's times", "the times of another size"
+"""Sources of an estimate other than equal stages of this machine."""
+
+
 class Estimator:
     """Estimates seconds, bytes and peak GPU memory of stages, and learns during a run.
 
@@ -53,31 +57,31 @@ class Estimator:
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
         self._taken = self._expected = 0.0
-        seconds: dict[Signature, list[float]] = defaultdict(list)
-        sizes: dict[Signature, list[float]] = defaultdict(list)
+        measured: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
         for signatures, content in markers(store):
-            *_, size = signatures
             for signature in signatures:
-                seconds[signature].append(float(content["seconds"]))
-            sizes[size].append(float(content["bytes"]))
+                measured[signature].append((float(content["seconds"]), float(content["bytes"])))
             if (peak := content.get("peak_device_mib")) is not None:
-                self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        # The lower median, because interruptions make a stage longer, never shorter.
-        self._past = {signature: statistics.median_low(values) for signature, values in seconds.items()}
-        self._bytes = {signature: statistics.median(values) for signature, values in sizes.items()}
+                self._device_mib[signatures[-1]] = max(int(peak), self._device_mib.get(signatures[-1], 0))
+        self._past: dict[Signature, tuple[float, float, str]] = {}
+        """Signature -> seconds, bytes, source."""
+        for signature, stages in measured.items():
+            seconds, sizes = zip(*stages, strict=True)
+            # The lower median, because interruptions make a stage longer, never shorter.
+            self._past[signature] = statistics.median_low(seconds), statistics.median(sizes), ""
         reference = _read(REFERENCE)
-        pairs = [(local, reference[size][0]) for size, local in self._past.items() if size in reference]
-        pace = sum(local for local, _ in pairs) / sum(remote for _, remote in pairs) if pairs else 1.0
-        self._borrowed = reference.keys() - self._past.keys()
-        self._past |= {size: reference[size][0] * pace for size in self._borrowed}
-        self._bytes |= {size: reference[size][1] for size in self._borrowed}
-        self._sizes = set(self._bytes)
-        self._known: dict[tuple[Signature, ...], float | None] = {}
+        shared = [signature for signature in self._past if signature in reference]
+        pace = sum(self._past[s][0] for s in shared) / sum(reference[s][0] for s in shared) if shared else 1.0
+        for size in reference.keys() - self._past.keys():
+            self._past[size] = reference[size][0] * pace, reference[size][1], BORROWED
+        self._sizes = {signature for signature in self._past if signature[1].startswith("[")}
+        """The signatures by sizes alone that are known, here or in this run."""
+        self._known: dict[tuple[Signature, ...], tuple[float, str] | None] = {}
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
         signatures = self._signatures_of(stage)
-        expected = next((self._past[signature] for signature in signatures if signature in self._past), None)
+        expected = next((self._past[signature][0] for signature in signatures if signature in self._past), None)
         if expected is not None:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
         for signature in signatures:
@@ -87,6 +91,11 @@ class Estimator:
 
     def seconds(self, stage: Stage) -> float | None:
         """Return the estimated seconds; None if no stage of its kind was built, here or on the reference machine."""
+        estimate = self.estimate(stage)
+        return estimate and estimate[0]
+
+    def estimate(self, stage: Stage) -> tuple[float, str] | None:
+        """Return the estimated seconds as `seconds` does, and their source: `BORROWED`, `SCALED`, or empty."""
         signatures = self._signatures_of(stage)
         if signatures not in self._known:
             self._known[signatures] = self._estimate(signatures)
@@ -96,29 +105,20 @@ class Estimator:
         """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
         return self._taken / self._expected if self._expected else 1.0
 
-    def _estimate(self, signatures: tuple[Signature, ...]) -> float | None:
+    def _estimate(self, signatures: tuple[Signature, ...]) -> tuple[float, str] | None:
         for signature in signatures:
             if signature in self._run:
-                return statistics.median(self._run[signature][-LATEST:])
+                return statistics.median(self._run[signature][-LATEST:]), ""
             if signature in self._past:
-                return self._past[signature] * self.load()
+                seconds, _, source = self._past[signature]
+                return seconds * self.load(), source
         size = signatures[-1]
         candidates = [candidate for candidate in self._sizes if candidate[::2] == size[::2]]
         if not candidates:
             return None
         nearest = min(candidates, key=lambda candidate: (abs(math.log(_work(candidate) / _work(size))), candidate))
-        return _work(size) / _work(nearest) * (self._estimate((nearest,)) or 0.0)
-
-    def borrowed(self, stages: Iterable[Stage]) -> int:
-        """Return how many of the stages are estimated from the reference machine."""
-        sizes = [self._signatures_of(stage)[-1] for stage in stages]
-        return sum(size in self._borrowed and size not in self._run for size in sizes)
-
-    def scaled(self, stages: Iterable[Stage]) -> int:
-        """Return how many of the stages are estimated from another size of their kind."""
-        return sum(
-            self._signatures_of(stage)[-1] not in self._sizes and self.seconds(stage) is not None for stage in stages
-        )
+        seconds, _ = self._estimate((nearest,)) or (0.0, "")
+        return _work(size) / _work(nearest) * seconds, SCALED
 
     def device_mib(self, stage: Stage) -> int | None:
         """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
@@ -129,14 +129,13 @@ class Estimator:
         known = [self.seconds(stage) for stage in stages]
         return sum(seconds for seconds in known if seconds is not None), sum(seconds is None for seconds in known)
 
-    def space(self, stages: Iterable[Stage]) -> str:
+    def space(self, stages: Sequence[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
-        sizes = [self._bytes.get(self._signatures_of(stage)[-1]) for stage in stages]
-        known = sum(size for size in sizes if size is not None)
-        if sizes and all(size is None for size in sizes):
+        sizes = [self._past[size][1] for size in (self._signatures_of(s)[-1] for s in stages) if size in self._past]
+        if stages and not sizes:
             return "unknown"
-        text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
-        return f"more than {text}" if None in sizes else f"about {text}"
+        text = f"{sum(sizes) / 2**20:.0f} MiB" if sum(sizes) < 2**30 else f"{sum(sizes) / 2**30:.1f} GiB"
+        return f"more than {text}" if len(sizes) < len(stages) else f"about {text}"
 
     def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
@@ -149,17 +148,16 @@ class Estimator:
 
 def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
     """Return the time left as text: total work / workers, but at least the longest single stage."""
-    seconds, unknown = estimator.total(stages)
-    longest = max((estimator.seconds(stage) or 0.0 for stage in stages), default=0.0)
+    known = [estimate for stage in stages if (estimate := estimator.estimate(stage))]
     if not stages:
         return "0 s"
-    if unknown == len(stages):
+    if not known:
         return "unknown: nothing of this kind was built here yet"
-    text = duration(max(seconds / workers, longest))
-    borrowed, scaled = estimator.borrowed(stages), estimator.scaled(stages)
+    seconds = [estimate for estimate, _ in known]
+    text = duration(max(sum(seconds) / workers, *seconds))
+    unknown = len(stages) - len(known)
     notes = [f"{unknown} stages of a kind not built here yet"] if unknown else []
-    notes += [f"{borrowed} of {len(stages)} stages by another machine's times"] if borrowed else []
-    notes += [f"{scaled} by the times of another size"] if scaled else []
+    notes += [f"{n} of {len(stages)} stages by {source}" for source, n in Counter(s for _, s in known if s).items()]
     return ("more than " if unknown else "about ") + text + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -192,19 +190,15 @@ def _read(path: Path) -> dict[Signature, tuple[float, float]]:
 
 def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signature]:
     """Return two signatures of a stage: by its config without seeds, and by its sizes alone."""
-    leaves: list[tuple[str, Any]] = []
-
-    def visit(tree: Any) -> None:
-        for key, value in sorted(tree.items()):
-            if isinstance(value, dict):
-                visit(value)
-            else:
-                leaves.append((key, value))
-
-    visit(config)
+    leaves = list(_leaves(config))
     alike = [leaf for leaf in leaves if leaf[0] != "seed"]
     sizes = json.dumps([leaf for leaf in leaves if leaf[0] in SIZES])
     return (name, content_hash(alike), device), (name, sizes, device)
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in sorted(tree.items()):
+        yield from _leaves(value) if isinstance(value, dict) else [(key, value)]
 
 
 def _work(size: Signature) -> float:

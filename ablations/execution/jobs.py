@@ -10,15 +10,15 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Lost, kind_of
-from ablations.execution.scheduler import Task
+from ablations.execution.launchers.pool import Report, Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
+from ablations.failures import Lost
 from ablations.stats.family import primary
 from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
@@ -29,7 +29,6 @@ from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 from rrpo.stacking.groups import stack_group
 
-Report = Callable[[int, int], None]
 SMALLER = 2
 """Micro-batch size, in samples per forward pass, of the retry after a policy optimization ran out of memory."""
 LOG_LIMIT = 20_000
@@ -37,9 +36,13 @@ LOG_LIMIT = 20_000
 
 
 def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) -> list[Stage]:
-    """Return every distinct stage missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
-    core = [stage for cell in cells for stage in cell.stages.values()]
-    return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
+    """Return every distinct stage missing for the records of ``cells`` and the optional results of ``amended``.
+
+    They are in the order of the cells, and inputs come first.
+    """
+    optional = {cell.hash: cell.optional.values() for cell in amended}
+    roots = [stage for cell in cells for stage in (*cell.stages.values(), *optional.pop(cell.hash, ()))]
+    return missing_below([*roots, *(stage for stages in optional.values() for stage in stages)], store)
 
 
 def stage_key(stage: Stage) -> str:
@@ -63,61 +66,41 @@ def tasks(
     store: Path,
     device: str,
     tracker: Tracker,
-    estimator: Estimator,
     executor: Executor = SINGLE,
 ) -> list[Task]:
     """Return the task graph that records ``cells`` and adds the optional results of ``amended``. Tasks may need stages that are
     finished, which are not in the graph.
 
-    Trainings run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
-    needs them, so that seeds complete one after another. Within a cell, the task on the longest remaining path goes first.
+    Trainings run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that needs them, so
+    that seeds complete one after another.
     """
     stages = missing_stages(cells, amended, store)
-    order = {stage.key: position for position, stage in enumerate(stages)}
-    requested = {cell.hash for cell in cells}
-    first_cell = _first_cell([*cells, *(cell for cell in amended if cell.hash not in requested)], order)
-    tail = _longest_tail(stages, estimator)
-    priorities = {stage.key: (first_cell[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
-    build_tasks = stage_tasks(stages, store, device, priorities, executor)
-
-    def in_parent(rank: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
-        return Task(
-            key=key,
-            title=title,
-            function=f"ablations.execution.jobs:{function}",
-            arguments=(cell, store, tracker),
-            needs=frozenset(needs),
-            priority=(rank,),
-            here=True,
-        )
-
-    record_tasks = [
-        in_parent(rank, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
-        for rank, cell in enumerate(cells)
-    ]
-    optional_tasks = [
-        in_parent(
-            rank,
-            optional_key(cell),
-            f"{cell.name}, optional results",
-            "add_optional",
-            cell,
-            [cell_key(cell), *map(stage_key, cell.optional.values())],
-        )
-        for rank, cell in enumerate(amended, len(cells))
-    ]
     by_key = {stage_key(stage): stage for stage in stages}
-    return [*stack_tasks(build_tasks, by_key, executor.members), *record_tasks, *optional_tasks]
+    graph = stack_tasks(stage_tasks(stages, store, device, executor), by_key, executor.members)
+
+    def add(key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> None:
+        graph.append(
+            Task(
+                key=key,
+                title=title,
+                function=f"ablations.execution.jobs:{function}",
+                arguments=(cell, store, tracker),
+                needs=frozenset(needs),
+                priority=(len(graph),),
+                here=True,
+            )
+        )
+
+    for cell in cells:
+        add(cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+    for cell in amended:
+        needs = [cell_key(cell), *map(stage_key, cell.optional.values())]
+        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, needs)
+    return graph
 
 
-def stage_tasks(
-    stages: Sequence[Stage],
-    store: Path,
-    device: str,
-    priorities: Mapping[str, tuple[float, ...]],
-    executor: Executor = SINGLE,
-) -> list[Task]:
-    """Return one task per stage; ``priorities`` are given by stage key."""
+def stage_tasks(stages: Sequence[Stage], store: Path, device: str, executor: Executor = SINGLE) -> list[Task]:
+    """Return one task per stage. Among those that are ready, the first in ``stages`` goes first."""
     return [
         Task(
             key=stage_key(stage),
@@ -126,37 +109,24 @@ def stage_tasks(
             arguments=(stage, store, device, executor, None),
             after_oom=(stage, store, device, executor, SMALLER),
             needs=frozenset(map(stage_key, stage.inputs.values())),
-            priority=priorities[stage.key],
+            priority=(position,),
         )
-        for stage in stages
+        for position, stage in enumerate(stages)
     ]
 
 
-def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tuple[float, ...]]:
-    """Return priorities, by stage key, that put the stage on the longest remaining path first."""
-    tail = _longest_tail(stages, estimator)
-    return {stage.key: (-tail[stage.key], position) for position, stage in enumerate(stages)}
+def longest_first(stages: Sequence[Stage], estimator: Estimator) -> list[Stage]:
+    """Return the stages sorted by the estimated seconds of the longest chain of stages that begins with each, longest first.
 
-
-def _first_cell(cells: Sequence[Cell], stage_keys: dict[str, int]) -> dict[str, int]:
-    """Return, for each wanted stage key, the position of the first cell that needs the stage."""
-    first: dict[str, int] = {}
-    for position, cell in enumerate(cells):
-        for stage in walk(*cell.stages.values(), *cell.optional.values()):
-            if stage.key in stage_keys:
-                first.setdefault(stage.key, position)
-    return first
-
-
-def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, float]:
-    """Return the estimated seconds from each stage's start to the end of the longest chain of stages that need it."""
+    In ``stages``, inputs come first.
+    """
     tail = {stage.key: 0.0 for stage in stages}
-    for stage in reversed(stages):  # inputs come first in the list, so in reverse each stage precedes its inputs
+    for stage in reversed(stages):  # each stage precedes its inputs
         tail[stage.key] += estimator.seconds(stage) or 1.0
         for child in stage.inputs.values():
             if child.key in tail:
                 tail[child.key] = max(tail[child.key], tail[stage.key])
-    return tail
+    return sorted(stages, key=lambda stage: -tail[stage.key])
 
 
 def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
@@ -192,12 +162,12 @@ def build_stack(
         if isinstance(result, Path):
             results.append(_seconds(stage, store))
             continue
-        kind = kind_of(result)
-        if kind in ("oom", "disk") or not isinstance(result, Exception):
+        lost = Lost.of(result)
+        if lost.kind in ("oom", "disk") or not isinstance(result, Exception):
             raise result
         with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
-            log.writelines(traceback.format_exception(result) if kind not in QUIET else ())
-        results.append(Lost(kind, f"{type(result).__name__}: {result}"))
+            log.writelines(traceback.format_exception(result) if lost.kind not in QUIET else ())
+        results.append(lost)
     return results
 
 
@@ -260,8 +230,8 @@ def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = N
         arm_hash=cell.arm_hash,
         world_hash=cell.world_hash,
         profile=cell.profile.name,
-        scalars=scalars or {},
         find=lambda: folder,
+        load=lambda: scalars or {},
     )
 
 

@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ablations.execution import environment
 from ablations.execution.estimate import Estimator, wall
-from ablations.execution.failures import Lost
 from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import RunsFolder
+from ablations.failures import Lost
 from ablations.grids import GRIDS
 from ablations.parameters import distinguishing
 from ablations.stats.family import PILOT, primary
@@ -23,6 +21,8 @@ from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_inv
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import code_warning
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
@@ -141,7 +141,7 @@ class Plan:
             f"stages to build: {len(self.stages) or 'none'}",
             *(f"{count:>5} x {name:<17} {DESCRIPTIONS[name]}" for name, count in kinds),
             *self.power_analysis(),
-            *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
+            *([f"WARNING: {warning}"] if (warning := code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",
         ]

@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ablations.execution.jobs import stage_key
-from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 
 
-@dataclass(frozen=True)
-class PlannedCell:
+class PlannedCell(NamedTuple):
     """One cell of an invocation."""
 
     name: str
     """``arm/seed``."""
     hash: str
     """Cell hash, the identity of the result."""
-    stages: tuple[tuple[str, str], ...]
-    """(folder name, log name) of every stage that the cell depends on, inputs first."""
+    stages: tuple[str, ...]
+    """Folder of every stage that the cell depends on, inputs first; also the stem of its log."""
     profile: str = ""
     """Name of the profile; empty if an older version wrote the entry."""
     world: int = 0
@@ -32,7 +30,10 @@ class PlannedCell:
 
 def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
     """Add cells to the grid's plan atomically; they replace cells with the same name, profile and world."""
-    planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name, c.profile.world.seed) for c in cells]
+    planned = []
+    for cell in cells:
+        stages = tuple(stage.folder for stage in walk(*cell.stages.values()))
+        planned.append(PlannedCell(cell.name, cell.hash, stages, cell.profile.name, cell.profile.world.seed))
     names = {(cell.name, profile, cell.world) for cell in planned for profile in (cell.profile, "")}
     path = _path(folder, grid)
     path.parent.mkdir(exist_ok=True)
@@ -40,12 +41,8 @@ def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
         rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile, cell.world) not in names]
         rows += planned
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps([astuple(cell) for cell in rows]))
+        partial.write_text(json.dumps(rows))
         os.replace(partial, path)
-
-
-def _stages(cell: Cell) -> tuple[tuple[str, str], ...]:
-    return tuple((stage.folder, stage_key(stage)) for stage in walk(*cell.stages.values()))
 
 
 def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
@@ -57,7 +54,9 @@ def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
     if not path.is_file():
         return []
     rows = json.loads(path.read_text())
-    return [PlannedCell(name, key, tuple((a, b) for a, b in stages), *rest) for name, key, stages, *rest in rows]
+    for row in rows:  # older versions stored a pair for each stage, its folder and the equal stem of its log
+        row[2] = tuple(stage if isinstance(stage, str) else stage[0] for stage in row[2])
+    return [PlannedCell(*row) for row in rows]
 
 
 def _path(folder: RunsFolder, grid: str) -> Path:

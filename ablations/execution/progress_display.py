@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ablations.execution.estimate import duration
-from ablations.execution.scheduler import Failure, Task
+from ablations.execution.launchers.pool import Task
 from ablations.execution.time_left import TimeLeft
+from ablations.failures import Failure
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
 """Modes: print all events; only failures and pauses; every event as one JSON object per line."""
-ArmsSoFar = Callable[[], Sequence[tuple[str, str, str]]]
-"""Returns rows of text: arm, number of finished cells, their mean with its interval."""
 
 
 class Display:
-    """Observer of the scheduler that displays its events; a context manager."""
+    """Receives the scheduler's events and displays them; a context manager."""
 
     def __init__(
-        self,
-        console: Console,
-        cells: int,
-        done: int,
-        remaining: TimeLeft | Callable[[], str],
-        counted: str = "cell",
-        mode: str = LINES,
-        arms: ArmsSoFar = tuple,
+        self, console: Console, cells: int, done: int, left: TimeLeft, counted: str = "cell", mode: str = LINES
     ) -> None:
         self.console = console
         self.mode = mode
         """One of `LINES`, `QUIET`, `JSON`."""
-        self.arms = arms
-        """Returns the arms' results so far, shown below the workers in a live display."""
         self.counted = counted
         """What is counted: tasks whose key starts with this word and a hyphen, or all tasks for ``stage``."""
         self.cells = cells
@@ -46,25 +36,28 @@ class Display:
         self.done = done
         """Number of finished ones, including those of earlier runs."""
         self.failed_cells = 0
-        self.left = remaining if isinstance(remaining, TimeLeft) else None
+        self.left = left
         """Estimates the time left from the events."""
-        self.remaining = remaining.__str__ if isinstance(remaining, TimeLeft) else remaining
-        """Returns the time left as text."""
         self.failures: dict[str, str] = {}
-        """Key of a failed task -> reason."""
+        """Title of a failed task -> kind, reason and log."""
+        self.so_far: RenderableType = ""
+        """Shown below the workers in a live display."""
         self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
-            TextColumn("{task.fields[slot]}"),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             console=console,
         )
-        self._rows: dict[int, TaskID] = {}
+        self._rows: dict[str, TaskID] = {}
         self._elsewhere: set[str] = set()
         self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def remaining(self) -> str:
+        """Return the time left as text."""
+        return str(self.left)
 
     def __enter__(self) -> Display:
         if self.live:
@@ -75,26 +68,21 @@ class Display:
         if self.live:
             self._view.stop()
 
-    def started(self, slot: int, task: Task) -> None:
-        """Show a worker's new task."""
-        if self.left:
-            self.left.started(task.key)
-        if slot in self._rows:
-            self._bars.remove_task(self._rows[slot])
-        self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
-        self._emit("started", task=task.title, worker=slot + 1)
+    def started(self, task: Task) -> None:
+        """Show a new task of a worker."""
+        self.left.started(task.key)
+        self._rows[task.key] = self._bars.add_task(task.title, total=None)
+        self._emit("started", task=task.title)
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
-        if self.left:
-            self.left.progressed(task.key, done, total)
-        self._bars.update(self._rows[slot], completed=done, total=total)
+        self.left.progressed(task.key, done, total)
+        self._bars.update(self._rows[task.key], completed=done, total=total)
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
-        if self.left:
-            self.left.ended(task.key, result)
-        self._free(slot)
+        self.left.ended(task.key, result)
+        self._free(task)
         self.done += self._counts(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
@@ -103,40 +91,31 @@ class Display:
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Print why a task is retried; if another runner is building it, print this once."""
-        if self.left:
-            self.left.stopped(task.key)
-        self._free(slot)
-        self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
+    def retried(self, task: Task, failure: Failure) -> None:
+        """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
+        self.left.stopped(task.key)
+        self._free(task)
+        self._emit("retried", task=task.title, kind=failure.kind, message=failure.reason)
         if failure.kind != "claimed":
-            self.line(f"{failure.kind}: {task.title}: {failure.message}")
+            self.line(f"{failure.kind}: {task.title}: {failure.reason}")
         elif task.key not in self._elsewhere:
             self._elsewhere.add(task.key)
-            self.line(f"elsewhere: {failure.message}")
+            self.line(f"elsewhere: {failure.reason}")
 
     def message(self, text: str) -> None:
         """Print a message that concerns no single task."""
         self._emit("message", message=text)
         self.line(text, always=True)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Print the failed task once, and every cell that fails because of it."""
-        if self.left:
-            self.left.ended(task.key)
-        cause = "" if failure.cause == task.title else f"{failure.cause}: "
-        self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"
-        self._free(slot)
-        self._emit(
-            "failed",
-            task=task.title,
-            kind=failure.kind,
-            message=failure.message,
-            cause=failure.cause,
-            log=str(failure.log),
-        )
+    def failed(self, task: Task, failure: Failure) -> None:
+        """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
+        self.left.ended(task.key)
+        self.failures[task.title] = f"{failure} (log: {failure.log})"
+        self._free(task)
+        fields = {"kind": failure.kind, "message": failure.reason, "cause": failure.cause, "log": str(failure.log)}
+        self._emit("failed", task=task.title, **fields)
         if failure.cause == task.title:
-            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})", always=True)
+            self.line(f"FAILED {task.title}: {self.failures[task.title]}", always=True)
         if self._counts(task):
             self.failed_cells += 1
             if failure.cause != task.title and self.counted != "stage":
@@ -157,26 +136,13 @@ class Display:
     def _counts(self, task: Task) -> bool:
         return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
 
-    def _free(self, slot: int | None) -> None:
-        if slot is not None and slot in self._rows:
-            self._bars.remove_task(self._rows.pop(slot))
+    def _free(self, task: Task) -> None:
+        if task.key in self._rows:  # a task of the parent has no row
+            self._bars.remove_task(self._rows.pop(task.key))
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
         elapsed = duration(time.monotonic() - self._started)
-        head = (
-            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {elapsed} · left: {self.remaining()}"
-        )
-        parts: list[RenderableType] = [Text(head, style="bold"), self._bars]
-        if rows := self.arms():
-            table = Table(box=None, pad_edge=False)
-            for heading, justify in (("arm", "left"), ("n", "right"), ("so far", "right")):
-                table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-            for row in rows:
-                table.add_row(*row)
-            parts.append(table)
-        return Group(*parts)
+        done = f"{self.counted}s done: {self.done} of {self.cells}{failed}"
+        head = f"{done} · running {elapsed} · left: {self.remaining()}"
+        return Group(Text(head, style="bold"), self._bars, self.so_far)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,27 +11,20 @@ from pathlib import Path
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
-from ablations.execution.launchers import Launcher
+from ablations.execution.launchers import Launching
 from ablations.execution.options import Options
-from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import part_of, read_tests, speed_reporter, training_entries, with_encoder
+from ablations.execution.user_data import with_data, with_encoder
 from ablations.exported import read_arms
-from ablations.grids import GRIDS, product, scale_batches
+from ablations.grids import GRIDS, Grid, product, scale_batches
 from ablations.grids import arms as named_arms
-from rrpo.corpus.config import ManifestConfig
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.cosyvoice.config import Source
-from rrpo.identity import content_hash
-from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.dataflow import SFT
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
-
-PROMPTS = ("rl", "eval")
-"""Splits whose manifests hold prompts, without audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +45,7 @@ class Request:
     """Whether to run cells again that diverged or hit a bug."""
     fail_fast: bool = False
     """Whether to stop at the first failure."""
-    launcher: Launcher = field(default_factory=Launcher)
+    launching: Launching = field(default_factory=Launching)
     """Where tasks run."""
     declared: tuple[str, ...] = ()
     """Labels of all arms of the grid, including those outside the request."""
@@ -85,7 +79,40 @@ def request(options: Options) -> Request:
     Raises:
         InputError: An option is invalid.
     """
-    grid = GRIDS[choose("grid", options.grid, GRIDS)]
+    cells, declared, settings = _cells(options, GRIDS[choose("grid", options.grid, GRIDS)])
+    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
+    folder = check(options.runs_dir)
+    gpus = environment.gpus()
+    memory = min(gpus.values(), default=None)
+    given = options.workers if options.launcher == "local" else options.gpus_per_task
+    per_gpu = packing.UNMEASURED
+    if device == "cuda" and given is None:
+        stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+        per_gpu = packing.tasks_a_gpu(stages, Estimator(folder.root, device), memory)
+    launching = launchers.checked(options, device, per_gpu)
+    workers = worker_count(options.workers, device, per_gpu)
+    sharing = math.ceil(workers / max(1, len(gpus)))
+    members = stacking.size(options.stack, device, cells, folder.root, memory, sharing)
+    if options.retry is not None:
+        choose("set of cells to --retry", options.retry, ("failed",))
+    return Request(
+        grid=options.grid,
+        cells=tuple(cells),
+        device=device,
+        workers=workers,
+        folder=folder,
+        retry_failed=options.retry is not None,
+        fail_fast=options.fail_fast,
+        launching=launching,
+        declared=declared,
+        settings=settings,
+        executor=Executor(members, _precision(options.precision, device), options.deterministic),
+        shard=_shard(options.shard, len(cells)),
+    )
+
+
+def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], tuple[str, ...]]:
+    """Return the requested cells, the labels of all arms of the grid, and the profile's changed fields as readable text."""
     profile = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
     profile = scale_batches(profile, positive("--batch-scale", options.batch_scale))
     if profile.cosyvoice is not None:
@@ -99,13 +126,9 @@ def request(options: Options) -> Request:
     default = grid.seeds if options.folds is None else options.folds
     seed_count = positive("--seeds", default if options.seeds is None else options.seeds)
     first_seed = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
-    folds = _with_data(profile, range(first_seed, first_seed + seed_count), options)
+    folds = with_data(profile, range(first_seed, first_seed + seed_count), options)
     cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds)]
-    check_used(
-        original,
-        values,
-        lambda candidate: (stage for cell in grid.cells(candidate, [first_seed]) for stage in cell.all_stages),
-    )
+    check_used(original, values, lambda other: (s for cell in grid.cells(other, [first_seed]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if options.arms is not None:
         other_arms = named_arms() | read_arms(options.runs_dir)
@@ -122,29 +145,8 @@ def request(options: Options) -> Request:
         )
     for fold, _ in folds:
         _check_emotions([cell for cell in cells if cell.profile is fold], fold)
-    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
-    folder = check(options.runs_dir)
-    tasks_per_gpu = _tasks_per_gpu(cells, folder, options) if device == "cuda" else packing.UNMEASURED
-    launcher = launchers.checked(options, device, tasks_per_gpu)
-    workers = worker_count(options.workers, device, tasks_per_gpu)
-    members = stacking.size(options.stack, device, cells, folder.root, *_gpu_share(workers))
-    if options.retry is not None:
-        choose("set of cells to --retry", options.retry, ("failed",))
     changes = differences(original, folds[0][0])
-    return Request(
-        grid=options.grid,
-        cells=tuple(cells),
-        device=device,
-        workers=workers,
-        folder=folder,
-        retry_failed=options.retry is not None,
-        fail_fast=options.fail_fast,
-        launcher=launcher,
-        declared=declared,
-        settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items()),
-        executor=Executor(members, _precision(options.precision, device), options.deterministic),
-        shard=_shard(options.shard, len(cells)),
-    )
+    return cells, declared, tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items())
 
 
 def sized(profile: str, world_seed: int) -> Profile:
@@ -167,83 +169,6 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Profile, Sequence[int]]]:
-    """Return the profile with the user's data and its seeds, or with ``--folds`` one profile per fold, each with one seed.
-
-    With ``--folds``, seed i uses fold i of the corpus ``--train``, and the test set is that fold's.
-    """
-    train, tests, folds = options.train, options.tests or (), options.folds
-    if folds is None:
-        entries = [*(training_entries(train) if train else ()), *(options.manifests or ())]
-        with_data = replace(profile, manifests=_manifests(entries, profile))
-        return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
-    if train is None or len(seeds) > positive("--folds", folds):
-        raise InputError(
-            "--folds divides the corpus of --train, one fold a seed",
-            got=f"--folds {folds}, {len(seeds)} seeds, " + (f"--train {train}" if train else "no --train"),
-            fix="give --train CORPUS and at most as many seeds as folds",
-        )
-    profiles = []
-    for k, seed in enumerate(seeds, 1):
-        corpus = f"{train.removesuffix('.jsonl')}.fold{k}"
-        fold_tests = [f"{Path(train).name}={part_of(corpus, 'test')}" if test == train else test for test in tests]
-        profiles += _with_data(
-            profile, range(seed, seed + 1), replace(options, train=corpus, folds=None, tests=fold_tests)
-        )
-    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=fold).world_hash for fold, _ in profiles])[:16]
-    return [(replace(fold, pooled=pooled), fold_seeds) for fold, fold_seeds in profiles]
-
-
-def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """Read manifests given as ``SPLIT=PATH``.
-
-    Check every line and audio file, then across splits: what they must not share, and what they must have in common.
-    """
-    if not entries:
-        return {}
-    from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
-    from rrpo.corpus.manifest import Manifest, ManifestError
-    from rrpo.corpus.splits import draw_split
-
-    paths: dict[str, Path] = {}
-    for name, _, path in (entry.partition("=") for entry in entries):
-        judge_splits = [f"judge_{judge}" for judge in JUDGES]
-        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *judge_splits, "annotated", *PROMPTS])
-        if name in paths:
-            raise InputError(
-                "a split takes one manifest",
-                got=f"{name}={paths[name]} and {name}={path}",
-                fix="merge the files into one",
-            )
-        paths[name] = Path(path)
-    audio = profile.world.audio
-    try:
-        manifests = {
-            name: Manifest(path=path, emotions=None, split=name, audio=name not in PROMPTS)
-            for name, path in paths.items()
-        }
-        emotions = classes(manifests, profile.world.emotions, world.LEARNT)
-        configs = {
-            name: check_manifest(path, manifests[name], None if name in PROMPTS else audio, tell=speed_reporter(path))
-            for name, path in paths.items()
-        }
-        check_apart({name: manifests[name] for name in manifests if name not in PROMPTS}, world.models_trained_on)
-        prompt_splits = [name for name in ("sft", *PROMPTS) if name in manifests]
-        bases = ("base", "sft_heldout") if prompt_splits else ()
-        base_utterances = [
-            utterance
-            for name in bases
-            for utterance in manifests.get(name) or draw_split(profile.world, world.splits(profile)[name])
-        ]
-        for name in prompt_splits:
-            check_speakable(name, manifests[name], base_utterances)
-    except ManifestError as error:
-        raise InputError(
-            str(error), got=" ".join(entries), fix="correct the manifest or the file it names; nothing was written"
-        ) from None
-    return {name: replace(config, emotions=emotions) for name, config in configs.items()}
-
-
 def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
     """Raise InputError if a cell needs rendered speech of an emotion that occurs only in the user's manifests."""
     unrenderable = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
@@ -257,25 +182,10 @@ def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
         )
 
 
-def _tasks_per_gpu(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
-    """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
-    if (options.workers if options.launcher == "local" else options.gpus_per_task) is not None:
-        return packing.UNMEASURED
-    stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
-    smallest = min(environment.gpus().values(), default=None)
-    return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
-
-
 def _precision(name: str, device: str) -> str:
     if choose("--precision", name, PRECISIONS) == "tf32" and device != "cuda":
         raise InputError("TF32 needs a GPU", got=f"--precision tf32 on {device}", fix="omit it, or use --device cuda")
     return name
-
-
-def _gpu_share(workers: int) -> tuple[int | None, int]:
-    """Return the memory of the smallest GPU in MiB (None without a GPU), and the number of workers that share it."""
-    gpus = environment.gpus()
-    return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
 def worker_count(requested: int | None, device: str, per_gpu: int = packing.UNMEASURED) -> int:

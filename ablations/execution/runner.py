@@ -9,24 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from ablations.commands import show_table
+from ablations.commands import rich_table, show_table
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import Lost
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
 from ablations.execution.planned import write_plan
 from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
-from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
-from ablations.rendering.sheet import Sheet, show
+from ablations.failures import Failure
+from ablations.rendering.sheet import Column, Sheet
 from ablations.rendering.summary import table
-from ablations.stats.contrasts import apply, overall
 from ablations.stats.family import primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking import page, recorder
@@ -34,6 +32,8 @@ from ablations.tracking.connection import UnavailableError
 from ablations.tracking.curves import Follower
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from ablations.tracking.source_version import git_state
 from rrpo.pipeline.cell import Cell
 
 LOOK = 1.0
@@ -68,11 +68,11 @@ class Outcome:
 def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Outcome:
     """Run the missing cells of a plan; write nothing if none are missing. ``mode`` is a mode of `Display`."""
     request = plan.request
-    failures: dict[str, str] = {}
+    failures = {c.name: f"{plan.lost[c.hash]} (earlier; run it again with --retry failed)" for c in plan.kept_back}
     stopped, waiting = False, ""
-    kept_back = {c.name: f"{plan.lost[c.hash]} (earlier; run it again with --retry failed)" for c in plan.kept_back}
     if plan.todo or plan.amended:
-        pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
+        launching = request.launching
+        pool = launchers.start(launching, request.workers, request.folder.logs / launching.launcher)
         recorder.create(request.folder, request.grid, request.declared or request.arms)
         tracker = _start_tracker(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
@@ -82,17 +82,16 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
             grid_run.run(pool)
         except KeyboardInterrupt:
             stopped = True
-        failures = grid_run.lost
-        grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
+        lost = {cell.name: grid_run.failures[cell.name] for cell in plan.todo if cell.name in grid_run.failures}
+        grid_run.close("KILLED" if stopped else "FAILED" if lost else "FINISHED")
+        failures |= lost
         waiting = tracker.waiting()
         try:
             plan = replan(request)
         except UnavailableError:  # fall back on what this invocation recorded itself
             plan = replace(plan, done=plan.done | {record.cell_hash: record for record in grid_run.records})
-    records = plan.records
     done = len({cell.hash for cell in request.own} & plan.done.keys())
-    summary = table(records, _planned(request.cells)) if records else None
-    failures = kept_back | failures
+    summary = table(plan.records, _planned(request.cells)) if plan.records else None
     return Outcome(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
 
 
@@ -107,8 +106,8 @@ def _how_to_open(request: Request) -> str:
 
 def _start_tracker(plan: Plan) -> Tracker:
     request = plan.request
-    tracker = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
-    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    tracker = Tracker(request.folder, request.grid, git_state(), environment.describe(request.device))
+    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launching.launcher}
     params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return tracker.start_invocation(request.cells, params)
@@ -122,34 +121,19 @@ def _planned(cells: Sequence[Cell]) -> Counter[str]:
 class GridRun(Display):
     """Runs a plan's tasks: shows them, logs curves and failures to MLflow, and prints a table when a seed completes."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        estimator: Estimator,
-        console: Console,
-        tracker: Tracker,
-        mode: str = LINES,
-    ) -> None:
+    def __init__(self, plan: Plan, estimator: Estimator, console: Console, tracker: Tracker, mode: str = LINES) -> None:
         request = plan.request
         self.plan, self.tracker = plan, tracker
-        self.lost: dict[str, str] = {}
-        """Cell name -> why it failed."""
         self.records = plan.records
         """Records of the requested cells so far."""
-        self._cells = {jobs.cell_key(cell): cell for cell in plan.todo}
-        self._amending = {jobs.optional_key(cell) for cell in plan.amended}
         self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
-            plan.todo, plan.amended, request.folder.root, request.device, tracker, estimator, request.executor
+            plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor
         )
-        done = plan.done.keys()
-        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
-        self._arms: list[tuple[str, str, str]] = []
         stages = {jobs.stage_key(stage): stage for stage in plan.stages}
-        self._time_left = TimeLeft(self._graph, stages, estimator, request.workers)
-        finished = len(request.own) - len(plan.todo)
-        super().__init__(console, len(request.own), finished, self._time_left, mode=mode, arms=lambda: self._arms)
+        left = TimeLeft(self._graph, stages, estimator, request.workers)
+        super().__init__(console, len(request.own), len(request.own) - len(plan.todo), left, mode=mode)
 
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
@@ -170,69 +154,51 @@ class GridRun(Display):
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
-    def started(self, slot: int, task: Task) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event of the same name."""
-        self._curves.restart(task.key)
-        super().started(slot, task)
-
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """Handle the scheduler's event of the same name."""
-        super().progressed(slot, task, done, total)
+        super().progressed(task, done, total)
         if self._curves.due():
-            for key in self._time_left.running.keys() & self._owners.keys():
+            for key in self.left.running.keys() & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: add a cell's record."""
-        super().finished(slot, task, result, seconds)
-        if cell := self._cells.get(task.key):
+        super().finished(task, result, seconds)
+        if isinstance(result, Record):
             self.records.append(result)
-            self._arms = self._interim_rows()
-            self._close_cell(cell)
+            if self.live:
+                self.so_far = rich_table(self._so_far(), box=None)
+            self._show_interim(result.seed)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
-        super().failed(slot, task, failure)
-        if task.key in self._amending:
-            self.message(
-                f"{task.title}: not added ({failure.cause}: {failure.message}); the cell's record is complete without them"
-            )
-        if cell := self._cells.get(task.key):
-            reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
-            self.lost[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
+        super().failed(task, failure)
+        if self._counts(task):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
+            self.tracker.record_failure(task.arguments[0], failure, log)
+        elif task.here:
+            self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
 
-    def _interim_rows(self) -> list[tuple[str, str, str]]:
-        """Return (arm, n, primary outcome) rows over the recorded seeds, as interim estimates for the live display."""
-        if not self.live:
-            return []
-        outcome = primary()
-        values = outcome.values(self.records)
-        means = {
-            arm: t_interval([value for (label, _), value in values.items() if label == arm])
-            for arm in self.plan.request.arms
+    def _so_far(self) -> Sheet:
+        """Return the primary outcome of each arm over the recorded seeds: interim estimates for the live display."""
+        values = primary().values(self.records)
+        by_arm = {
+            arm: [value for (label, _), value in values.items() if label == arm] for arm in self.plan.request.arms
         }
-        return [
-            (arm, str(mean.n), f"{outcome.label} {show(mean, outcome.unit)}") for arm, mean in means.items() if mean.n
-        ]
+        rows = tuple((arm, float(len(found)), t_interval(found)) for arm, found in by_arm.items() if found)
+        columns = (Column("arm", "arm"), Column("n", "n", "count"), primary().as_column())
+        return Sheet("so_far", "So far", columns, rows)
 
-    def _close_cell(self, cell: Cell) -> None:
-        """Mark a cell as recorded. If its seed is now complete, log the spread over seeds and print a table of estimates.
+    def _show_interim(self, seed: int) -> None:
+        """Print a table of estimates if the seed is complete now, and others are not.
 
         A seed with failed cells, or with cells in another shard, is not complete.
         """
-        self._open[cell.seed].discard(cell.hash)
-        if self._open[cell.seed]:
+        recorded = {record.cell_hash for record in self.records}
+        open_seeds = {cell.seed for cell in self.plan.request.cells if cell.hash not in recorded}
+        if self.mode != LINES or seed in open_seeds or not open_seeds:
             return
-        complete = {seed for seed, open_cells in self._open.items() if not open_cells}
-        records = [record for record in self.records if record.seed in complete]
-        (contrast,) = overall().values()
-        differences = apply(contrast, primary().values(records), sorted(complete))
-        differences = differences[np.isfinite(differences)]
-        if len(differences) > 2:
-            self.tracker.note_spread(float(differences.std(ddof=1)), len(differences))
-        if any(self._open.values()) and self.mode == LINES:
-            interim = table(records, _planned([c for c in self.plan.request.cells if c.seed in complete]))
-            show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+        planned = _planned([cell for cell in self.plan.request.cells if cell.seed not in open_seeds])
+        interim = table([record for record in self.records if record.seed not in open_seeds], planned)
+        show_table(interim, self.console, f"Interim: seed {seed} is complete (estimates only)")

@@ -10,21 +10,23 @@ immediately.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import shutil
 import signal
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from ablations.execution.failures import KINDS, Lost, kind_of
-from ablations.execution.launchers.pool import Died, Done, Failed, Pool, Progress, Task
+from ablations.execution.launchers.pool import End, Pool, Progress, Task
+from ablations.execution.worker import perform
+from ablations.failures import KINDS, Failure, Lost
+
+if TYPE_CHECKING:
+    from ablations.execution.progress_display import Display
 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
@@ -34,42 +36,6 @@ POLL = 0.25
 """Maximum seconds between checks of signals, pauses and retries."""
 ROOM = 2**20
 """Bytes by which the free space of a full disk must grow before work resumes."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a task has no result or has to be retried."""
-
-    message: str
-    """One line."""
-    log: Path
-    """Log of the task that failed."""
-    cause: str
-    """Title of the task that failed; differs from the task's own title if one of its dependencies failed."""
-    kind: str
-    """A key of `ablations.execution.failures.KINDS`."""
-
-
-class Observer(Protocol):
-    """Receives all events, in the parent process."""
-
-    def started(self, slot: int, task: Task) -> None:
-        """A worker started a task."""
-
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """A task reported its progress."""
-
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """A task has a result. ``slot`` is None if it ran in the parent."""
-
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed and will be retried, or stopped on request."""
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed, or cannot run because a dependency failed; ``failure.cause`` then names the dependency."""
-
-    def message(self, text: str) -> None:
-        """The scheduler has a message that concerns no single task, such as a pause or a stop."""
 
 
 @dataclass
@@ -82,12 +48,12 @@ class Scheduler:
     """Runs the tasks; `run` stops it at the end."""
     logs: Path
     """Folder of logs, one per task. Several runners and retries append to the same log."""
-    observer: Observer
-    """Receives all events."""
+    observer: Display
+    """Receives all events, in this process."""
     fail_fast: bool = False
     """Whether the first failure that is not retried stops the run, as Ctrl-C does."""
-    _running: dict[int, Task] = field(default_factory=dict)
-    """Slot -> its task."""
+    _running: dict[str, Task] = field(default_factory=dict)
+    """Task key -> task, of those that the pool runs."""
     _tries: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(task key, kind of failure) -> number of failures."""
     _not_before: dict[str, float] = field(default_factory=dict)
@@ -144,23 +110,14 @@ class Scheduler:
     def _submit(self, ready: Sequence[Task]) -> None:
         for task in ready[: self.pool.capacity - len(self._running)]:
             del self._waiting[task.key]
-            slot = self.pool.submit(task, self.log_path(task))
-            self._running[slot] = task
-            self.observer.started(slot, task)
+            self.pool.submit(task, self.log_path(task))
+            self._running[task.key] = task
+            self.observer.started(task)
 
     def _run_here(self, task: Task) -> None:
         del self._waiting[task.key]
-        start = time.monotonic()
-        module, name = task.function.split(":")
-        try:
-            result = getattr(importlib.import_module(module), name)(*task.arguments, lambda done, total: None)
-        except Exception as error:
-            with contextlib.suppress(OSError):
-                self.log_path(task).write_text(traceback.format_exc())
-            self._handle_failure(None, task, f"{type(error).__name__}: {error}", kind_of(error))
-            return
-        self._release_dependents(task)
-        self.observer.finished(None, task, result, time.monotonic() - start)
+        log = self.log_path(task)
+        self._handle(task, perform(task.function, task.arguments, lambda done, total: None, log.write_text))
 
     def _release_dependents(self, task: Task) -> None:
         for needs in self._missing.values():
@@ -171,41 +128,38 @@ class Scheduler:
         if not self._running:
             time.sleep(timeout)
             return
-        for event in self.pool.events(timeout):
+        for key, event in self.pool.events(timeout):
             if isinstance(event, Progress):
-                self.observer.progressed(event.slot, self._running[event.slot], event.done, event.total)
-                continue
-            task = self._running.pop(event.slot)
-            match event:
-                case Done(slot, result, seconds):
-                    self._finish_parts(task, result if task.parts else (), seconds)
-                    self._release_dependents(task)
-                    self.observer.finished(slot, task, result, seconds)
-                case Failed(slot, message, kind):
-                    self._handle_failure(slot, task, message, kind)
-                case Died(slot, reason):
-                    message = f"worker process died: {reason}"
-                    with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
-                        log.write(f"{message}\n")
-                    self._handle_failure(slot, task, message, "killed")
+                self.observer.progressed(self._running[key], event.done, event.total)
+            else:
+                self._handle(self._running.pop(key), event)
 
-    def _finish_parts(self, task: Task, results: Sequence[Any], seconds: float) -> None:
-        """Handle the results of a finished task's parts."""
-        for part, result in zip(task.parts, results, strict=True):
+    def _handle(self, task: Task, end: End) -> None:
+        """Handle the end of a task."""
+        if isinstance(end, Lost):
+            if end.kind == "killed":  # a dead process could not write to its log
+                with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
+                    log.write(f"{end.reason}\n")
+            self._handle_failure(task, end)
+            return
+        for part, result in zip(task.parts, end.result if task.parts else (), strict=True):
             if isinstance(result, Lost):
                 self._missing[part.key] = set()
-                self._handle_failure(None, part, result.reason, result.kind)
+                self._handle_failure(part, result)
             else:
                 self._release_dependents(part)
-                self.observer.finished(None, part, result, seconds / len(task.parts))
+                self.observer.finished(part, result, end.seconds / len(task.parts))
+        self._release_dependents(task)
+        self.observer.finished(task, end.result, end.seconds)
 
-    def _handle_failure(self, slot: int | None, task: Task, message: str, kind: str) -> None:
+    def _handle_failure(self, task: Task, lost: Lost) -> None:
         """Retry the task if the kind of failure allows it; otherwise fail it and its dependents."""
-        failure = Failure(message, self.log_path(task), task.title, kind)
+        kind = lost.kind
+        failure = Failure(kind, lost.reason, self.log_path(task), task.title)
         self._tries[task.key, kind] += 1
         retry = self._tries[task.key, kind] <= KINDS[kind].retries and not (kind == "oom" and task.after_oom is None)
         if not math.isinf(self._stop_deadline) and KINDS[kind].again:
-            self.observer.retried(slot, task, failure)  # the run is stopping; the next run of the command retries it
+            self.observer.retried(task, failure)  # the run is stopping; the next run of the command retries it
         elif retry:
             if kind == "oom":
                 assert task.after_oom is not None
@@ -214,23 +168,24 @@ class Scheduler:
                 self._pause()
             self._waiting[task.key] = task
             self._not_before[task.key] = time.monotonic() + KINDS[kind].pause
-            self.observer.retried(slot, task, failure)
+            self.observer.retried(task, failure)
         else:
-            self._fail(slot, task, failure)
+            self._fail(task, failure)
             if self.fail_fast and math.isinf(self._stop_deadline):
                 self._stop("stopping at the first failure: running stages save a checkpoint")
 
-    def _fail(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def _fail(self, task: Task, failure: Failure) -> None:
         """Fail a task and all tasks that depend on it, directly or indirectly."""
-        self.observer.failed(slot, task, failure)
+        self.observer.failed(task, failure)
+        failure = replace(failure, reason=f"{failure.cause}: {failure.reason}")
         for part in task.parts:
-            self.observer.failed(None, part, failure)
+            self.observer.failed(part, failure)
         failed = {member.key for member in (task, *task.parts)}
         while dependents := [waiting for waiting in self._waiting.values() if waiting.needs & failed]:
             for dependent in dependents:
                 failed.add(dependent.key)
                 del self._waiting[dependent.key]
-                self.observer.failed(None, dependent, failure)
+                self.observer.failed(dependent, failure)
 
     def _pause(self) -> None:
         free = shutil.disk_usage(self.logs).free

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 from ablations.execution.estimate import Estimator, duration
 from ablations.execution.launchers.pool import Task
@@ -30,7 +31,7 @@ class TimeLeft:
 
     def __init__(
         self,
-        tasks: Iterable[Task],
+        tasks: Sequence[Task],
         stages: Mapping[str, Stage],
         estimator: Estimator,
         workers: int,
@@ -40,13 +41,9 @@ class TimeLeft:
 
         A task with parts takes the sum of their times.
         """
-        self._open = {task.key: task for task in sorted(tasks, key=lambda task: task.priority)}
-        self._rank = {key: rank for rank, key in enumerate(self._open)}
-        self._owner = {part.key: task.key for task in self._open.values() for part in task.parts}
-        self._readers: dict[str, list[str]] = {}
-        for task in self._open.values():
-            for need in {self._owner.get(need, need) for need in task.needs}:
-                self._readers.setdefault(need, []).append(task.key)
+        owners = {part.key: task.key for task in tasks for part in task.parts}
+        self._open = {task.key: task for task in tasks}
+        self._needs = {task.key: {owners.get(need, need) for need in task.needs} for task in tasks}
         self._stages = dict(stages)
         self._estimator, self._workers, self._clock = estimator, workers, clock
         self.running: dict[str, _Running] = {}
@@ -87,42 +84,34 @@ class TimeLeft:
 
     def seconds(self) -> float:
         """Return the seconds until the last task ends if every task takes its estimated time."""
-        waiting = dict.fromkeys(self._open, 0)
-        for need in self._open:
-            for reader in self._readers.get(need, ()):
-                if reader in waiting:
-                    waiting[reader] += 1
-        busy = [
-            (self._remaining(self._open[key], running), key) for key, running in self.running.items() if key in waiting
-        ]
-        ready = [self._rank[key] for key, count in waiting.items() if not count and key not in self.running]
-        keys = list(self._rank)
+        order = TopologicalSorter({key: self._needs[key] & self._open.keys() for key in self._open})
+        order.prepare()
+        busy = [(self._left(task), key) for key, task in self._open.items() if key in self.running]
+        ready: list[tuple[tuple[float, ...], str]] = []
         heapq.heapify(busy)
-        heapq.heapify(ready)
         now = 0.0
-        while busy or ready:
+        while order.is_active():
+            for key in order.get_ready():
+                if key not in self.running:
+                    heapq.heappush(ready, (self._open[key].priority, key))
             while ready and len(busy) < self._workers:
-                key = keys[heapq.heappop(ready)]
-                heapq.heappush(busy, (now + self._expected(self._open[key]), key))
+                _, key = heapq.heappop(ready)
+                heapq.heappush(busy, (now + self._left(self._open[key]), key))
             now, key = heapq.heappop(busy)
-            for reader in self._readers.get(key, ()):
-                if reader in waiting:
-                    waiting[reader] -= 1
-                    if not waiting[reader]:
-                        heapq.heappush(ready, self._rank[reader])
+            order.done(key)
         return now
 
-    def _expected(self, task: Task) -> float:
-        keys = [part.key for part in task.parts] or [task.key]
-        return sum(self._estimator.seconds(self._stages[key]) or 1.0 for key in keys if key in self._stages)
-
-    def _remaining(self, task: Task, running: _Running) -> float:
-        """Return the remaining seconds of a running task.
+    def _left(self, task: Task) -> float:
+        """Return the remaining seconds of a task.
 
         The estimate moves from the estimator's time to the task's own speed as more of its progress is observed.
         """
-        expected, elapsed = self._expected(task), self._clock() - running.since
-        observed = running.done - (running.first or 0.0)
+        keys = [part.key for part in task.parts] or [task.key]
+        expected = sum(self._estimator.seconds(self._stages[key]) or 1.0 for key in keys if key in self._stages)
+        if not (running := self.running.get(task.key)):
+            return expected
+        elapsed = self._clock() - running.since
         if running.first is None:
             return max(expected - elapsed, 0.0)
+        observed = running.done - running.first
         return (1 - running.done) * ((1 - observed) * expected + elapsed)

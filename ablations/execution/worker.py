@@ -1,7 +1,7 @@
 """The main loop of a worker process: receive tasks from a pipe, run them one at a time, send back the results.
 
 A message to the worker is ``(function, arguments, log path)``. The worker answers with events: `Progress` any number of times,
-then `Done` or `Failed`.
+then `Done` or `Lost`. The message None asks it to stop the task that it runs. SIGTERM ends it at once, after cleaning up.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablations.execution.failures import kind_of
-from ablations.execution.launchers.pool import Done, Failed, Progress
+from ablations.execution.launchers.pool import Done, End, Progress, Report
+from ablations.failures import Lost
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal to receive when the parent dies."""
-STOP = signal.SIGUSR1
-"""Asks a worker to stop at the next step with a checkpoint. SIGTERM ends it immediately, after cleaning up."""
 REPORT_EVERY = 0.1
 """Minimum seconds between progress messages."""
 QUIET = ("claimed", "stopped")
@@ -39,24 +37,33 @@ ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 memory, because fresh pages for every large tensor cost up to half of a step."""
 
 
-def serve(connection: Connection, parent: int, slot: int) -> None:
-    """Run the tasks of a slot until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
+_connection: Connection | None = None
+"""The pipe to the parent; None in a process that is no worker."""
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
     other end."""
+    global _connection
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(STOP, _stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP})
+    signal.signal(signal.SIGTERM, exit_on_signal)
     plugins.load_all()  # unpickling a task's arguments may need classes of plugins
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return
-        function, arguments, log = message
-        with _output_to(Path(log)):
-            answer = _run(connection, slot, function, arguments)
-        connection.send(answer)
+    _connection = Connection(descriptor)
+    with suppress(EOFError):
+        while True:
+            if (message := _connection.recv()) is None:
+                continue  # the request to stop came after the task had ended
+            function, arguments, log = message
+            _write_to(Path(log))
+            answer = perform(function, arguments, _reporter(_connection), sys.stderr.write)
+            _flush()
+            _connection.send(answer)
+
+
+def stopping() -> bool:
+    """Return whether this worker was asked to stop: a busy worker receives no other message."""
+    return _connection is not None and _connection.poll()
 
 
 def die_with(parent: int) -> None:
@@ -71,8 +78,8 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _run(connection: Connection, slot: int, function: str, arguments: tuple[Any, ...]) -> Done | Failed:
-    start = time.monotonic()
+def _reporter(connection: Connection) -> Report:
+    """Return a function that sends progress through the pipe, at most every `REPORT_EVERY` seconds."""
     last = 0.0
 
     def report(done: int, total: int) -> None:
@@ -80,52 +87,40 @@ def _run(connection: Connection, slot: int, function: str, arguments: tuple[Any,
         now = time.monotonic()
         if done >= total or now - last >= REPORT_EVERY:
             last = now
-            connection.send(Progress(slot, done, total))
+            connection.send(Progress(done, total))
 
+    return report
+
+
+def perform(function: str, arguments: tuple[Any, ...], report: Report, log: Callable[[str], Any]) -> End:
+    """Call a task's function and return how it ended; ``log`` gets the traceback of an error."""
+    start = time.monotonic()
     try:
         module, name = function.split(":")
         result = getattr(importlib.import_module(module), name)(*arguments, report)
     except Exception as error:
-        kind = kind_of(error)
-        if kind not in QUIET:
+        lost = Lost.of(error)
+        if lost.kind not in QUIET:
             when = time.strftime("%Y-%m-%d %H:%M:%S")
-            text = f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}"
             with suppress(OSError):
-                print(text, file=sys.stderr)
-        return Failed(slot, f"{type(error).__name__}: {error}", kind)
-    return Done(slot, result, time.monotonic() - start)
+                log(f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}\n")
+        return lost
+    return Done(result, time.monotonic() - start)
 
 
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def _write_to(log: Path) -> None:
     """Redirect this process's output to a file, including that of C libraries."""
-    saved = os.dup(1), os.dup(2)
-    with path.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # on a full disk the log is truncated, but the answer must still be sent
-                stream.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
+    with log.open("a") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
 
 
-_stopping = False
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # on a full disk the log is truncated, but the answer must still be sent
+            stream.flush()
 
 
-def stopping() -> bool:
-    """Return whether this worker was asked to stop."""
-    return _stopping
-
-
-def _stop(signum: int, frame: object) -> None:
-    global _stopping
-    _stopping = True
-
-
-def _exit(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)  # unwinds the stack, so that a partially built stage is removed
+def exit_on_signal(signum: int, frame: object) -> NoReturn:
+    """Handle a signal by unwinding the stack, so that a partially built stage is removed."""
+    raise SystemExit(128 + signum)

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from ablations.errors import InputError
-from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,17 +62,12 @@ def create_store(folder: RunsFolder) -> None:
         leftover.unlink()
     # MLflow keeps one store per address, so a process must not use an address twice.
     partial = folder.database.with_name(f"{folder.database.name}{PARTIAL}{uuid.uuid4().hex[:8]}")
-    _client(f"sqlite:///{partial}").search_experiments(max_results=1)
+    open_client(folder, f"sqlite:///{partial}").search_experiments(max_results=1)
     os.replace(partial, folder.database)
 
 
-def open_client(folder: RunsFolder) -> MlflowClient:
-    """Create a client of the folder's store."""
-    return _client(folder.tracking_uri)
-
-
-def _client(uri: str) -> MlflowClient:
-    """Create a client, with telemetry off and quiet logs. MLflow is first imported here."""
+def open_client(folder: RunsFolder, uri: str = "") -> MlflowClient:
+    """Create a client of the folder's store, or of ``uri``, with telemetry off and quiet logs. MLflow is first imported here."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -80,7 +75,7 @@ def _client(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our callers report a locked file themselves
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=uri or folder.tracking_uri)
 
 
 def trouble(folder: RunsFolder, wait: float = WAIT) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ablations.tracking.records import (
     TEST_POINTS_FILE,
     TRAIN,
     added,
+    read_table,
 )
 
 TABLES = {CURVES_FILE: TRAIN, POINTS_FILE: EVALUATION, TEST_POINTS_FILE: EVALUATION}
@@ -36,37 +37,28 @@ Point = tuple[str, float, int]
 """(metric, value, step)."""
 
 
-def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
-    """Return the metrics (`records.METRICS`) in the rows of a table, without training steps that no judge measured."""
+def points(rows: Iterable[Mapping[Any, Any]], prefix: str, metrics: Container[str] = METRICS) -> list[Point]:
+    """Return the ``metrics`` in the rows of a table, without training steps that no judge measured."""
     found: list[Point] = []
     for row in rows:
-        values = {f"{prefix}{name}": float(value) for name, value in row.items() if name != "step"}
-        kl = values.get(f"{TRAIN}kl_token", math.nan)
-        if prefix == TRAIN and not math.isfinite(kl):
-            continue
-        values[KL_AXIS] = round(KL_STEP * round(kl / KL_STEP), 6) if prefix == TRAIN else math.nan
-        measured = {name: value for name, value in values.items() if name in METRICS and math.isfinite(value)}
-        found += [(name, value, int(row["step"])) for name, value in measured.items()]
+        values = {f"{prefix}{name}": value for name, value in row.items()}
+        if prefix == TRAIN:
+            kl = values.get(f"{TRAIN}kl_token", math.nan)
+            if not math.isfinite(kl):
+                continue
+            values[KL_AXIS] = round(KL_STEP * round(kl / KL_STEP), 6)
+        measured = {name: float(value) for name, value in values.items() if name in metrics}
+        found += [(name, value, int(row["step"])) for name, value in measured.items() if math.isfinite(value)]
     return found
 
 
 def stored(folder: Path) -> list[Point]:
     """Return the points of all tables among a cell's artifacts, including the accuracies by plugin judges."""
     judges = [name for name in added(folder) if name not in LISTENERS]
-    found = [point for name, prefix in TABLES.items() for point in points(_rows(folder / name), prefix)]
-    for judge in judges:
-        rows = _rows(folder / f"{judge}_{POINTS_FILE}")
-        column = f"{judge}_accuracy"
-        found += [(f"{EVALUATION}{column}", float(row[column]), int(row["step"])) for row in rows if column in row]
-    return [point for point in found if math.isfinite(point[1])]
-
-
-def _rows(path: Path) -> list[dict[Any, Any]]:
-    """Return the rows of a table; empty if the file does not exist or the arm takes no steps."""
-    import pandas as pd
-
-    table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
-    return table.to_dict("records") if "step" in table.columns else []
+    tables = TABLES | {f"{judge}_{POINTS_FILE}": EVALUATION for judge in judges}
+    metrics = {*METRICS, *(f"{EVALUATION}{judge}_accuracy" for judge in judges)}
+    rows = {name: read_table(folder / name).to_dict("records") for name in tables}
+    return [point for name, prefix in tables.items() for point in points(rows[name], prefix, metrics)]
 
 
 def live_file(store: Path, stage_folder: str) -> Path:
@@ -97,7 +89,8 @@ class Follower:
 
     store: Path
     """The runs folder."""
-    _offsets: dict[str, int] = field(default_factory=dict)
+    _read: dict[str, int] = field(default_factory=dict)
+    """Stage folder -> number of lines that were read."""
     _due: float = 0.0
 
     def due(self) -> bool:
@@ -108,19 +101,15 @@ class Follower:
         self._due = now + PERIOD
         return True
 
-    def restart(self, stage_folder: str) -> None:
-        """Read a stage's file from the beginning again, because the stage was started or restarted."""
-        self._offsets.pop(stage_folder, None)
-
     def new(self, stage_folder: str) -> list[Point]:
-        """Return the points of a stage that were not read before; incomplete lines are left for the next call."""
+        """Return the points of a stage that were not read before; incomplete lines are left for the next call.
+
+        A resumed stage writes its rows again from the first one; those that were read before are not returned again.
+        """
         try:
-            content = live_file(self.store, stage_folder).read_bytes()
+            lines = live_file(self.store, stage_folder).read_text(encoding="utf-8").splitlines(keepends=True)
         except OSError:
             return []
-        start = self._offsets.get(stage_folder, 0)
-        end = content.rfind(b"\n") + 1
-        self._offsets[stage_folder] = end
-        return [
-            (name, value, step) for line in content[start:end].splitlines() for name, value, step in json.loads(line)
-        ]
+        start, complete = self._read.get(stage_folder, 0), [line for line in lines if line.endswith("\n")]
+        self._read[stage_folder] = max(start, len(complete))
+        return [tuple(point) for line in complete[start:] for point in json.loads(line)]

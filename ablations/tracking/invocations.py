@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.execution.failures import KINDS, Lost
+from ablations.failures import KINDS, Lost
 from ablations.stats.family import declared
-from ablations.tracking.records import (
-    TAG_ARM,
-    TAG_CELL_HASH,
-    TAG_FAILED,
-    TAG_FAILURE_KIND,
-    TAG_GRID,
-    TAG_PROFILE,
-    TAG_SEED,
-    TAG_WORLD_HASH,
-)
+from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.pipeline.cell import Cell
 
 DEVELOPMENT = 1000
@@ -29,26 +20,14 @@ PARTIAL = "partial"
 """State of a cell whose run was left unfinished."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Attempt(Record):
     """A cell's run without a result."""
 
-    label: str
-    """Name of the arm."""
-    seed: int
-    """Seed of the experiment."""
-    profile: str
-    """Name of the profile."""
-    world_hash: str
-    """Hash of the world."""
-    cell_hash: str
-    """Hash of the cell."""
-    lost: Lost | None
-    """Why it failed; None if the run was left unfinished."""
-    grid: str
-    """Name of the grid that ran it."""
-    run_id: str
-    """Id of its MLflow run."""
+    @property
+    def lost(self) -> Lost | None:
+        """Why it failed; None if the run was left unfinished."""
+        kind = self.tags.get(TAG_FAILURE_KIND, "bug")
+        return Lost(kind if kind in KINDS else "bug", self.tags[TAG_FAILED]) if TAG_FAILED in self.tags else None
 
     @property
     def state(self) -> str:
@@ -66,61 +45,40 @@ class Invocation:
     """Name of the profile."""
     world_hash: str
     """Hash of the world."""
-    arms: tuple[str, ...]
-    """Planned arms."""
-    seeds: tuple[int, ...]
-    """Planned seeds of each arm, except for the arms in `fewer`."""
-    fewer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Arm -> its seeds, for arms that are not run on all seeds, such as controls."""
+    plan: Mapping[str, tuple[int, ...]]
+    """Planned arm -> its seeds. Some arms, such as controls, are run on fewer seeds than the others."""
 
-    def arms_of(self, seed: int) -> set[str]:
-        """Return the arms planned for a seed."""
-        return {arm for arm in self.arms if seed in self.fewer.get(arm, self.seeds)}
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All planned seeds, ascending."""
+        return tuple(sorted({seed for seeds in self.plan.values() for seed in seeds}))
 
     def params(self) -> dict[str, str]:
         """Return the params of the parent run, which `invocation` reads back."""
-        fewer = ";".join(f"{arm}:{_joined(seeds)}" for arm, seeds in self.fewer.items())
-        return {"arms": ",".join(self.arms), "seeds": _joined(self.seeds)} | ({"fewer": fewer} if fewer else {})
-
-
-def attempt(run: Any) -> Attempt:
-    """Read an MLflow run of a cell without a result."""
-    tags = run.data.tags
-    kind = tags.get(TAG_FAILURE_KIND, "bug")
-    lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
-    return Attempt(
-        label=tags[TAG_ARM],
-        seed=int(tags[TAG_SEED]),
-        profile=tags[TAG_PROFILE],
-        world_hash=tags[TAG_WORLD_HASH],
-        cell_hash=tags[TAG_CELL_HASH],
-        lost=lost,
-        grid=tags[TAG_GRID],
-        run_id=str(run.info.run_id),
-    )
+        fewer = [f"{arm}:{_joined(seeds)}" for arm, seeds in self.plan.items() if len(seeds) < len(self.seeds)]
+        params = {"arms": ",".join(self.plan), "seeds": _joined(self.seeds)}
+        return params | ({"fewer": ";".join(fewer)} if fewer else {})
 
 
 def invocation(run: Any) -> Invocation:
     """Read an MLflow run of kind ``parent``."""
-    fewer = (part.partition(":") for part in run.data.params.get("fewer", "").split(";") if part)
+    params = run.data.params
+    fewer = {arm: seeds for arm, _, seeds in (part.partition(":") for part in params.get("fewer", "").split(";"))}
+    arms = filter(None, params.get("arms", "").split(","))
     return Invocation(
         run_id=str(run.info.run_id),
         profile=run.data.tags.get(TAG_PROFILE, ""),
         world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
-        arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
-        seeds=_numbers(run.data.params.get("seeds", "")),
-        fewer={arm: _numbers(seeds) for arm, _, seeds in fewer},
+        plan={arm: _numbers(fewer.get(arm, params.get("seeds", ""))) for arm in arms},
     )
 
 
 def plan_invocation(cells: Sequence[Cell]) -> Invocation:
     """Return the invocation that plans these cells; it has no run yet."""
-    first_cell, seeds = cells[0], sorted({cell.seed for cell in cells})
-    seeds_of_arm: dict[str, list[int]] = {}
+    plan: dict[str, tuple[int, ...]] = {}
     for cell in cells:
-        seeds_of_arm.setdefault(cell.label, []).append(cell.seed)
-    fewer = {arm: tuple(arm_seeds) for arm, arm_seeds in seeds_of_arm.items() if len(arm_seeds) < len(seeds)}
-    return Invocation("", first_cell.profile.name, first_cell.world_hash, tuple(seeds_of_arm), tuple(seeds), fewer)
+        plan[cell.label] = (*plan.get(cell.label, ()), cell.seed)
+    return Invocation("", cells[0].profile.name, cells[0].world_hash, plan)
 
 
 def _joined(seeds: Iterable[int]) -> str:
@@ -143,10 +101,7 @@ def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocati
     def restrict(seeds: Iterable[int]) -> tuple[int, ...]:
         return tuple(seed for seed in seeds if (seed >= DEVELOPMENT) == development)
 
-    return [
-        replace(plan, seeds=restrict(plan.seeds), fewer={arm: restrict(seeds) for arm, seeds in plan.fewer.items()})
-        for plan in invocations
-    ]
+    return [replace(each, plan={arm: restrict(seeds) for arm, seeds in each.plan.items()}) for each in invocations]
 
 
 def needed(labels: Iterable[str]) -> set[str]:
@@ -172,12 +127,13 @@ def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ())
         invocations: Invocations of one grid, oldest first.
         labels: Labels of the whole grid, in addition to those that the invocations planned.
     """
-    seeds = reported(seed for plan in invocations for seed in plan.seeds)
-    required = needed({*labels, *(arm for plan in invocations for arm in plan.arms)})
+    seeds = reported(seed for invocation in invocations for seed in invocation.seeds)
+    required = needed({*labels, *(arm for invocation in invocations for arm in invocation.plan)})
     arms: dict[int, set[str]] = defaultdict(set)
     totals = set()
-    for plan in invocations:
-        for seed in seeds & set(plan.seeds):
-            arms[seed] |= plan.arms_of(seed)
-        totals.add(sum(required <= planned for planned in arms.values()))
+    for invocation in invocations:
+        for arm, planned in invocation.plan.items():
+            for seed in seeds.intersection(planned):
+                arms[seed].add(arm)
+        totals.add(sum(required <= present for present in arms.values()))
     return sorted(totals - {0})

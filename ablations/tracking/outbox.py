@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
-
 from rrpo.pipeline.stages import flush
 
 ENTRY = "entry.json"
@@ -73,35 +71,23 @@ class Outbox:
     root: Path
     """``runs/outbox``, created when first needed."""
 
-    def lock(self, wait: float) -> FileLock:
-        """Return the lock of the process that writes entries to the store; acquiring it takes at most ``wait`` seconds."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / ".lock", timeout=wait)
-
-    def put(
-        self, entry: Entry, files: Mapping[str, Path] | None = None, texts: Mapping[str, str] | None = None
-    ) -> None:
+    def put(self, entry: Entry, artifacts: Mapping[str, Path | str] | None = None) -> None:
         """Write an entry with its artifacts; it replaces older entries with the same key.
 
         Args:
             entry: The entry.
-            files: Artifact name -> file to link or copy.
-            texts: Artifact name -> content.
+            artifacts: Name -> file to link or copy, or text.
 
         Raises:
             OSError: The disk is full. No part of the entry is kept.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         final = self.root / f"{entry.key}.{time.time_ns():020d}"
         partial = self.root / f".{final.name}"
         try:
-            artifacts = partial / ARTIFACTS
-            artifacts.mkdir(parents=True)
-            for name, path in (files or {}).items():
-                _link(path, artifacts / name)
-            for name, text in (texts or {}).items():
-                _write(artifacts / name, text)
-            _write(partial / ENTRY, json.dumps(dataclasses.asdict(entry)))
+            (partial / ARTIFACTS).mkdir(parents=True)
+            for name, content in (artifacts or {}).items():
+                _store(content, partial / ARTIFACTS / name)
+            _store(json.dumps(dataclasses.asdict(entry)), partial / ENTRY)
             os.replace(partial, final)
             flush(self.root)
         except BaseException:
@@ -126,14 +112,12 @@ class Outbox:
     def remove(self, folder: Path, keep: Path | None = None) -> None:
         """Remove an entry atomically; if ``keep`` is given and does not exist, move the artifacts there."""
         removed = folder.with_name(f".{folder.name}.gone")
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
             os.replace(folder, removed)
-        except FileNotFoundError:
-            return
-        if keep is not None and not keep.exists():
-            keep.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(removed / ARTIFACTS, keep)
-        shutil.rmtree(removed, ignore_errors=True)
+            if keep is not None and not keep.exists():
+                keep.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(removed / ARTIFACTS, keep)
+            shutil.rmtree(removed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove partial entries of killed writers that are older than `STALE`."""
@@ -143,17 +127,14 @@ class Outbox:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a different file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
-def _write(path: Path, text: str) -> None:
+def _store(content: Path | str, path: Path) -> None:
+    """Write a text, flushed to disk, or link a file; copy it where a link is not possible, as between file systems."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+        flush(path)
+        return
+    try:
+        os.link(content, path)
+    except OSError:
+        shutil.copyfile(content, path)

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.judges import gold, tuning
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,38 +58,26 @@ def how_to_open(folder: RunsFolder, experiment: str) -> str:
     return url if folder.server else f"{folder.ui_command()} then {url}"
 
 
-def report_run(store: Store, grid: str) -> str:
-    """Return the id of the run with a grid's newest report; the run is created if there is none."""
-    if earlier := store.runs(grid, "report"):
-        return str(earlier[-1].info.run_id)
-    with answering(store.folder):
-        run = store.client.create_run(
-            store.about_experiment(grid), run_name=f"report of {grid}", tags={TAG_KIND: "report", TAG_GRID: grid}
-        )
-        store.client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder: str, answer: str = "") -> None:
+    """Log a report's files to the folder ``artifact_folder`` of the grid's report run; files of earlier reports are kept.
 
-
-def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder: str) -> None:
-    """Log a report's files to the folder ``artifact_folder`` of the grid's report run; files of earlier reports are kept."""
-    run = report_run(store, grid)
+    If an ``answer`` in Markdown is given, it becomes the description of the grid's experiment, without images and with a link to
+    the report's files.
+    """
+    about, earlier = store.about_experiment(grid), store.runs(grid, "report")
     with answering(store.folder):
+        tags = {TAG_KIND: "report", TAG_GRID: grid}
+        run = earlier[-1] if earlier else store.client.create_run(about, run_name=f"report of {grid}", tags=tags)
         for path in paths:
-            store.client.log_artifact(run, str(path), artifact_folder)
-
-
-def describe(store: Store, grid: str, text: str) -> None:
-    """Set the description of a grid's experiment: the Markdown ``text`` without images, and a link to the report's files."""
-    experiment = store.experiment_id(grid)
-    if not experiment:
-        return
-    run = report_run(store, grid)
-    description = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
-    link = f"#/experiments/{store.about_experiment(grid)}/runs/{run}/artifacts"
-    files = f"Tables, figures and `report.html`: [artifacts of the report's run]({link}). "
-    again = f"Regenerate: `python -m reports.run --grid {grid}`."
-    with answering(store.folder):
-        store.client.set_experiment_tag(experiment, NOTE, f"{description[: NOTE_LIMIT - 500]}\n\n{files}{again}")
+            store.client.log_artifact(run.info.run_id, str(path), artifact_folder)
+        store.client.set_terminated(run.info.run_id)
+        if answer:
+            description = re.sub(r"^!\[.*\]\(.*\)\n?", "", answer, flags=re.MULTILINE).strip()
+            link = f"#/experiments/{about}/runs/{run.info.run_id}/artifacts"
+            files = f"Tables, figures and `report.html`: [artifacts of the report's run]({link}). "
+            again = f"Regenerate: `python -m reports.run --grid {grid}`."
+            text = f"{description[: NOTE_LIMIT - 500]}\n\n{files}{again}"
+            store.client.set_experiment_tag(store.experiment_id(grid), NOTE, text)
 
 
 def _state(arms: Iterable[str]) -> dict[str, Any]:

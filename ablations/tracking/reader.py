@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablations.errors import InputError
-from ablations.execution.failures import Lost
-from ablations.execution.runs_folder import RunsFolder
+from ablations.failures import Lost
 from ablations.tracking import local_runs, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
-from ablations.tracking.invocations import Attempt, Invocation, attempt, invocation
+from ablations.tracking.invocations import Attempt, Invocation, invocation
 from ablations.tracking.outbox import Entry
 from ablations.tracking.reconcile import reconcile
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
+from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,26 +31,7 @@ PATIENCE = 20.0
 MOST = 50_000
 """Maximum number of runs that MLflow returns from one search; a grid has fewer."""
 OLDEST_FIRST = ["attributes.start_time ASC"]
-
-
-class OnDemand(Mapping[str, float]):
-    """A mapping that is loaded on first access."""
-
-    def __init__(self, load: Callable[[], Mapping[str, float]]) -> None:
-        self._load = load
-
-    @cached_property
-    def _numbers(self) -> Mapping[str, float]:
-        return self._load()
-
-    def __getitem__(self, name: str) -> float:
-        return self._numbers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The MLflow client."""
+        """The MLflow client. The first access applies pending updates."""
         self._require_answer()
         with answering(self.folder):
             client = open_client(self.folder)
@@ -111,12 +93,12 @@ class Store:
         Both are ordered oldest first. A cell recorded twice is represented by its newest run. Entries in the outbox count.
         """
         runs = self.runs(grid, "cell")
-        complete = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        by_hash = {key: self._record(run) for key, run in complete.items()}
+        by_hash = {run.data.tags[records.TAG_CELL_HASH]: self._record(run, Record) for run in runs if _complete(run)}
         for entry in self.replay.outbox.pending().values():
             if entry.experiment == grid and entry.complete:
                 by_hash.setdefault(entry.cell, waiting_record(entry, self.replay))
-        return by_hash, [attempt(run) for run in runs if run.data.tags[records.TAG_CELL_HASH] not in by_hash]
+        others = [run for run in runs if run.data.tags[records.TAG_CELL_HASH] not in by_hash]
+        return by_hash, [self._record(run, Attempt) for run in others]
 
     def records(self, grid: str) -> list[Record]:
         """Return the complete cells of a grid, one record per cell hash."""
@@ -140,18 +122,9 @@ class Store:
         with answering(self.folder):
             return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_ABOUT}{grid}")
 
-    def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
-        """Return the artifact ``name`` of the newest run, in the experiment and world, that has it; None if no run does."""
-        exp_id = self.experiment_id(experiment)
-        query = f"tags.{records.TAG_WORLD_HASH} = '{world}'"
-        with answering(self.folder):
-            runs = self.client.search_runs([exp_id], query, order_by=["attributes.start_time DESC"]) if exp_id else []
-        paths = (self.artifacts_of(run) / name for run in runs)
-        return next((path for path in paths if path.is_file()), None)
-
     def artifacts_of(self, run: Any) -> Path:
         """Return the folder of a run's artifacts."""
-        return locate(self.folder, run.info.run_id, self.folder.here(run.info.artifact_uri))
+        return locate(self.folder, run)
 
     def record(self, run_id: str) -> Record:
         """Return the cell recorded by a run. Raise InputError if the run does not exist or is not a cell's."""
@@ -165,7 +138,7 @@ class Store:
             raise InputError("there is no run with that id", got=run_id, fix=fix) from None
         if run.data.tags.get(records.TAG_KIND) != "cell":
             raise InputError("the run is not a cell's", got=run_id, fix="give the id of a run named arm/seed")
-        return self._record(run)
+        return self._record(run, Record)
 
     def runs(self, grid: str, kind: str) -> list[Any]:
         """Return all runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
@@ -179,45 +152,33 @@ class Store:
             runs = self.client.search_runs(exp_ids, query, max_results=MOST, order_by=OLDEST_FIRST) if exp_ids else []
         return list(runs)
 
-    def _record(self, run: Any) -> Record:
-        data, info = run.data, run.info
-        return _record(
-            data.tags, data.params, data.metrics, info.run_id, int(info.start_time), partial(self.artifacts_of, run)
-        )
+    def _record(self, run: Any, kind: type[R]) -> R:
+        return _record(run, partial(self.artifacts_of, run), kind)
 
 
 def waiting_record(entry: Entry, replay: Replay) -> Record:
     """Return a cell's record from its entry in the outbox, even if the entry has been written to the store since."""
-    find = partial(replay.artifacts, entry)
-    return _record(entry.tags, entry.params, entry.metrics, replay.run_id(entry.key), entry.started, find)
+    info = SimpleNamespace(run_id=replay.run_id(entry.key), start_time=entry.started)
+    return _record(SimpleNamespace(info=info, data=entry), partial(replay.artifacts, entry), Record)
 
 
-def _record(
-    tags: Mapping[str, str],
-    params: Mapping[str, str],
-    metrics: Mapping[str, float],
-    run_id: str,
-    recorded: int,
-    find: Callable[[], Path],
-) -> Record:
-    folder = partial(
-        _require_artifacts,
-        find,
-        f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}",
-    )
-    return Record(
+def _record(run: Any, find: Callable[[], Path], kind: type[R]) -> R:
+    tags, run_id = run.data.tags, run.info.run_id
+    name = f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}"
+    folder = partial(_require_artifacts, find, name)
+    return kind(
         label=tags[records.TAG_ARM],
         seed=int(tags[records.TAG_SEED]),
         cell_hash=tags[records.TAG_CELL_HASH],
         arm_hash=tags[records.TAG_ARM_HASH],
         world_hash=tags[records.TAG_WORLD_HASH],
         profile=tags[records.TAG_PROFILE],
-        scalars=OnDemand(partial(_scalars, folder, metrics)),
-        params=dict(params),
+        params=dict(run.data.params),
         run_id=run_id,
-        recorded=recorded,
+        recorded=int(run.info.start_time),
         tags=dict(tags),
         find=folder,
+        load=partial(_scalars, folder, run.data.metrics),
     )
 
 
@@ -244,6 +205,5 @@ def _require_artifacts(find: Callable[[], Path], owner: str) -> Path:
 
 
 def _complete(run: Any) -> bool:
-    return records.TAG_COMPLETE in run.data.tags and run.data.tags[records.TAG_COMPLETE] == run.data.tags.get(
-        records.TAG_CELL_HASH
-    )
+    tags = run.data.tags
+    return records.TAG_COMPLETE in tags and tags[records.TAG_COMPLETE] == tags.get(records.TAG_CELL_HASH)

@@ -19,11 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.cell_file import CELL_FILE, cell_json
-from ablations.execution.environment import dirty_diff
-from ablations.execution.failures import Lost, kind_of
-from ablations.execution.runs_folder import RunsFolder
+from ablations.failures import Lost, kind_of
 from ablations.tracking import page, plugin_files, records
+from ablations.tracking.cell_file import CELL_FILE, cell_json
 from ablations.tracking.connection import (
     UnavailableError,
     answering,
@@ -35,10 +33,12 @@ from ablations.tracking.connection import (
 from ablations.tracking.curves import Point
 from ablations.tracking.invocations import plan_invocation
 from ablations.tracking.outbox import Entry, new_key
-from ablations.tracking.reader import waiting_record
-from ablations.tracking.reconcile import owner_tags, reconcile
+from ablations.tracking.reader import Store, waiting_record
+from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
+from ablations.tracking.runs_folder import RunsFolder
+from ablations.tracking.source_version import dirty_diff
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.effective import effective
@@ -73,10 +73,7 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
                 page.prepare(client, experiment, labels)
             if not folder.exists:
                 folder.write_marker()
-    folder.relocate()
-    Replay(folder).flush()
-    with answering(folder):
-        reconcile(client)
+    _ = Store(folder).client
 
 
 @dataclass
@@ -94,7 +91,7 @@ class Tracker:
     invocation: Entry | None = None
     """The invocation's run."""
     _held: dict[str, tuple[Entry, Mapping[str, str]]] = field(default_factory=dict)
-    """Key -> entry and its texts that could not be written yet because the disk is full."""
+    """Key -> entry and its artifacts that could not be written yet because the disk is full."""
 
     @cached_property
     def replay(self) -> Replay:
@@ -112,10 +109,6 @@ class Tracker:
         tracker = replace(self, invocation=entry, _held={})
         tracker._update_invocation()
         return tracker
-
-    def note_spread(self, spread: float, seeds: int) -> None:
-        """Log the spread over the first ``seeds`` complete seeds (`records.PAIR_SPREAD`) to the invocation's run."""
-        self._update_invocation(metrics={records.PAIR_SPREAD: spread}, step=seeds)
 
     def end_invocation(self, status: str) -> None:
         """Close the invocation's run with status ``FINISHED``, ``FAILED`` or ``KILLED``."""
@@ -137,7 +130,7 @@ class Tracker:
 
         Args:
             cell: The cell.
-            scalars: Its scalars (`records.SCALARS`).
+            scalars: Its scalars.
             files: Artifact name -> file.
             log: Its log.
             primary: Its primary outcome, NaN if it has none.
@@ -154,7 +147,7 @@ class Tracker:
             datasets=datasets(cell),
             complete=True,
         )
-        self._put(entry, files, self._texts(cell, log) | {records.SCALARS_FILE: json.dumps(finite, indent=1)})
+        self._put(entry, {**files, **self._texts(cell, log), records.SCALARS_FILE: json.dumps(finite, indent=1)})
         return waiting_record(entry, self.replay)
 
     def add_optional(
@@ -171,7 +164,7 @@ class Tracker:
             adds=True,
         )
         name = f"{Path(records.SCALARS_FILE).stem}.{joined_roles}.json"
-        self._put(entry, files, {name: json.dumps(_finite(scalars), indent=1)})
+        self._put(entry, {**files, name: json.dumps(_finite(scalars), indent=1)})
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, with the reason and the log that contains the traceback."""
@@ -191,13 +184,13 @@ class Tracker:
         """Record one finished run that is not a cell's. ``kind`` is as in `records.TAG_KIND`; each ``key`` is recorded once."""
         unique = f"{kind}-{content_hash([self.grid, key])[:24]}" if key else new_key(kind)
         entry = self._entry(unique, name, kind, tags, params)
-        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), files, self._provenance())
+        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), {**files, **self._provenance()})
 
     def held_up(self) -> str:
         """Retry writing what a full disk holds up. Return how much still waits and why; empty if nothing does."""
         try:
-            for key, (entry, texts) in list(self._held.items()):
-                self.replay.outbox.put(entry, {}, texts)
+            for key, (entry, artifacts) in list(self._held.items()):
+                self.replay.outbox.put(entry, artifacts)
                 del self._held[key]
         except OSError as error:
             if kind_of(error) != "disk":
@@ -214,7 +207,15 @@ class Tracker:
         """Return the entry of a running cell. Its key depends only on grid and cell hash, so that each cell has a single run."""
         key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
         params = {"invocation": self.invocation.name} if self.invocation else {}
-        entry = self._entry(key, cell.name, "cell", _cell_tags(cell) | dict(tags or {}), cell_params(cell) | params)
+        cell_tags = {
+            records.TAG_ARM: cell.label,
+            records.TAG_SEED: str(cell.seed),
+            records.TAG_ARM_HASH: cell.arm_hash,
+            records.TAG_CELL_HASH: cell.hash,
+            records.TAG_WORLD_HASH: cell.world_hash,
+            records.TAG_PROFILE: cell.profile.name,
+        }
+        entry = self._entry(key, cell.name, "cell", cell_tags | dict(tags or {}), cell_params(cell) | params)
         return replace(entry, experiment=self.grid, cell=cell.hash)
 
     def _entry(self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Entry:
@@ -224,17 +225,17 @@ class Tracker:
         beside = "" if self.grid == records.EXPERIMENT_WORLD else records.EXPERIMENT_ABOUT
         return Entry(key=key, experiment=f"{beside}{self.grid}", name=name, tags=all_tags, params=params)
 
-    def _put_or_hold(self, entry: Entry, texts: Mapping[str, str] | None = None) -> None:
+    def _put_or_hold(self, entry: Entry, artifacts: Mapping[str, str]) -> None:
         """Put an entry into the outbox; on a full disk, keep it in memory until `held_up` can write it.
 
         For entries that belong to no task, which the scheduler would retry.
         """
-        self._held[entry.key] = entry, texts or {}
+        self._held[entry.key] = entry, artifacts
         if not self.held_up():
             self.replay.flush()
 
-    def _put(self, entry: Entry, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
-        self.replay.outbox.put(entry, files, texts)
+    def _put(self, entry: Entry, artifacts: Mapping[str, Path | str]) -> None:
+        self.replay.outbox.put(entry, artifacts)
         self.replay.flush()
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
@@ -256,17 +257,6 @@ def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
     ui_tags["mlflow.source.name"] = tags.get("command", "").split(" ")[0] or Path(sys.argv[0]).name
     sha = tags.get(records.TAG_SHA, "unknown")
     return ui_tags | ({} if sha == "unknown" else {"mlflow.source.git.commit": sha})
-
-
-def _cell_tags(cell: Cell) -> dict[str, str]:
-    return {
-        records.TAG_ARM: cell.label,
-        records.TAG_SEED: str(cell.seed),
-        records.TAG_ARM_HASH: cell.arm_hash,
-        records.TAG_CELL_HASH: cell.hash,
-        records.TAG_WORLD_HASH: cell.world_hash,
-        records.TAG_PROFILE: cell.profile.name,
-    }
 
 
 def cell_params(cell: Cell) -> dict[str, str]:

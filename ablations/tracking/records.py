@@ -1,6 +1,6 @@
-"""The schema of a cell's record: the meaning of each number, the files that hold it, and the tags of its run.
+"""The schema of a cell's record: the files that hold its numbers, and the tags of its run.
 
-MLflow shows a few metrics (`METRICS`); the run's artifacts hold everything. Rates are fractions.
+MLflow shows a few metrics (`METRICS`); the run's artifacts hold everything. ``docs/mlflow.md`` says what each number means.
 
 - *Scalars*: one float per cell (``scalars.json``).
 - *Curves*: one row per training step (``curves.parquet``).
@@ -41,117 +41,6 @@ SFT policy's samples."""
 TRANSFER_CELL = "cell."
 """Prefix of a ``transfer`` run's params, arm -> hash of the compared cell."""
 
-POINTS: dict[str, str] = {
-    "step": "updates done when the evaluation prompts were sampled",
-    "kl_token": "KL to the SFT policy, nats per token",
-    "kl_utterance": "KL to the SFT policy, nats per utterance",
-    "sqrt_kl": "square root of kl_token",
-    "proxy_accuracy": "share of samples whose target is the argmax of the reward model being optimized",
-    "proxy_logprob": "mean log-probability of the target under that reward model",
-    "val_accuracy": "share of samples whose target is the `val` judge's argmax",
-    "val_logprob": "mean log-probability of the target under the `val` judge",
-    "val_clean": "share of samples with the `val` judge's argmax on target and no flagged artefact; phones are not checked",
-    "val_hack_rate": "share of samples with the proxy's argmax on target where gold's is not, or an artefact is flagged",
-    "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
-    "length": "mean number of tokens per sample",
-    "entropy": "entropy of the policy's distribution over codes and eos, nats per token",
-    "repetition": "share of tokens equal to the preceding token",
-    "cut": "share of samples that reached the maximum length before eos",
-    "diversity": "within-prompt diversity: edit distance of two samples of one prompt relative to the longer; 0 = identical",
-    "proxy_confidence": "mean probability of the reward model's argmax on the policy's samples",
-    "proxy_ece": "expected calibration error of these, with the target as truth; biased upward for few samples (in the curves)",
-    "proxy_grad_h": "mean L2 norm of the gradient, at h', of the cross-entropy with the target; hard tokens",
-    "proxy_relative_delta": "mean ||delta|| / ||h'|| of Eq. 4 on the samples, at the reward model's own epsilon_adv",
-    "proxy_l_adv_over_l_emo": "ratio of the mean losses at h' + delta and at h'",
-}
-"""Columns of ``points.parquet`` (gold = `val`), in addition to artefact rates; a builder may add more."""
-
-CURVES: dict[str, str] = {
-    "step": "updates done before the roll-outs were sampled",
-    "loss": "the minimized loss: reward loss + content weight x content loss + beta x KL per utterance",
-    "reward_loss": "negative reward on the roll-outs' hard tokens",
-    "content_loss": "CTC loss per phone of the reward's phone recognizer, nats",
-    "grad_norm": "L2 norm of the policy's gradient before clipping",
-    "relaxed_reward_loss": "reward_loss on the relaxed (soft) tokens; its difference from reward_loss is the relaxation gap",
-}
-"""Columns of ``curves.parquet``: these, of which relaxed_reward_loss is measured only every few steps, and, at the same steps,
-`POINTS` without diversity, measured on the roll-outs."""
-
-ARTEFACTS: dict[str, str] = {
-    "artefact_click": "a mouth click is detected: the planted shortcut of angry",
-    "artefact_hiss": "hiss is detected: the planted shortcut of happy",
-    "artefact_hum": "hum is detected: the planted shortcut of sad",
-    "artefact_clip": "clipping is detected: the planted shortcut of surprised",
-    "artefact_whine": "a whine is detected: the planted shortcut of fearful",
-    "artefact_silence": "a pause of .6 s or more, or complete silence",
-    "artefact_drawl": "the spectrum does not change for .5 s",
-    "artefact_repetition": "a segment is repeated",
-    "artefact_length": "1.6 times longer or shorter than the SFT policy's sample of the same prompt and seed, in tokens",
-}
-"""Columns per kind of artefact, in ``samples.parquet`` (whether it is flagged) and ``test_points.parquet`` (share of samples)."""
-
-SAMPLES: dict[str, str] = {
-    "step": POINTS["step"],
-    "prompt": "index of the evaluation prompt; the same prompt for every arm and seed",
-    "target": "the target emotion",
-    "proxy": "argmax of the reward model being optimized",
-    "proxy_logprob": "log-probability of the target under that reward model",
-    "val": "argmax of the `val` judge",
-    "val_logprob": "log-probability of the target under the `val` judge",
-    "test": "gold: argmax of the held-out `test` judge",
-    "test_logprob": "gold: log-probability of the target under the `test` judge",
-    "common": "argmax of the seed's pre-trained reward model, the same for all arms of a seed",
-    "common_logprob": "log-probability of the target under that reward model",
-    **ARTEFACTS,
-    "phone_errors": "edit distance between the output of the judge's phone recognizer and the phones of the text",
-    "phones": "number of phones in the text",
-    "tokens": "length in tokens",
-    "seconds": "length in seconds",
-}
-"""Columns of ``samples.parquet``, from which ``test_points.parquet`` is computed: one row per checkpoint and prompt."""
-
-TEST_POINTS: dict[str, str] = {
-    "step": POINTS["step"],
-    "test_accuracy": "gold: share of samples whose target is the held-out `test` judge's argmax",
-    "test_logprob": "gold: mean log-probability of the target under the `test` judge",
-    "phone_error_rate": "phone errors of the judge's recognizer per phone of the text",
-    "hack_rate": "val_hack_rate with gold = `test`",
-    "uptake": POINTS["uptake"],
-    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model, common to all arms",
-    "common_logprob": "mean log-probability of the target under that reward model",
-    "seconds_mean": "mean length in seconds",
-    **ARTEFACTS,
-}
-"""Columns of ``test_points.parquet`` (gold = `test`)."""
-
-LISTENER_POINTS: dict[str, str] = {
-    "third_accuracy": "accuracy of the third judge (Praat measures, LDA or QDA) on the first prompts' samples",
-    "third_logprob": "mean log-probability of the target under the third judge",
-    "voiced": "share of voiced frames (Praat)",
-    "f0_spread": "mean F0 range (10th to 90th percentile of voiced frames) of samples with voiced frames, semitones",
-    "f0_contrast": "spread over target emotions of the mean F0 level of their voiced samples, semitones",
-    "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesized (GE2E encoder)",
-    "speaker_right": "share of samples whose nearest speaker, among the policy's, is the prompt's",
-    "dnsmos": "mean DNSMOS (overall) of the first prompts' samples, at SFT and at the end; not an N-MOS; only where it is valid",
-    "whisper_phone_errors": "phone error rate of the first prompts' samples by Whisper base, at SFT and at the end",
-    "hama_phone_errors": "the same by the phone recogniser hama, which was trained on English and Korean",
-    "plcmos": "mean PLCMOS of these samples, where DNSMOS is not valid; trained on packet loss, unreliable under noise",
-}
-"""Columns of the `LISTENERS`' points: phonetics (up to f0_contrast), voice, naturalness, content. NaN at checkpoints without
-evaluation. A column is absent if its package was not installed where the cell was built, or if the measure is not valid in its
-world."""
-
-SCALARS: dict[str, str] = {
-    "end_*": "a column of the points at the last checkpoint",
-    "peak_*": "the largest value of a column of the points over the checkpoints",
-    "rm_*": "measures of the reward model alone: accuracies on the test sets and the three manipulation checks",
-    "rm_fidelity_*": "correlation between the change of reward that its gradient predicts for swapped tokens (one, or 30 %) and "
-    "its own actual change, or the `val` judge's",
-    "seconds": "build time of all stages of the cell, including shared ones",
-    "seconds_*": "build time of one of the cell's own stages",
-}
-"""Families of scalars, by name pattern."""
-
 TRAIN, EVALUATION = "train/", "evaluation/"
 """Prefixes of the metrics by step: for columns of ``curves.parquet``, and for columns of the two tables of points."""
 KL_AXIS = f"{TRAIN}kl_rounded"
@@ -159,47 +48,32 @@ KL_AXIS = f"{TRAIN}kl_rounded"
 KL_STEP = 0.05
 """Rounding step of `KL_AXIS`, nats per token."""
 
-METRICS: dict[str, str] = {
-    "clean_success": "primary outcome: share of the last samples that are clean successes by the `test` judge",
-    "end_test_accuracy": "gold: share of the last samples whose target is the held-out `test` judge's argmax",
-    "peak_test_accuracy": "gold at its best checkpoint",
-    "end_proxy_accuracy": "share of the last samples whose target is the argmax of the reward model being optimized",
-    "end_hack_rate": "share of the last samples with the proxy's argmax on target where gold's is not, or an artefact is flagged",
-    "end_uptake": "shortcut uptake at the end",
-    "end_phone_error_rate": "phone errors per phone at the end",
-    "end_kl_token": "KL to the SFT policy at the end, nats per token",
-    "end_diversity": "within-prompt diversity at the end; 0 = all samples of a prompt are identical",
-    "rm_accuracy_test": "the reward model's accuracy on its test set",
-    "rm_ece": "the reward model's expected calibration error (what label smoothing should lower)",
-    "rm_smoothness": "the reward model's smoothness between real pairs (what energy-adaptive mixup should raise)",
-    "rm_pgd_accuracy_0.1": "the reward model's accuracy under attack (what adversarial training should raise)",
-    "seconds": "build time of all stages, including shared ones",
-    f"{TRAIN}loss": "the minimized loss, by step",
-    f"{TRAIN}kl_token": "KL to the SFT policy on the step's roll-outs, nats per token",
-    KL_AXIS: f"{TRAIN}kl_token rounded to multiples of {KL_STEP} nats",
-    f"{TRAIN}proxy_accuracy": "share of the step's roll-outs whose target is the reward model's argmax",
-    f"{TRAIN}val_accuracy": "share of the step's roll-outs whose target is the `val` judge's argmax",
-    f"{TRAIN}val_clean": "share of the step's roll-outs with the `val` judge's argmax on target and no artefact",
-    f"{EVALUATION}kl_token": "KL to the SFT policy at a checkpoint, on the evaluation prompts, nats per token",
-    f"{EVALUATION}proxy_accuracy": "share of the checkpoint's samples whose target is the reward model's argmax",
-    f"{EVALUATION}test_accuracy": "gold: share of the checkpoint's samples whose target is the held-out `test` judge's argmax",
-}
+METRICS = (
+    *("clean_success", "end_test_accuracy", "peak_test_accuracy", "end_proxy_accuracy", "end_hack_rate", "end_uptake"),
+    *("end_phone_error_rate", "end_kl_token", "end_diversity"),
+    *("rm_accuracy_test", "rm_ece", "rm_smoothness", "rm_pgd_accuracy_0.1", "seconds"),
+    *(f"{TRAIN}{name}" for name in ("loss", "kl_token", "kl_rounded", "proxy_accuracy", "val_accuracy", "val_clean")),
+    *(f"{EVALUATION}{name}" for name in ("kl_token", "proxy_accuracy", "test_accuracy")),
+)
 """A cell's metrics in MLflow; metrics that were not measured are absent. Training curves arrive while the cell runs."""
 
-RATINGS: dict[str, str] = {
-    "test": "id of the listening test",
-    "rater": "name of the rater, as entered",
-    "position": "position in the rater's own order, from 1",
-    "item": "opaque id of the sample; the test's run in MLflow maps it to the sample",
-    "emotion": "the perceived emotion, one of the world's (forced choice)",
-    "expressiveness": "1 bad to 5 excellent: E-MOS is its mean",
-    "naturalness": "1 bad to 5 excellent: N-MOS is its mean",
-    "plays": "how often the sample was played to the end",
-    "seconds": "seconds from the first display of the sample to the answer",
-    "automated": "1 if a program controlled the browser",
-    "check": "CRC-32 of the row and the previous row's check: detects accidents and careless edits, not forgery",
-}
-"""Columns of ``ratings.csv``, written by the listening page and stored in a run of kind ``ratings``."""
+RATINGS = (
+    *("test", "rater", "position", "item", "emotion", "expressiveness", "naturalness"),
+    *("plays", "seconds", "automated", "check"),
+)
+"""Columns of ``ratings.csv``, written by the listening page and stored in a run of kind ``ratings``.
+
+- *test*: id of the listening test;
+- *rater*: name of the rater, as entered;
+- *position*: position in the rater's own order, from 1;
+- *item*: opaque id of the sample; the test's run in MLflow maps it to the sample;
+- *emotion*: the perceived emotion, one of the world's (forced choice);
+- *expressiveness*, *naturalness*: 1 bad to 5 excellent; E-MOS and N-MOS are their means;
+- *plays*: how often the sample was played to the end;
+- *seconds*: seconds from the first display of the sample to the answer;
+- *automated*: 1 if a program controlled the browser;
+- *check*: CRC-32 of the row and the previous row's check: detects accidents and careless edits, not forgery.
+"""
 
 HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturalness"}
 """Mean opinion score in reports -> the rating it averages."""
@@ -249,9 +123,7 @@ TAG_PLUGINS = "plugins"
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
-"""A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
-PAIR_SPREAD = "primary_spread"
-"""Metric of an invocation's run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome."""
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 
 
 def added(folder: Path) -> list[str]:
@@ -263,22 +135,20 @@ def added(folder: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One finished cell, as reports and summaries read it."""
+    """One cell, as reports and summaries read it."""
 
     label: str
     """Name of the arm."""
     seed: int
     """Seed of the experiment."""
-    cell_hash: str
+    cell_hash: str = ""
     """Identity of the result. Records are pooled by this hash, so that no result counts twice."""
-    arm_hash: str
+    arm_hash: str = ""
     """Short hash of the arm's config."""
-    world_hash: str
+    world_hash: str = ""
     """Hash of the world: everything that is the same for all seeds and arms."""
-    profile: str
+    profile: str = ""
     """Name of the profile."""
-    scalars: Mapping[str, float]
-    """See `SCALARS`."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Effective settings of the cell (`rrpo.pipeline.effective`) as text; in older records the whole flat config as JSON."""
     run_id: str = ""
@@ -289,6 +159,8 @@ class Record:
     """Tags of the run: git sha, command line, ..."""
     find: Callable[[], Path] = Path
     """Locates the run's artifacts and fetches them if they are on a server. Called when a file is first read."""
+    load: Callable[[], Mapping[str, float]] = dict
+    """Reads the scalars. Called when one is first read."""
 
     @property
     def folder(self) -> Path:
@@ -299,6 +171,11 @@ class Record:
     def optional(self) -> frozenset[str]:
         """Roles of the optional stages whose results the record contains."""
         return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
+
+    @cached_property
+    def scalars(self) -> Mapping[str, float]:
+        """The cell's scalars by name."""
+        return self.load()
 
     @cached_property
     def config(self) -> Mapping[str, str]:
@@ -313,7 +190,7 @@ class Record:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row per checkpoint and stored sample: `SAMPLES` and the columns of plugin judges; may be empty."""
+        """One row per checkpoint and stored sample, with the columns of plugin judges; may be empty."""
         table = self._table(SAMPLES_FILE)
         for name in (name for name in added(self.folder) if name not in LISTENERS and not table.empty):
             table = table.merge(self._table(f"{name}_{SAMPLES_FILE}"), on=["step", "prompt"], how="left")
@@ -326,10 +203,7 @@ class Record:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row per checkpoint: `POINTS`, `TEST_POINTS` and `LISTENER_POINTS`, joined.
-
-        If `POINTS` and `TEST_POINTS` have a column in common, that of `TEST_POINTS` (gold) is used.
-        """
+        """One row per checkpoint: the tables of points, joined. Gold's columns take precedence over those of the same name."""
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
         if proxy.empty or gold.empty:
             return proxy if gold.empty else gold
@@ -341,10 +215,12 @@ class Record:
         return joined.sort_values("step", ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-        from pyarrow.parquet import ParquetFile  # takes a third of the time of pandas' own reader
+        return read_table(self.folder / name)
 
-        path = self.folder / name
-        return (
-            ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False) if path.is_file() else pd.DataFrame()
-        )
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet file; empty if there is none."""
+    import pandas as pd
+    from pyarrow.parquet import ParquetFile  # takes a third of the time of pandas' own reader
+
+    return ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False) if path.is_file() else pd.DataFrame()

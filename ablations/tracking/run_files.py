@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking.connection import answering, open_client
+from ablations.tracking.runs_folder import RunsFolder
 
 
-def locate(folder: RunsFolder, run_id: str, uri: str) -> Path:
-    """Return the local folder of a run's artifacts. The run must have ended.
-
-    Args:
-        folder: The runs folder.
-        run_id: Id of the MLflow run.
-        uri: MLflow's URI of the artifacts.
+def locate(folder: RunsFolder, run: Any) -> Path:
+    """Return the local folder of the artifacts of an MLflow run, which must have ended.
 
     Raises:
         UnavailableError: The artifacts are on a server that does not answer.
     """
-    path = Path(uri.removeprefix("file://"))
-    return path if path.is_absolute() and (path.is_dir() or not folder.server) else _fetch(folder, run_id)
-
-
-def _fetch(folder: RunsFolder, run_id: str) -> Path:
-    final = folder.cache / run_id
-    if final.is_dir():
-        return final
-    partial = folder.cache / f".{run_id}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with answering(folder):
-            open_client(folder).download_artifacts(run_id, "", str(partial))
-        if not final.is_dir():  # another process may have fetched them in the meantime
-            os.replace(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final
+    path = Path(folder.here(run.info.artifact_uri).removeprefix("file://"))
+    if path.is_absolute() and (path.is_dir() or not folder.server):
+        return path
+    fetched = folder.cache / run.info.run_id
+    if not fetched.is_dir():
+        folder.cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.cache, prefix=".") as temporary, answering(folder):
+            partial = Path(temporary) / "artifacts"
+            partial.mkdir()
+            open_client(folder).download_artifacts(fetched.name, "", str(partial))
+            if not fetched.is_dir():  # another process may have fetched them in the meantime
+                os.replace(partial, fetched)
+    return fetched

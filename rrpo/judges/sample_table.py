@@ -29,7 +29,7 @@ from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
 
 TABLE = "samples.parquet"
-"""One row per sample; `ablations.tracking.records.SAMPLES` describes the columns."""
+"""One row per sample; ``docs/mlflow.md`` describes the columns."""
 CHUNK = 32
 """Samples of similar length that are judged at once."""
 Report = Callable[[int, int], None]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,13 +31,8 @@ KEPT = 2
 SHARE = 0.01
 """Maximum share of the build time spent on saving; the interval grows up to `STRETCH` times to meet it."""
 STRETCH = 20
-NAME = re.compile(r"(\d{8,})-([0-9a-f]{64})\.ckpt")
 
 log = logging.getLogger(__name__)
-
-
-class RefusedError(ValueError):
-    """A file is not a checkpoint of this stage."""
 
 
 class Checkpoints:
@@ -59,9 +53,8 @@ class Checkpoints:
         Returns:
             The step to resume from and the loop's own state (tensors on the CPU); ``(0, {})`` without a checkpoint.
         """
-        if self.context.checkpoints is None:
-            return 0, {}
-        checkpoint = load(self.context.checkpoints, self._description())
+        folder = self.context.checkpoints
+        checkpoint = load(folder, self._description()) if folder else None
         if checkpoint is None:
             return 0, {}
         with torch.no_grad():
@@ -72,7 +65,7 @@ class Checkpoints:
         if "cuda_generator" in checkpoint:
             torch.cuda.set_rng_state(checkpoint["cuda_generator"], self._device())
         self.context.clock.earlier += checkpoint["seconds"]
-        log.warning("resuming from step %d of %s", checkpoint["step"], self.context.checkpoints.name)
+        log.warning("resuming from step %d of %s", checkpoint["step"], checkpoint["stage"])
         return checkpoint["step"], checkpoint["kept"]
 
     def boundary(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
@@ -141,12 +134,9 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         path = folder / f"{step:08d}-{digest}.ckpt"
         os.replace(draft, path)
-    except (
-        RuntimeError
-    ) as error:  # torch's archive writer raises a second one on exit, which hides the file's own error
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+    except RuntimeError as error:
+        # The file's own error may be hidden by a second one, which torch's archive writer raises on exit.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     finally:
         draft.unlink(missing_ok=True)
     flush(folder)
@@ -162,26 +152,24 @@ def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)
-        except RefusedError as error:
+        except ValueError as error:
             log.warning("checkpoint %s refused: %s; trying the previous one", path, error)
             path.unlink(missing_ok=True)
     return None
 
 
 def _read(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    match = NAME.fullmatch(path.name)
-    if match is None:
-        raise RefusedError("its name is not of the form STEP-SHA256")
+    """Return the content of a checkpoint. Raise ValueError if it is damaged or does not match ``description``."""
+    step, _, digest = path.stem.partition("-")
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != match[2]:
-            raise RefusedError("its content does not match the hash in its name: it was truncated or altered")
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ValueError("its content does not match the hash in its name: it was truncated, altered or renamed")
         file.seek(0)
         try:
-            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            content = dict(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises arbitrary errors for a file that it did not write
-            raise RefusedError(f"it is not an archive of tensors ({type(error).__name__})") from error
-    for name, expected in {**description, "step": int(match[1])}.items():
-        if not isinstance(content, dict) or content.get(name) != expected:
-            value = content.get(name) if isinstance(content, dict) else None
-            raise RefusedError(f"its {name} is {value!r}, not {expected!r}")
+            raise ValueError(f"it is not an archive of tensors ({type(error).__name__})") from error
+    for name, expected in {**description, "step": int(step)}.items():
+        if content.get(name) != expected:
+            raise ValueError(f"its {name} is {content.get(name)!r}, not {expected!r}")
     return content

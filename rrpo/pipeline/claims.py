@@ -103,7 +103,7 @@ class Claim:
         """Return whether the claim has not been taken over."""
         try:
             newest = max(_generations(self.path.parent, self.path.stem))
-            return newest == _generation(self.path) and self.path.read_text() == self.text
+            return self.path.suffix == f".{newest}" and self.path.read_text() == self.text
         except (OSError, ValueError):
             return False
 
@@ -181,35 +181,38 @@ class Claims:
         return owner if alive or (alive is None and silent <= self.lease) else None
 
 
-def _generation(path: Path) -> int:
-    return int(path.suffix.removeprefix("."))
-
-
 def _generations(folder: Path, name: str) -> list[int]:
     """Return the generations of a name's claims in the folder."""
-    generations = []
-    for path in folder.glob(f"{name}.*"):
-        suffix = path.name.removeprefix(f"{name}.")
-        if suffix.isdecimal():
-            generations.append(int(suffix))
-    return generations
+    suffixes = (path.name.removeprefix(f"{name}.") for path in folder.glob(f"{name}.*"))
+    return [int(suffix) for suffix in suffixes if suffix.isdecimal()]
 
 
 @contextmanager
 def keep_renewed(claim: Claim, every: float = LEASE / 4) -> Iterator[Claim]:
     """Renew a claim from a thread until the block ends, then release it."""
+    try:
+        with repeated(claim.renew, every):
+            yield claim
+    finally:
+        claim.release()
+
+
+@contextmanager
+def repeated(sign: Callable[[], None], every: float) -> Iterator[None]:
+    """Call ``sign``, which gives a sign of life, from a thread every few seconds until the block ends."""
     end = threading.Event()
 
-    def renew() -> None:
+    def run() -> None:
         while not end.wait(every):
-            with suppress(OSError):  # the file system is unavailable for a moment: the next turn tries again
-                claim.renew()
+            with suppress(
+                Exception
+            ):  # a file system or database is unavailable for a moment: the next turn tries again
+                sign()
 
-    thread = threading.Thread(target=renew, daemon=True, name="claim")
+    thread = threading.Thread(target=run, daemon=True, name="sign of life")
     thread.start()
     try:
-        yield claim
+        yield
     finally:
         end.set()
         thread.join()
-        claim.release()

@@ -57,7 +57,8 @@ class Review:
 def review(expected: Sequence[Stage]) -> Review:
     """Compare the layer with the stages that it should contain."""
     present = {stage.folder for stage in expected if (stages.LAYER / stage.folder / MARKER).is_file()}
-    outdated = {folder.name: _explain(folder) for folder in _folders() if folder.name not in present}
+    folders = sorted(path for path in stages.LAYER.glob("*") if path.is_dir())
+    outdated = {folder.name: _explain(folder) for folder in folders if folder.name not in present}
     return Review(tuple(stage for stage in expected if stage.folder not in present), outdated)
 
 
@@ -82,10 +83,6 @@ def freeze(expected: Sequence[Stage], store: Path) -> Review:
 def size(folder: str) -> int:
     """Return the size in bytes of one of the layer's folders."""
     return sum(path.stat().st_size for path in (stages.LAYER / folder).rglob("*") if path.is_file())
-
-
-def _folders() -> list[Path]:
-    return sorted(path for path in stages.LAYER.glob("*") if path.is_dir())
 
 
 def _explain(folder: Path) -> str:

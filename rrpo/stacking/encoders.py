@@ -24,7 +24,6 @@ class Encoders:
 
     def __init__(self, models: Sequence[RewardModel]) -> None:
         """Stack the parameters; those of ``models`` become views."""
-        self.models = list(models)
         groups: dict[Hashable, list[int]] = defaultdict(list)
         for index, model in enumerate(models):
             groups[type(model), tuple(shapes(model).items())].append(index)

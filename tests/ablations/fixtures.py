@@ -16,8 +16,8 @@ from ablations.execution import plan, runner
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
 from ablations.execution.runner import Outcome
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.cell import Cell
 
 Run = Callable[..., tuple[Outcome, str]]

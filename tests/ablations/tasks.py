@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.execution.failures import Lost
 from ablations.execution.worker import stopping
+from ablations.failures import Lost
 from rrpo import plugins
 from rrpo.identity import canonical
 from rrpo.pipeline.claims import Claims

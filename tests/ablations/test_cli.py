@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from ablations.execution import environment, launchers
 from ablations.execution.runner import Outcome
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.run import app, report
 from ablations.tracking.invocations import planned_seeds
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 
 
 @pytest.fixture(autouse=True)
@@ -111,11 +111,11 @@ def test_quiet_says_the_end_alone(runs: Path):
         (["--grid", "tiny", "--world", "one"], ["--world"]),
         (["--grid", "tiny", "--seeds", "two"], ["--seeds"]),
         (["--grid", "tiny", "--manifest", "nosuch=x.jsonl"], ["no split for --manifest", "nosuch", "annotated"]),
-        (["--grid", "tiny", "--manifest", "annotated"], ["no such manifest"]),
+        (["--grid", "tiny", "--manifest", "annotated"], ["--manifest takes SPLIT=PATH"]),
         (["--grid", "tiny", "--manifest", "annotated=x.jsonl"], ["x.jsonl: no such manifest"]),
         (
             ["--grid", "tiny", *2 * ["--manifest", "rl=x.jsonl"]],
-            ["a split takes one manifest", "rl=x.jsonl and rl=x.jsonl"],
+            ["--manifest is given twice for rl", "rl=x.jsonl and rl=x.jsonl"],
         ),
         (["--grid", "tiny", "--launcher", "cloud"], ["no launcher of that name", "cloud", "local, ray, slurm"]),
         (["--grid", "tiny", "--address", "head:6379"], ["--address is only for Ray", "--launcher local"]),

@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from ablations import status
 from ablations.execution.planned import read_plan
-from ablations.execution.runs_folder import check
 from ablations.tracking import records
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.claims import Claims, Owner, this_process
 from rrpo.pipeline.stages import MARKER
 

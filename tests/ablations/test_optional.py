@@ -11,9 +11,9 @@ from fixtures import Run
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
 from ablations.tracking.outbox import Entry, new_key
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.cell import Cell
 
 

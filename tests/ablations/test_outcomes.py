@@ -25,7 +25,7 @@ COLUMNS = ["step", "target", "proxy", "test", "val", "artefact_click", "artefact
 
 
 def record(samples: pd.DataFrame, **points: list[float]) -> Record:
-    record = Record(label="a", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={"s": 0.5})
+    record = Record(label="a", seed=1, load=lambda: {"s": 0.5})
     record.__dict__["samples"] = samples
     record.__dict__["points"] = pd.DataFrame({"step": [0, 9]} | points)
     return record

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
-from ablations.execution.cell_file import cell_json, read_cell
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.runs_folder import RunsFolder
 from ablations.grids import arms
 from ablations.rendering.summary import table
+from ablations.tracking.cell_file import cell_json, read_cell
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.cosyvoice import standin
 
 TINY = {

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations import pilot
-from ablations.execution import building
+from ablations.execution.building import Builder
 from ablations.grids import GRIDS, arms
 from ablations.pilot import MOST, REPLICATES, SEEDS, differences, draw, lines, measured, replicates
 from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, family
@@ -113,11 +113,11 @@ def test_the_difference_is_rrpos_clean_success_less_diffros(tmp_path: Path) -> N
 def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Stage] = []
 
-    def build(stages: list[Stage], *rest: object) -> dict[str, str]:
+    def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
         built.extend(stages)
         return {}
 
-    monkeypatch.setattr(building, "build", build)
+    monkeypatch.setattr(Builder, "build", build)
     monkeypatch.setattr(
         pilot, "differences", lambda draws, store: SPREAD + 0.777 if len(draws) == 8 else NESTED.ravel() + 0.777
     )

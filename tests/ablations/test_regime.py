@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations import regime
-from ablations.execution import building
+from ablations.execution.building import Builder
 from ablations.regime import (
     STEPS,
     check_controls,
@@ -161,13 +161,13 @@ def test_candidates_are_vanilla_and_are_drawn(name: str, tmp_path: Path) -> None
 def test_the_command_applies_a_steps_rule_to_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[str] = []
 
-    def built(stages: Sequence[Stage], *others: object) -> dict[str, str]:
+    def built(builder: Builder, stages: Sequence[Stage]) -> dict[str, str]:
         requested.extend(stage.name for stage in stages)
         return {}
 
     table = pd.concat([runs("0.25", phone_errors=[0.1, 0.3]), runs("0.5", phone_errors=[0.1, 0.1], gold=[0.8, 0.9])])
     table.loc[table["candidate"] == "0.25", "gold"] = [0.8, 0.9] * 3
-    monkeypatch.setattr(building, "build", built)
+    monkeypatch.setattr(Builder, "build", built)
     monkeypatch.setattr(regime, "measured", lambda *arguments: table)
     result = CliRunner().invoke(regime.app, ["content", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")])
     assert result.exit_code == 0, result.output

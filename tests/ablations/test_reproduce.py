@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from ablations import equality, reproduce
 from ablations.equality import Difference
 from ablations.errors import InputError
-from ablations.execution.cell_file import cell_json, read_cell
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
+from ablations.tracking.cell_file import cell_json, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import SCALARS_FILE, Record
+from ablations.tracking.runs_folder import check
 from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import PROFILES

@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.runs_folder import check
 from ablations.parameters import differing, distinguishing, headings
 from ablations.run import app
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
+from ablations.tracking.runs_folder import check
 from rrpo import plugins
 from rrpo.arms import ARMS, arm
 from rrpo.profiles import PROFILES

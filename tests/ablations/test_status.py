@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from ablations import status
 from ablations.execution.planned import read_plan, write_plan
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.claims import Claims
 from rrpo.profiles import in_world
 
@@ -62,8 +62,8 @@ def test_cells_of_two_worlds_are_told_apart(runs: Path):
 def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
     folder = check(runs)
     (runs / "plans").mkdir()
-    (runs / "plans" / "tiny.json").write_text(json.dumps([["diffro/1", "h1", [["a", "b"]]], ["sft/1", "h2", []]]))
-    assert [cell.stages for cell in read_plan(folder, "tiny")] == [(("a", "b"),), ()]
+    (runs / "plans" / "tiny.json").write_text(json.dumps([["diffro/1", "h1", [["a", "a"], "b"]], ["sft/1", "h2", []]]))
+    assert [cell.stages for cell in read_plan(folder, "tiny")] == [("a", "b"), ()]
     (cell,) = fakes.cells(["diffro"], [1])
     write_plan(folder, "tiny", [cell])
     assert [planned.hash for planned in read_plan(folder, "tiny")] == ["h2", cell.hash]

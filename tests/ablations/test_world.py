@@ -14,9 +14,9 @@ from ablations import world
 from ablations.execution import plan
 from ablations.execution.options import Options
 from ablations.execution.request import Request, request
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS
 from ablations.tracking.recorder import cell_params
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline import frozen, stages
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import in_world

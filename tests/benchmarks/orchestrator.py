@@ -85,7 +85,7 @@ def ours(count: int, folder: Path) -> None:
     from ablations.execution import plan, runner
     from ablations.execution.estimate import Estimator
     from ablations.execution.request import Request
-    from ablations.execution.runs_folder import check
+    from ablations.tracking.runs_folder import check
 
     request = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
     console = Console(file=StringIO())
@@ -198,8 +198,8 @@ def timed(*arguments: str) -> float:
 
 def again(count: int) -> None:
     """Rerun and plan a finished grid by the command itself; print the seconds, in total and without imports."""
-    from ablations.execution.runs_folder import check
     from ablations.tracking.recorder import Tracker, create
+    from ablations.tracking.runs_folder import check
 
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"

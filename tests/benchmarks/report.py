@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 
 from ablations.components import factorial
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
 from reports import page
 from reports.loading import select
 from reports.report import make

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.launchers import Launcher
-from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.launchers import Launching
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
@@ -72,7 +72,7 @@ def main() -> None:
             )
             given = {
                 "workers": 1,
-                "launcher": Launcher(),
+                "launching": Launching(),
                 "warm_start": "",
                 "verify": 0,
                 "against": "",

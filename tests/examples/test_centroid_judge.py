@@ -158,9 +158,7 @@ def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: di
     ours.to_parquet(arm / "samples.parquet")
     for name, column in (("points", "val_accuracy"), ("test_points", "test_accuracy")):
         pd.DataFrame({"step": [0, 5, 9], column: 1.0}).to_parquet(arm / f"{name}.parquet")
-    record = Record(
-        label="rrpo", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={}, find=lambda: arm
-    )
+    record = Record(label="rrpo", seed=1, find=lambda: arm)
     assert {"test", "centroid", "centroid_logprob"} <= set(record.samples.columns)
     accuracy = record.points["centroid_accuracy"].iloc[-1]
     centroid = next(judge for judge in judges() if judge.name == "centroid")

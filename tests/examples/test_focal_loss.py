@@ -18,8 +18,8 @@ from synthetic import Fake, grid, record  # noqa: E402
 from tiny import TINY  # noqa: E402
 
 from ablations.components import COMPONENTS, factorial  # noqa: E402
-from ablations.execution.cell_file import cell_json, read_cell  # noqa: E402
 from ablations.grids import arms, loo  # noqa: E402
+from ablations.tracking.cell_file import cell_json, read_cell  # noqa: E402
 from reports.report import make  # noqa: E402
 from rrpo import plugins  # noqa: E402
 from rrpo.models.reward_model import RewardModel  # noqa: E402

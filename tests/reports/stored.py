@@ -7,9 +7,9 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
 from reports.run import app
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise

@@ -25,8 +25,8 @@ class Fake(Record):
     def __init__(
         self, label: str, seed: int, points: pd.DataFrame, samples: pd.DataFrame | None = None, **fields: object
     ):
-        values: dict = {"scalars": {}} | fields
-        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="w", profile="smoke", **values)
+        self.__dict__["scalars"] = fields.pop("scalars", {})
+        super().__init__(label=label, seed=seed, world_hash="w", profile="smoke", **fields)  # type: ignore[arg-type]
         self.__dict__["points"] = points
         self.__dict__["samples"] = pd.DataFrame() if samples is None else samples
 

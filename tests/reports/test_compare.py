@@ -18,15 +18,8 @@ def selection(grid: str, world: str, hack: dict[str, list[float]]) -> Selection:
     records = []
     for arm, rates in hack.items():
         for seed, rate in enumerate(rates):
-            record = Record(
-                label=arm,
-                seed=seed,
-                cell_hash="",
-                arm_hash="",
-                world_hash=world,
-                profile="smoke",
-                scalars={"hack_rate": rate},
-            )
+            record = Record(label=arm, seed=seed, world_hash=world, profile="smoke")
+            record.__dict__["scalars"] = {"hack_rate": rate}
             record.__dict__["points"] = pd.DataFrame()
             records.append(record)
     return Selection(grid, tuple(records), dict.fromkeys(hack, 3), ())

@@ -12,11 +12,11 @@ import pytest
 from stored import store_cells
 from synthetic import START, Fake, checkpoint, grid, record
 
-from ablations.execution.runs_folder import check
 from ablations.grids import full
 from ablations.stats.statistics import t_interval
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
 from reports import controls
 from reports.loading import Selection, select
 from reports.report import make

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.execution.runs_folder import RunsFolder
 from ablations.stats.statistics import Interval
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder
 from reports import evaluators
 from reports.loading import Selection
 
@@ -36,7 +36,6 @@ def record(tmp_path: Path, label: str, seed: int, common: bool = True) -> Record
         arm_hash="a",
         world_hash="w",
         profile="smoke",
-        scalars={},
         find=lambda: folder,
     )
 

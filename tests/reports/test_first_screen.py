@@ -17,9 +17,9 @@ from stored import report
 from synthetic import grid, record, shuffled
 
 from ablations.components import COMPONENTS
-from ablations.execution.runs_folder import check
 from ablations.stats.contrasts import ABOVE_SFT
 from ablations.tracking.records import TAG_GRID, TAG_SHA
+from ablations.tracking.runs_folder import check
 from reports import run as reporting
 from reports.loading import Selection
 

@@ -14,11 +14,11 @@ from stored import report, store_cells
 from ablations.components import factorial
 from ablations.execution import plan
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.outcomes import OUTCOMES, Outcome
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
 from reports.loading import select
 from reports.report import make
 from rrpo.pipeline.cell import Cell

@@ -16,11 +16,11 @@ from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, report, store_cells
 from typer.testing import CliRunner, Result
 
-from ablations.execution.runs_folder import check
 from ablations.rendering.sheet import Sheet
 from ablations.stats.statistics import t_interval
 from ablations.tracking.reader import Store
 from ablations.tracking.records import RATINGS
+from ablations.tracking.runs_folder import check
 from reports import listening_test, ratings
 from reports.listen import app
 from reports.listening_test import ListeningTest, blocks
@@ -71,14 +71,14 @@ def rated(
 def signed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     check = str(len(rows))
     for row in rows:
-        check = f"{zlib.crc32('|'.join([check, *(row[name] for name in list(RATINGS)[:-1])]).encode()):08x}"
+        check = f"{zlib.crc32('|'.join([check, *(row[name] for name in RATINGS[:-1])]).encode()):08x}"
         row["check"] = check
     return rows
 
 
 def stored_as(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> Path:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns or list(RATINGS), extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, columns or RATINGS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path

@@ -10,8 +10,7 @@ from reports.made_with import apart, devices, numbers, stage_versions
 
 
 def record(label: str, seed: int, folder: Path) -> Record:
-    fixed = dict.fromkeys(("cell_hash", "arm_hash", "world_hash", "profile"), "")
-    return Record(label=label, seed=seed, scalars={}, find=lambda: folder, **fixed)  # type: ignore[arg-type]
+    return Record(label=label, seed=seed, find=lambda: folder)
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import pytest
 from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, report, store_cells
 
-from ablations.execution.runs_folder import check
 from ablations.rendering import card
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
+from ablations.tracking.runs_folder import check
 from reports.loading import select
 from reports.page import cells, world_card, write
 from reports.report import make

@@ -14,9 +14,8 @@ from stored import ARMS, report, store_cells
 
 from ablations.errors import InputError
 from ablations.execution import plan
-from ablations.execution.failures import Lost
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
+from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.rendering.summary import table
 from ablations.stats.inference import wilson
@@ -25,6 +24,7 @@ from ablations.tracking.invocations import Invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
+from ablations.tracking.runs_folder import check
 from reports import page
 from reports.loading import select
 from reports.report import make
@@ -331,7 +331,7 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
     [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
 )
 def test_the_planned_seeds_are_those_planned_so_far(planned: list[range], expected: list[int]):
-    assert planned_seeds([Invocation("", "", "", (), tuple(seeds)) for seeds in planned]) == expected
+    assert planned_seeds([Invocation("", "", "", {"a": tuple(seeds)}) for seeds in planned]) == expected
 
 
 def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: Run, tmp_path: Path):

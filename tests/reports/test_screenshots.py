@@ -12,10 +12,10 @@ from browser import needs_browser
 from PIL import Image
 from stored import ARMS, report, store_cells
 
-from ablations.execution.failures import Lost
-from ablations.execution.runs_folder import RunsFolder, check
+from ablations.failures import Lost
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import RunsFolder, check
 from studies import page
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -26,7 +26,7 @@ def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
     running = SearchRun(checked.search, study, bridge(checked, study), Console(file=text, width=200), 2)
     for number in (0, 1):
         task = Task(key=f"trial-{number}", title="trial", function="", arguments=())
-        running.finished(None, task, number, 1.0)
+        running.finished(task, number, 1.0)
     assert "number 0 pruned" in text.getvalue()
     assert "number 1: clean_success +0.1000" in text.getvalue()
     assert "-0.7" not in text.getvalue()

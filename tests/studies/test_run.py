@@ -25,8 +25,8 @@ from test_options import command
 from ablations.execution import launchers
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline import world
 from rrpo.profiles import SMOKE
 from studies import fresh, opening

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from ablations.outcomes import PHONE_ERROR_BOUND
-from ablations.tracking.records import ARTEFACTS, POINTS, SAMPLES_FILE
+from ablations.tracking.records import SAMPLES_FILE
 from rrpo.config import ArmConfig
+from rrpo.judges.config import KINDS
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.profiles import SMOKE
 from studies.trial import OBJECTIVES, TrialSpec, clean_so_far, hacked_so_far, measure
@@ -37,7 +38,7 @@ def store(stage: Stage, root: Path, scalars: Mapping[str, float], samples: pd.Da
 def sample(**changed: object) -> dict[str, object]:
     """A clean success of the last update, but for what is ``changed``."""
     clean = {"step": END, "target": "sad", "proxy": "sad", "val": "sad", "phone_errors": ALLOWED, "phones": PHONES}
-    return clean | dict.fromkeys(ARTEFACTS, False) | changed
+    return clean | dict.fromkeys((f"artefact_{kind}" for kind in KINDS), False) | changed
 
 
 def trial(root: Path, rows: list[dict[str, object]], *objectives: str, seed: int = 1000) -> dict[str, float]:
@@ -89,7 +90,7 @@ def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
     assert outcomes == {"cross_language": pytest.approx(0.7), "robustness": 0.3, "decorrelated": 0.4}
 
 
-def test_what_a_running_optimisation_shows_of_an_objective_by_hand():
+def test_what_a_running_optimisation_shows_of_an_objective_by_hand(documented: Callable[[str], list[str]]):
     measures = {"val_accuracy": 0.9, "artefact_click": 0.1, "artefact_hum": 0.05, "val_hack_rate": 0.2}
     measures["proxy_accuracy"] = 0.8
     assert clean_so_far(measures | {"val_clean": 0.7}) == 0.7
@@ -99,6 +100,7 @@ def test_what_a_running_optimisation_shows_of_an_objective_by_hand():
     between = {"loss": 1.0, "reward_loss": 0.5}
     functions = {name: objective.intermediate for name, objective in OBJECTIVES.items() if objective.intermediate}
     assert functions.keys() == {"clean_success", "hacked_share", "gold", "uptake"}
+    columns = documented("Checkpoints by proxy and `val`") + [f"artefact_{kind}" for kind in KINDS]
     for intermediate in functions.values():
         assert math.isnan(intermediate(between)), "a step without the measures"
-        assert math.isfinite(intermediate(dict.fromkeys([*POINTS, *ARTEFACTS], 0.5))), "columns of the curves"
+        assert math.isfinite(intermediate(dict.fromkeys(columns, 0.5))), "columns of the curves"

@@ -1,10 +1,13 @@
-"""The interface of a launcher: a pool of slots that each run one task at a time and report events."""
+"""The interface of a launcher: a pool that runs several tasks at a time and reports their events."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from ablations.failures import Lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class Task:
     title: str
     """Readable title."""
     function: str
-    """``module:function``, called with ``arguments`` and a callable ``report(done, total)``."""
+    """``module:function``, called with ``arguments`` and a `Report`."""
     arguments: tuple[Any, ...] = ()
     """Picklable arguments."""
     after_oom: tuple[Any, ...] | None = None
@@ -36,8 +39,6 @@ class Task:
 class Progress:
     """A task reported its progress."""
 
-    slot: int
-    """Slot of the task."""
     done: int
     """Units done."""
     total: int
@@ -46,56 +47,37 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """A task has its result; the slot is free."""
+    """A task has its result."""
 
-    slot: int
-    """Slot of the task."""
     result: Any
     """Return value of the function."""
     seconds: float
     """Duration in seconds."""
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A task raised an exception; the slot is free."""
-
-    slot: int
-    """Slot of the task."""
-    message: str
-    """``ErrorType: text``, one line; the log has the traceback."""
-    kind: str
-    """A key of `ablations.execution.failures.KINDS`."""
+End = Done | Lost
+Event = Progress | End
+Report = Callable[[int, int], None]
+"""What a task's function calls with the units done and their total."""
 
 
-@dataclass(frozen=True)
-class Died:
-    """The process that ran a task died; the slot is free."""
-
-    slot: int
-    """Slot of the task."""
-    reason: str
-    """``killed by SIGKILL``, ``exit code 7``, ``preempted``, ..."""
-
-
-Event = Progress | Done | Failed | Died
+def died(reason: str) -> Lost:
+    """Return the event of a task whose process died: ``killed by SIGKILL``, ``exit code 7``, ``preempted``, ..."""
+    return Lost("killed", f"worker process died: {reason}")
 
 
 class Pool(Protocol):
-    """A pool of slots, for use by a single thread. It starts nothing before the first `submit` and is unusable after `stop`."""
+    """Runs tasks, for use by a single thread. It starts nothing before the first `submit` and is unusable after `stop`."""
 
     @property
     def capacity(self) -> int:
-        """Number of slots: tasks that can run at the same time."""
+        """Number of tasks that can run at the same time."""
 
-    def submit(self, task: Task, log: Path) -> int:
-        """Start a task, append its output to ``log``, and return its slot (0, 1, ...).
+    def submit(self, task: Task, log: Path) -> None:
+        """Start a task, and append its output to ``log``. Call it only while fewer than ``capacity`` tasks run."""
 
-        Call it only while fewer than ``capacity`` tasks run.
-        """
-
-    def events(self, timeout: float | None) -> list[Event]:
-        """Wait for events, at most ``timeout`` seconds (None: no limit), and return them."""
+    def events(self, timeout: float | None) -> list[tuple[str, Event]]:
+        """Wait for events, at most ``timeout`` seconds (None: no limit), and return them with the keys of their tasks."""
 
     def halt(self) -> None:
         """Ask running tasks to stop soon; a stage that supports it saves a checkpoint and fails with kind ``stopped``."""

@@ -1,6 +1,7 @@
-"""The remote side of a launcher: one local worker process on the machine of a Ray actor or a Slurm job.
+"""What Ray and Slurm have in common: a task is a job on some machine, which runs it in a worker process of its own.
 
-A remote task therefore has the same environment, signals and log as a local one, and its death is reported in the same way.
+A remote task therefore has the same environment and log as a local one, and its death is reported in the same way. All machines
+must share the runs folder: there, a job writes its progress to a note, and finds the requests to stop (`halt_file`, `end_file`).
 """
 
 from __future__ import annotations
@@ -11,85 +12,144 @@ import os
 import pickle
 import signal
 import sys
-import types
-from collections.abc import Iterator, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Event, Progress, Task
+from ablations.execution.launchers.pool import End, Event, Progress, Task, died
+from ablations.execution.worker import exit_on_signal
+from ablations.failures import Lost
 from rrpo import plugins
 
-POLL = 1.0
-"""Seconds between checks for a request to stop."""
+POLL = 0.2
+"""Seconds between checks of the jobs."""
+LOOK = 1.0
+"""Seconds between a job's checks for requests to stop."""
+REASON = 300
+"""Maximum length of a cluster's error message, in characters; the end is kept."""
+CLEAN_UP = 20.0
+"""Seconds that a task gets to clean up when its job ends; less than Slurm's KillWait of 30 s."""
 
 
-class Host(LocalPool):
-    """A pool of one worker process."""
-
-    def __init__(self, paths: Sequence[str], plugin_files: Sequence[str] = ()) -> None:
-        """Create the pool with the ``sys.path`` and the plugin files of the process that submits tasks.
-
-        Raises:
-            PluginError: A plugin file is not shared with this machine.
-        """
-        super().__init__(1)
-        sys.path += [path for path in paths if path not in sys.path]
-        plugins.use(plugin_files)
-
-    def submit(self, task: Task, log: Path) -> int:
-        """Submit a task. Raise FileNotFoundError if the runs folder is not shared with this machine."""
-        if not log.parent.is_dir():
-            raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
-        with _hide_main():
-            return super().submit(task, log)
-
-
-def run_alone(
-    pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path, grace: float
-) -> Event:
-    """Run one task in a batch job and return its last event.
+def run_job(pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path) -> End:
+    """Run one task in a worker process on this machine and return how it ended.
 
     Args:
         pickled: The task. It is unpickled only after ``paths`` and plugins are set up, because its classes may come from them.
         log: File to which the task's output is appended.
         paths: Entries to add to ``sys.path``.
         plugin_files: Plugins to load.
-        note: File for the task's progress; `halt_file` of it requests a stop.
-        grace: Seconds that the task gets to clean up when the job is ended.
+        note: File for the task's progress.
     """
-    signal.signal(signal.SIGTERM, _exit)
-    host = Host(paths, plugin_files)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     try:
-        host.submit(pickle.loads(pickled), log)
-        while True:
-            if halt_file(note).exists():
-                host.halt()
-            for event in host.events(POLL):
-                if not isinstance(event, Progress):
-                    return event
-                partial = note.with_suffix(".partial")
-                partial.write_text(json.dumps([event.done, event.total]))
-                os.replace(partial, note)
-    finally:
-        host.stop(grace)
+        with contextlib.ExitStack() as clean_up, contextlib.suppress(SystemExit):
+            sys.path += [path for path in paths if path not in sys.path]
+            host = _host(tuple(plugin_files))
+            if not log.parent.is_dir():
+                what = f"{os.uname().nodename} does not see {log.parent}"
+                raise FileNotFoundError(f"{what}: the runs folder must be shared")
+            clean_up.callback(host.stop, CLEAN_UP)
+            if not end_file(note).exists():  # the job may have waited in a queue
+                host.submit(pickle.loads(pickled), log)
+            while not end_file(note).exists():
+                if halt_file(note).exists():
+                    host.halt()
+                for _, event in host.events(LOOK):
+                    if not isinstance(event, Progress):
+                        clean_up.pop_all()  # the worker is idle and can run another task
+                        return event
+                    note.write_text(json.dumps([event.done, event.total]))
+        return died("ended on request")
+    except Exception as error:
+        return Lost.of(error)
+
+
+@cache
+def _host(plugin_files: tuple[str, ...]) -> LocalPool:
+    """Return the pool of this process's worker. Jobs that run in one process, as Ray's may, share the worker."""
+    plugins.use(plugin_files)
+    return LocalPool(1)
 
 
 def halt_file(note: Path) -> Path:
-    """Return the file whose existence asks the job that writes ``note`` to stop."""
+    """Return the file whose existence asks a job to stop at the next step with a checkpoint."""
     return note.with_suffix(".halt")
 
 
-@contextlib.contextmanager
-def _hide_main() -> Iterator[None]:
-    """Hide ``__main__`` while spawning: a spawned process would import it, and here it is Ray's or submitit's program."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def end_file(note: Path) -> Path:
+    """Return the file whose existence asks a job to end now."""
+    return note.with_suffix(".end")
 
 
-def _exit(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)
+class JobPool(ABC):
+    """A `Pool` whose tasks are jobs."""
+
+    def __init__(self, workers: int, folder: Path) -> None:
+        self.capacity = workers
+        self.folder = folder
+        self._jobs: dict[str, tuple[Any, Path]] = {}
+        """Key of the task -> its future and its note."""
+
+    @abstractmethod
+    def start(self, *arguments: Any) -> Any:
+        """Start a job that calls `run_job` with these arguments, and return its future (``done``, ``result``)."""
+
+    def result(self, job: Any) -> End:
+        """Return what `run_job` returned in a job that has ended. Raise an error that explains why there is nothing."""
+        end: End = job.result()
+        return end
+
+    def submit(self, task: Task, log: Path) -> None:
+        """Start a task as a job."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self.folder / f"{task.key}-{os.getpid()}.progress"
+        _remove(note)
+        self._jobs[task.key] = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note), note
+
+    def events(self, timeout: float | None) -> list[tuple[str, Event]]:
+        """Return the progress in the jobs' notes and the results of ended jobs."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            events = [(key, event) for key in list(self._jobs) if (event := self._check(key))]
+            if events or (deadline is not None and time.monotonic() >= deadline):
+                return events
+            time.sleep(POLL)
+
+    def halt(self) -> None:
+        """Ask all jobs to stop, by files in the shared folder."""
+        for _, note in self._jobs.values():
+            halt_file(note).touch()
+
+    def stop(self, grace: float) -> None:
+        """Ask all jobs to end, and wait for them at most ``grace`` seconds. Each ends after `CLEAN_UP` seconds at the latest."""
+        for _, note in self._jobs.values():
+            end_file(note).touch()
+        deadline = time.monotonic() + grace
+        while not all(job.done() for job, _ in self._jobs.values()) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        self._jobs.clear()
+
+    def _check(self, key: str) -> Event | None:
+        job, note = self._jobs[key]
+        if job.done():
+            del self._jobs[key]
+            _remove(note)
+            try:
+                return self.result(job)
+            except Exception as error:  # the cluster has lost the job
+                return died(" ".join(str(error).split())[-REASON:])
+        with contextlib.suppress(OSError, ValueError):  # no note, or half of one
+            progress = Progress(*json.loads(note.read_text()))
+            note.unlink()  # reported once
+            return progress
+        return None
+
+
+def _remove(note: Path) -> None:
+    for path in (note, halt_file(note), end_file(note)):
+        path.unlink(missing_ok=True)

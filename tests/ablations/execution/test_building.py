@@ -11,16 +11,15 @@ from rich.console import Console
 from tasks import Meeting
 
 from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
-from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.building import Builder
+from ablations.tracking.runs_folder import RunsFolder
 from rrpo.pipeline.stages import Stage
 
 
 def built(roots: list[Stage], root: Path, workers: int = 1, *, terminal: bool = False) -> tuple[dict[str, str], str]:
     """Return the reasons of failed roots, and the printed text."""
     console = Console(file=StringIO(), width=200, force_terminal=terminal)
-    failures = build(roots, RunsFolder(root), Estimator(root), workers, console)
+    failures = Builder(RunsFolder(root), "cpu", workers, console).build(roots)
     return failures, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -31,8 +30,8 @@ def test_each_stage_is_told_once_and_a_failure_is_counted_with_what_needs_it(tmp
     failures, text = built(list(cell.stages.values()), tmp_path / "runs", terminal=terminal)
     log = next((tmp_path / "runs" / "logs").glob("optimize-*.log"))
     assert failures == {
-        "optimise rrpo/1": f"RuntimeError: planted failure (log: {log})",
-        "score rrpo/1": f"optimise rrpo/1: RuntimeError: planted failure (log: {log})",
+        "optimise rrpo/1": f"bug: RuntimeError: planted failure (log: {log})",
+        "score rrpo/1": f"bug: optimise rrpo/1: RuntimeError: planted failure (log: {log})",
     }
     for line in (
         "done: fake codec in",

@@ -10,7 +10,7 @@ import reference_times
 from tasks import marked
 
 from ablations.execution import estimate
-from ablations.execution.estimate import Estimator, wall
+from ablations.execution.estimate import BORROWED, Estimator, wall
 from ablations.execution.jobs import longest_first
 from ablations.grids import GRIDS
 from rrpo.pipeline import world
@@ -42,7 +42,7 @@ def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_
     slower = Estimator(tmp_path / "runs")
     assert slower.seconds(SPEECH) == 60.0
     assert slower.seconds(CODEC) == 200.0, "this machine is half as fast as the other"
-    assert slower.borrowed([CODEC, SPEECH]) == 1
+    assert [slower.estimate(stage) for stage in (CODEC, SPEECH)] == [(200.0, BORROWED), (60.0, "")]
     slower.learn(CODEC, 90.0)
     assert slower.seconds(CODEC) == 90.0
     assert wall([CODEC, SPEECH], slower, 1) == "about 2 min"
@@ -63,11 +63,12 @@ def test_a_new_size_takes_the_time_of_the_nearest_size_in_proportion(tmp_path: P
     quarter = replace(CODEC, config=replace(CODEC.config, steps=CODEC.config.steps // 4))
     fresh = Estimator(tmp_path / "runs")
     assert fresh.seconds(half) == 50.0, "half of the reference's median"
-    assert wall([half, quarter], fresh, 1) == "about 75 s (2 by the times of another size)"
+    assert wall([half, quarter], fresh, 1) == "about 75 s (2 of 2 stages by the times of another size)"
     fresh.learn(half, 80.0)
     assert fresh.seconds(quarter) == 40.0
-    assert longest_first([quarter, BASE], fresh) == {quarter.key: (-40.0, 0), BASE.key: (-1.0, 1)}
-    assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
+    assert longest_first([BASE, quarter, SPEECH, CODEC], fresh) == [SPEECH, CODEC, quarter, BASE], (
+        "130 s to the end of the codec, 100 s, 40 s, unknown"
+    )
 
 
 def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):

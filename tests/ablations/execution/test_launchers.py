@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -20,10 +21,12 @@ from fixtures import Run
 from ablations.errors import InputError
 from ablations.execution import launchers
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Died, Done, Event, Failed, Pool, Progress, Task
+from ablations.execution.launchers.pool import Done, Event, Pool, Progress, Task
+from ablations.failures import Lost
 from rrpo import plugins
 
 HERE = Path(__file__).parents[1]
+NUMBERS = itertools.count()
 PATIENCE = 90.0
 """Timeout of a test in seconds."""
 Start = Callable[..., Pool]
@@ -50,26 +53,29 @@ def _cluster() -> Iterator[None]:
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
     if request.param == "ray":
         request.getfixturevalue("_cluster")
-    pool = launchers.start(launchers.Launcher(name=request.param), 2, tmp_path / "launcher")
+    pool = launchers.start(launchers.Launching(launcher=request.param), 2, tmp_path / "launcher")
     yield pool
     pool.stop(0)
 
 
-def task(function: str, *arguments: Any) -> Task:
-    return Task(key=f"task-{function}", title=function, function=f"tasks:{function}", arguments=arguments)
+def submit(pool: Pool, log: Path, function: str, *arguments: Any) -> str:
+    """Submit a task with a key of its own, and return the key."""
+    key = f"task-{next(NUMBERS)}"
+    pool.submit(Task(key=key, title=function, function=f"tasks:{function}", arguments=arguments), log)
+    return key
 
 
-def until(pool: Pool, matches: Callable[[Event], bool]) -> Event:
+def until(pool: Pool, matches: Callable[[str, Event], bool]) -> tuple[str, Event]:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for event in pool.events(1.0):
-            if matches(event):
-                return event
+        for key, event in pool.events(1.0):
+            if matches(key, event):
+                return key, event
     raise TimeoutError
 
 
-def end_of(pool: Pool, slot: int) -> Event:
-    return until(pool, lambda event: event.slot == slot and not isinstance(event, Progress))
+def end_of(pool: Pool, key: str) -> Event:
+    return until(pool, lambda other, event: other == key and not isinstance(event, Progress))[1]
 
 
 def wait_for(path: Path) -> str:
@@ -93,10 +99,10 @@ class TestContract:
     """Contract tests of every launcher."""
 
     def test_a_task_tells_how_far_it_is_and_what_came_of_it(self, pool: Pool, tmp_path: Path):
-        slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
-        assert until(pool, lambda event: isinstance(event, Progress)) == Progress(slot, 1, 3)
+        key = submit(pool, tmp_path / "log", "told_when_to_end", str(tmp_path))
+        assert until(pool, lambda key, event: isinstance(event, Progress)) == (key, Progress(1, 3))
         (tmp_path / "go").touch()
-        event = end_of(pool, slot)
+        event = end_of(pool, key)
         assert isinstance(event, Done)
         assert event.result == int((tmp_path / "pid").read_text()) != os.getpid()
         assert event.seconds > 0
@@ -104,14 +110,14 @@ class TestContract:
 
     def test_tasks_run_at_the_same_time_with_one_thread_and_no_torch(self, pool: Pool, tmp_path: Path):
         both = [("a", "b"), ("b", "a")]
-        slots = {pool.submit(task("meet", str(tmp_path), *names), tmp_path / "log") for names in both}
-        assert slots == {0, 1}
-        events: list[Event] = []
-        while len(events) < 2:
-            events += [event for event in pool.events(PATIENCE) if not isinstance(event, Progress)]
-        assert {(event.slot, event.result) for event in events if isinstance(event, Done)} == {(0, True), (1, True)}
-        slot = pool.submit(task("environment"), tmp_path / "log")
-        assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
+        keys = {submit(pool, tmp_path / "log", "meet", str(tmp_path), *names) for names in both}
+        ends: dict[str, Event] = {}
+        while len(ends) < 2:
+            ends |= {key: event for key, event in pool.events(PATIENCE) if not isinstance(event, Progress)}
+        assert ends.keys() == keys
+        assert [event.result for event in ends.values() if isinstance(event, Done)] == [True, True]
+        key = submit(pool, tmp_path / "log", "environment")
+        assert end_of(pool, key).result == ("1", False)  # type: ignore[union-attr]
 
     def test_workers_load_the_plugins_of_this_process(
         self, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,46 +126,48 @@ class TestContract:
         monkeypatch.setenv(plugins.VARIABLE, "")
         (tmp_path / "mine.py").write_text("")
         plugins.use([tmp_path / "mine.py"])
-        slot = pool.submit(task("plugin_names"), tmp_path / "log")
-        assert end_of(pool, slot).result == ["mine.py"]  # type: ignore[union-attr]
+        key = submit(pool, tmp_path / "log", "plugin_names")
+        assert end_of(pool, key).result == ["mine.py"]  # type: ignore[union-attr]
 
     def test_an_error_is_told_with_its_kind_and_the_log_has_the_traceback(self, pool: Pool, tmp_path: Path):
-        slot = pool.submit(task("fail"), tmp_path / "log")
-        assert end_of(pool, slot) == Failed(slot, "RuntimeError: planted failure", "bug")
+        key = submit(pool, tmp_path / "log", "fail")
+        assert end_of(pool, key) == Lost("bug", "RuntimeError: planted failure")
         assert 'raise RuntimeError("planted failure")' in (tmp_path / "log").read_text()
-        slot = pool.submit(task("fill", 8), tmp_path / "log")
-        assert end_of(pool, slot) == Failed(slot, "MemoryError: 8 samples do not fit", "oom")
+        key = submit(pool, tmp_path / "log", "fill", 8)
+        assert end_of(pool, key) == Lost("oom", "MemoryError: 8 samples do not fit")
 
-    def test_a_death_is_told_with_its_cause_and_the_slot_goes_on(self, pool: Pool, tmp_path: Path):
+    def test_a_death_is_told_with_its_cause_and_others_go_on(self, pool: Pool, tmp_path: Path):
         for function, why in (("die", "killed by SIGKILL"), ("leave", "exit code 7")):
-            event = end_of(pool, pool.submit(task(function), tmp_path / "log"))
-            assert isinstance(event, Died)
+            event = end_of(pool, submit(pool, tmp_path / "log", function))
+            assert isinstance(event, Lost)
+            assert event.kind == "killed"
             assert why in event.reason
-        assert isinstance(end_of(pool, pool.submit(task("environment"), tmp_path / "log")), Done)
+        assert isinstance(end_of(pool, submit(pool, tmp_path / "log", "environment")), Done)
 
     def test_whatever_process_is_killed_the_task_has_died(self, pool: Pool, tmp_path: Path):
-        """Also the worker's parent: this process for local workers, else a Ray actor or a job, with which the worker dies."""
-        slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
+        """Also the worker's parent: this process for local workers, else a Ray task or a job, with which the worker dies."""
+        key = submit(pool, tmp_path / "log", "told_when_to_end", str(tmp_path))
         pid = int(wait_for(tmp_path / "pid"))
         above = psutil.Process(pid).ppid()
         os.kill(pid if above == os.getpid() else above, signal.SIGKILL)
-        event = end_of(pool, slot)
-        assert isinstance(event, Died)
+        event = end_of(pool, key)
+        assert isinstance(event, Lost)
+        assert event.kind == "killed"
         assert has_ended(pid)
         (tmp_path / "go").touch()
-        assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
+        assert isinstance(end_of(pool, submit(pool, tmp_path / "log", "told_when_to_end", str(tmp_path))), Done)
 
     def test_a_task_that_is_asked_to_stop_saves_a_checkpoint(self, pool: Pool, tmp_path: Path):
-        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
-        until(pool, lambda event: isinstance(event, Progress))
+        key = submit(pool, tmp_path / "log", "steps", str(tmp_path))
+        until(pool, lambda key, event: isinstance(event, Progress))
         pool.halt()
-        event = end_of(pool, slot)
-        assert isinstance(event, Failed)
+        event = end_of(pool, key)
+        assert isinstance(event, Lost)
         assert event.kind == "stopped"
         assert (tmp_path / "checkpoint").exists()
 
     def test_a_stop_lets_tasks_clean_up(self, pool: Pool, tmp_path: Path):
-        pool.submit(task("sleep", str(tmp_path)), tmp_path / "log")
+        submit(pool, tmp_path / "log", "sleep", str(tmp_path))
         pid = int(wait_for(tmp_path / "pid"))
         wait_for_started = time.monotonic() + PATIENCE
         while not (tmp_path / "started").exists() and time.monotonic() < wait_for_started:
@@ -171,10 +179,10 @@ class TestContract:
     def test_a_log_that_cannot_be_seen_there_fails_the_task_with_the_reason(self, pool: Pool, tmp_path: Path):
         if isinstance(pool, LocalPool):
             pytest.skip("there is here")
-        event = end_of(pool, pool.submit(task("environment"), tmp_path / "elsewhere" / "log"))
-        assert isinstance(event, Failed)
+        event = end_of(pool, submit(pool, tmp_path / "elsewhere" / "log", "environment"))
+        assert isinstance(event, Lost)
         assert event.kind == "bug"
-        assert "the runs folder must be shared" in event.message
+        assert "the runs folder must be shared" in event.reason
 
     def test_nothing_to_wait_for_is_no_error(self, pool: Pool):
         start = time.monotonic()
@@ -187,7 +195,7 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
     if name == "ray":
         request.getfixturevalue("_cluster")
     cells = fakes.cells(["diffro", "rrpo"], [1])
-    remote, text = run(cells, launcher=launchers.Launcher(name=name))
+    remote, text = run(cells, launching=launchers.Launching(launcher=name))
     assert (remote.status, remote.done) == (0, 2), text
     assert "cell 2 of 2 done" in text
     theirs = results(runs)
@@ -202,7 +210,7 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
 @pytest.mark.parametrize("name", [installed("ray")])
 def test_a_cluster_without_room_is_refused(name: str):
     with pytest.raises(InputError, match=r"2 CPU\(s\) and 1 GPU\(s\) a task; a node has at most 2 and"):
-        launchers.start(launchers.Launcher(name=name, cpus=2, gpus=1), 1, Path())
+        launchers.start(launchers.Launching(launcher=name, cpus_per_task=2, gpus_per_task=1), 1, Path())
 
 
 def results(runs: Path) -> dict[str, bytes]:
@@ -220,7 +228,7 @@ from ablations.execution.launchers.pool import Task
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    pool = launchers.start(launchers.Launcher(name=sys.argv[2]), 1, folder / "launcher")
+    pool = launchers.start(launchers.Launching(launcher=sys.argv[2]), 1, folder / "launcher")
     pool.submit(Task(key="a", title="a", function="tasks:sleep", arguments=(str(folder),)), folder / "log")
     while True:
         pool.events(None)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
 
 from ablations.execution import environment, packing
 from ablations.execution.estimate import Estimator
-from ablations.execution.launchers import Launcher, Launching, checked
+from ablations.execution.launchers import Launching, checked
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Done, Task
+from ablations.execution.launchers.pool import Task
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from rrpo.identity import canonical
@@ -68,26 +69,25 @@ def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkey
     local = request(Options(grid="smoke", runs_dir=tmp_path / "runs"))
     assert (local.device, local.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
     assert request(Options(grid="smoke", workers=3, runs_dir=tmp_path / "runs")).workers == 3
-    assert checked(Launching(), "cuda", 4).gpus == 0.25
-    assert checked(Launching(), "cpu", 4).gpus == 0
-    assert checked(Launching(gpus_per_task=0.5), "cuda", 4).gpus == 0.5
+    assert checked(Launching(), "cuda", 4).gpus_per_task == 0.25
+    assert checked(Launching(), "cpu", 4).gpus_per_task == 0
+    assert checked(Launching(gpus_per_task=0.5), "cuda", 4).gpus_per_task == 0.5
 
 
 def test_slurm_gives_whole_gpus():
     pytest.importorskip("submitit")
-    assert checked(Launching(launcher="slurm"), "cuda", 4).gpus == 1
-    assert checked(Launching(launcher="slurm"), "cpu", 4) == Launcher(name="slurm", gpus=0)
+    assert checked(Launching(launcher="slurm"), "cuda", 4).gpus_per_task == 1
+    assert checked(Launching(launcher="slurm"), "cpu", 4).gpus_per_task == 0
 
 
 def test_gpus_are_dealt_to_workers_in_turn(tmp_path: Path):
     pool = LocalPool(3, ["4", "7"])
-    visible = Task(key="a", title="a", function="tasks:visible_gpus")
     try:
-        slots = [pool.submit(visible, tmp_path / "log") for _ in range(3)]
-        events: list[Done] = []
+        for key in "abc":
+            pool.submit(Task(key=key, title=key, function="tasks:visible_gpus"), tmp_path / "log")
+        events: dict[str, Any] = {}
         while len(events) < 3:
-            events += [event for event in pool.events(60) if isinstance(event, Done)]
-        assert slots == [0, 1, 2]
-        assert {event.slot: event.result for event in events} == {0: "4", 1: "7", 2: "4"}
+            events |= dict(pool.events(60))
+        assert {key: event.result for key, event in events.items()} == {"a": "4", "b": "7", "c": "4"}
     finally:
         pool.stop(5)

@@ -13,9 +13,9 @@ from ablations.execution import plan
 from ablations.execution.options import Options
 from ablations.execution.request import Request
 from ablations.execution.request import request as make_request
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
 
 
 def request(runs: Path, seeds: range, arms: list[str], declared: tuple[str, ...] = ()) -> Request:

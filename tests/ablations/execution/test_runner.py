@@ -19,12 +19,12 @@ from rich.console import Console
 from ablations.execution import jobs, plan, runner
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
-from ablations.execution.runs_folder import check
-from ablations.execution.scheduler import Failure
+from ablations.failures import Failure
 from ablations.stats.family import primary
 from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker, cell_params
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "rrpo"]
@@ -85,7 +85,7 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     assert recorded.data.params == cell_params(cell) | {"invocation": invocation.info.run_name}
     assert len(store.client.get_metric_history(recorded.info.run_id, "train/kl_token")) == 20
     assert recorded.data.metrics["seconds"] >= 0
-    assert recorded.data.metrics.keys() <= records.METRICS.keys()
+    assert recorded.data.metrics.keys() <= set(records.METRICS)
     assert {data.dataset.name: data.dataset.digest for data in recorded.inputs.dataset_inputs}["world"] == "world-a"
     assert {"mlflow.user", "mlflow.source.name"} <= tags.keys()
     folder = store.record(recorded.info.run_id).folder
@@ -124,16 +124,17 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
         tracker = Tracker(request.folder, "tiny", {}, {}).start_invocation(cells, {})
         console = Console(file=StringIO())
         observer = runner.GridRun(grid_plan, Estimator(runs), console, tracker)
-        for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker, Estimator(runs)):
+        for task in jobs.tasks(grid_plan.todo, grid_plan.amended, runs, "cpu", tracker):
             if task.key == jobs.cell_key(lost):
-                observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
+                observer.failed(task, Failure("bug", "planted", runs / "none", task.title))
             elif task.here:
                 cell = task.arguments[0]
                 for stage in cell.stages.values():
                     materialise(stage, runs, Context())
-                observer.finished(None, task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
+                observer.finished(task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
         observer.close("FINISHED")
     assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
+    assert [row[:2] for row in observer._so_far().rows] == [("sft", 3.0), ("diffro", 3.0), ("rrpo", 2.0)]
 
 
 def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ablations.execution import scheduler
-from ablations.execution.failures import KINDS
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.launchers.pool import Task
+from ablations.execution.scheduler import Scheduler
+from ablations.failures import KINDS, Failure
 
 
 @dataclass
@@ -30,22 +31,22 @@ class Events:
     retries: list[tuple[str, str]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    def started(self, slot: int, task: Task) -> None:
+    def started(self, task: Task) -> None:
         pass
 
-    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+    def progressed(self, task: Task, done: int, total: int) -> None:
         self.progress.append((task.key, done, total))
 
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, task: Task, result: Any, seconds: float) -> None:
         self.results[task.key] = result
 
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def retried(self, task: Task, failure: Failure) -> None:
         self.retries.append((task.key, failure.kind))
 
     def message(self, text: str) -> None:
         self.words.append(text)
 
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+    def failed(self, task: Task, failure: Failure) -> None:
         self.failures[task.key] = failure
 
 
@@ -105,7 +106,7 @@ def test_a_failure_takes_only_what_needs_it(tmp_path: Path):
     assert events.results.keys() == {"good"}
     assert events.failures.keys() == {"bad", "child", "grandchild"}
     assert {failure.cause for failure in events.failures.values()} == {"BAD"}
-    assert events.failures["bad"].message == "RuntimeError: planted failure"
+    assert events.failures["bad"].reason == "RuntimeError: planted failure"
     assert "Traceback" in events.failures["grandchild"].log.read_text()
 
 
@@ -115,7 +116,7 @@ def test_a_worker_that_dies_fails_its_task_and_is_replaced(tmp_path: Path, funct
     graph = [task("bad", function), task("good", "note", file, "good", priority=1)]
     events = go(graph, tmp_path)
     assert events.results.keys() == {"good"}
-    assert why in events.failures["bad"].message
+    assert why in events.failures["bad"].reason
     log = events.failures["bad"].log.read_text()
     assert log.count(why) == 4, "the log contains the output of the first attempt and three retries"
     assert events.retries == 3 * [("bad", "killed")]
@@ -137,7 +138,7 @@ def test_a_task_for_the_parent_runs_there_and_fails_alone(tmp_path: Path):
 
 def test_an_interrupt_ends_workers_and_lets_them_clean_up(tmp_path: Path):
     class Interrupt(Events):
-        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        def progressed(self, task: Task, done: int, total: int) -> None:
             while not (tmp_path / "started").exists():
                 pass
             raise KeyboardInterrupt
@@ -191,8 +192,8 @@ def test_a_log_that_another_runner_writes_to_is_left_alone(tmp_path: Path, monke
     work = task("work", "fail_with_claim", str(tmp_path))
 
     class Second(Events):
-        def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-            super().retried(slot, task, failure)
+        def retried(self, task: Task, failure: Failure) -> None:
+            super().retried(task, failure)
             if len(self.retries) == 3:
                 (tmp_path / "go").touch()
 
@@ -237,10 +238,10 @@ def test_fail_fast_is_no_interrupt_where_what_runs_outlasts_the_patience(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_lets_running_tasks_save_a_checkpoint(tmp_path: Path, number: int):
     class Signal(Events):
-        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        def progressed(self, task: Task, done: int, total: int) -> None:
             if not self.progress:
                 os.kill(os.getpid(), number)
-            super().progressed(slot, task, done, total)
+            super().progressed(task, done, total)
 
     events = Signal()
     graph = [task("steps", "steps", str(tmp_path)), task("b", "note", str(tmp_path / "order"), "b", priority=1)]
@@ -254,7 +255,7 @@ def test_one_signal_lets_running_tasks_save_a_checkpoint(tmp_path: Path, number:
 
 def test_two_signals_end_it_at_once(tmp_path: Path):
     class Signals(Events):
-        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        def progressed(self, task: Task, done: int, total: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
         def message(self, text: str) -> None:
@@ -276,8 +277,8 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypa
     class Clearing(Events):
         turns = 0
 
-        def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-            super().retried(slot, task, failure)
+        def retried(self, task: Task, failure: Failure) -> None:
+            super().retried(task, failure)
             threading.Timer(1.0, self.clear).start()
 
         def clear(self) -> None:
@@ -311,7 +312,7 @@ def test_parts_of_a_task_end_each_in_its_own_way(tmp_path: Path):
     assert events.results.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
     assert events.failures.keys() == {"part diverged", "after diverged"}
     assert events.failures["after diverged"].cause == events.failures["part diverged"].cause == "PART DIVERGED"
-    assert events.failures["part diverged"].message == "planted diverged"
+    assert events.failures["part diverged"].reason == "planted diverged"
     assert events.retries == [("part killed", "killed")]
     assert (tmp_path / "alone").read_text().split() == ["killed"]
     assert sorted((tmp_path / "after").read_text().split()) == ["killed", "ok"]

@@ -46,7 +46,7 @@ def test_trainings_go_together_and_nothing_else_does(tmp_path: Path) -> None:
     fine-tunings, and one of two for SFT and pre-training, which the arms share."""
     grid_cells = cells()
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
-    single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
+    single = stage_tasks(longest_first(stages, Estimator(tmp_path)), tmp_path, "cpu")
     by_key = {stage_key(stage): stage for stage in stages}
     grouped = stack_tasks(single, by_key, 4)
     stacks = [task for task in grouped if task.parts]
@@ -66,7 +66,7 @@ def test_a_stack_never_waits_for_itself(tmp_path: Path) -> None:
     """An iterated reward model is fine-tuned on samples of an earlier optimization, by an earlier reward model."""
     grid_cells = cells("diffro rm_iterated", (1000,))
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
-    tasks_ = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
+    tasks_ = stage_tasks(longest_first(stages, Estimator(tmp_path)), tmp_path, "cpu")
     waiting = stack_tasks(tasks_, {stage_key(stage): stage for stage in stages}, 8)
     assert max(len(task.parts) for task in waiting) > 1
     known, finished_keys = {part.key for task in waiting for part in (task, *task.parts)}, set[str]()
@@ -122,7 +122,7 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
     """A stack and its members, before and after a lack of memory; other stages ignore what is not theirs (`Executor.of`)."""
     grid_cells, chosen = cells(), Executor(4, "bf16", deterministic=True)
-    graph = tasks(grid_cells, [], tmp_path, "cpu", None, Estimator(tmp_path), chosen)  # type: ignore[arg-type]
+    graph = tasks(grid_cells, [], tmp_path, "cpu", None, chosen)  # type: ignore[arg-type]
     built = [part for task in graph if not task.here for part in (task, *task.parts)]
     assert any(task.parts for task in built)
     for task in built:

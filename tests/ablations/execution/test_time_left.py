@@ -90,7 +90,7 @@ def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None
         for stage in missing_stages(past, [], tmp_path):
             marked(tmp_path, stage, durations[stage_key(stage)] / before)
     clock, estimator = Clock(), Estimator(tmp_path)
-    graph = tasks(cells, [], tmp_path, "cpu", None, estimator)  # type: ignore[arg-type]
+    graph = tasks(cells, [], tmp_path, "cpu", None)  # type: ignore[arg-type]
     stages = {stage_key(stage): stage for stage in missing_stages(cells, [], tmp_path)}
     time_left = TimeLeft(graph, stages, estimator, workers, clock)
     seconds = seconds_of(cells, 0.1)
@@ -109,7 +109,7 @@ def test_of_stages_that_run(tmp_path: Path):
     for stage in stages:
         marked(tmp_path, stage, 100.0)
     clock = Clock()
-    graph = stage_tasks(stages, tmp_path, "cpu", {stage.key: (index,) for index, stage in enumerate(stages)})
+    graph = stage_tasks(stages, tmp_path, "cpu")
     time_left = TimeLeft(
         graph, {task.key: stage for task, stage in zip(graph, stages, strict=True)}, Estimator(tmp_path), 2, clock
     )
@@ -135,5 +135,5 @@ def test_of_stages_that_run(tmp_path: Path):
 
 def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):
     (stage,) = (cell.stages["optimized"] for cell in fakes.cells(["a"], [1]))
-    (task,) = stage_tasks([stage], tmp_path, "cpu", {stage.key: (0.0,)})
+    (task,) = stage_tasks([stage], tmp_path, "cpu")
     assert str(TimeLeft([task], {task.key: stage}, Estimator(tmp_path, "cuda"), 1)) == "unknown"

@@ -10,8 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ablations import validate
-from ablations.execution import building
-from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.building import Builder
 from ablations.rendering import card
 from ablations.validate import app
 from rrpo.pipeline.stages import MARKER, Stage
@@ -106,16 +105,16 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
     worlds: set[int] = set()
     requested: list[str] = []
 
-    def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
+    def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
         requested.extend(str(stage) for stage in stages)
         worlds.update(stage.config.world.seed for stage in stages if stage.name == "validation")
-        first = stages[0].path(folder.root)
+        first = stages[0].path(builder.folder.root)
         first.mkdir(parents=True)
         save(LINES[:2], first / LINES_FILE)
         (first / MARKER).write_text("{}")
         return {"card judges": "bug: no such judge"}
 
-    monkeypatch.setattr(building, "build", build)
+    monkeypatch.setattr(Builder, "build", build)
     arguments = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1, result.output
@@ -134,11 +133,11 @@ def test_a_section_that_is_skipped_is_neither_asked_for_nor_passed_over_in_silen
 ) -> None:
     requested: list[str] = []
 
-    def build(stages: list[Stage], *rest: object) -> dict[str, str]:
+    def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
         requested.extend(str(stage) for stage in stages)
         return {"card judges": "bug: no such judge"}
 
-    monkeypatch.setattr(building, "build", build)
+    monkeypatch.setattr(Builder, "build", build)
     skipped = ["--skip", "regime", "--skip", "voices"]
     result = CliRunner().invoke(app, ["--profile", "smoke", *skipped, "--runs-dir", str(tmp_path / "runs")])
     assert "World card: profile smoke, seed 1000, without regime, voices" in result.output

@@ -28,7 +28,6 @@ def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float
         arm_hash=label,
         world_hash="w",
         profile="smoke",
-        scalars={},
         params={"arm.steps": steps},
         find=lambda: cell_folder,
     )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import fakes
 import pytest
 from fixtures import Run
 
-from ablations.execution.failures import Lost
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.failures import Lost
 from ablations.tracking import curves, recorder
 from ablations.tracking.curves import Follower, Point, points, writer
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import METRICS
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
@@ -60,6 +61,10 @@ def test_rows_become_the_documented_metrics():
     ]
 
 
+def test_every_metric_is_documented(documented: Callable[[str], list[str]]):
+    assert documented("Metrics of a cell") == list(METRICS)
+
+
 def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     watch = writer(curves.live_file(tmp_path, "optimize-1"))
     follower = Follower(tmp_path)
@@ -78,9 +83,12 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     path = curves.live_file(tmp_path, "optimize-1")
     path.write_text(path.read_text() + '[["train/loss", 0.4')  # an incomplete line
     assert [value for name, value, _ in follower.new("optimize-1") if name == "train/loss"] == [0.5]
-    writer(path)(0, {"loss": 1.0, "kl_token": 0.0})  # a resumed optimization reports all its rows again
-    follower.restart("optimize-1")
-    assert [step for _, _, step in follower.new("optimize-1")] == [0, 0, 0]
+    watch = writer(path)  # a resumed optimization reports all its rows again
+    watch(0, {"loss": 1.0, "kl_token": 0.0})
+    assert follower.new("optimize-1") == []
+    for step in (5, 9):
+        watch(step, {"loss": 0.5, "kl_token": 0.1})
+    assert [step for _, _, step in follower.new("optimize-1")] == [9, 9, 9]
 
 
 def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: Tracker, runs: Path):
@@ -98,7 +106,7 @@ def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: T
     for name in ("train/kl_token", "train/kl_rounded"):
         history = store.client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in history] == list(range(1, 21)), "no duplicate points"
-    assert run.data.metrics.keys() <= METRICS.keys()
+    assert run.data.metrics.keys() <= set(METRICS)
     tracker.show_cell(cell, first_points(cell, runs))
     assert len(store.runs("tiny", "cell")) == 1
 
@@ -146,13 +154,14 @@ def test_a_failure_ends_the_run_and_the_next_try_replaces_it(tracker: Tracker, r
     assert (run.info.run_id, run.info.status) == (live.info.run_id, "FINISHED")
 
 
-def test_one_process_at_a_time_shows_a_cell_and_any_completes_it(tracker: Tracker, runs: Path):
+def test_processes_that_show_a_cell_share_its_run_and_any_completes_it(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     second = Tracker(tracker.folder, "tiny", {}, {})
     tracker.show_cell(cell, first_points(cell, runs))
     second.show_cell(cell, first_points(cell, runs)[:1])
     store = Store(tracker.folder)
     (live,) = store.runs("tiny", "cell")
+    assert [p.step for p in store.client.get_metric_history(live.info.run_id, "train/kl_token")] == [1, 2, 3]
     finish(cell, second)
     (run,) = store.runs("tiny", "cell")
     assert run.info.run_id == live.info.run_id

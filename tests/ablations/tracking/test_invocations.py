@@ -20,7 +20,7 @@ HALF, REST = FACTORIAL[:4], FACTORIAL[4:]
 
 
 def invocations(*plans: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
-    return [Invocation("", "", "", tuple(arms), tuple(seeds)) for arms, seeds in plans]
+    return [Invocation("", "", "", dict.fromkeys(arms, tuple(seeds))) for arms, seeds in plans]
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,15 @@ def test_a_part_of_a_grid_is_no_plan_of_the_grid():
 
 def test_arms_on_fewer_seeds_neither_hold_a_plan_up_nor_are_planned_elsewhere():
     plan = plan_invocation(full(SMOKE, EIGHT))
-    assert plan.fewer == {"placebo": (1, 2, 3), "content_only": (1, 2, 3)}
-    assert [len(plan.arms_of(seed)) for seed in EIGHT] == [15] * 3 + [13] * 5
+    assert {arm: seeds for arm, seeds in plan.plan.items() if seeds != EIGHT} == {
+        "placebo": (1, 2, 3),
+        "content_only": (1, 2, 3),
+    }
+    assert plan.params()["fewer"] == "placebo:1,2,3;content_only:1,2,3"
+    assert len(plan.plan) == 15
     assert planned_seeds([plan]) == [8]
     (tuning,) = on([plan_invocation(full(SMOKE, (998, 999, 1000, 1001)))], development=True)
-    assert (tuning.seeds, tuning.fewer["placebo"], "placebo" in tuning.arms_of(1001)) == ((1000, 1001), (1000,), False)
+    assert (tuning.seeds, tuning.plan["placebo"]) == ((1000, 1001), (1000,))
 
 
 def test_a_plan_is_read_back_from_its_run():

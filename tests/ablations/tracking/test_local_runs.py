@@ -11,9 +11,9 @@ import fakes
 import pytest
 from fixtures import Run
 
-from ablations.execution.runs_folder import check
 from ablations.tracking import local_runs
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_it_reads_what_mlflow_reads(store: Store):
 def test_a_store_in_order_is_read_without_mlflow_and_one_that_is_not_is_put_in_order(store: Store):
     script = (
         "import sys; from pathlib import Path; from ablations.tracking.reader import Store\n"
-        "from ablations.execution.runs_folder import check\n"
+        "from ablations.tracking.runs_folder import check\n"
         f"print(len(Store(check(Path({str(store.folder.root)!r}))).states('tiny')[0]), 'mlflow' in sys.modules)"
     )
 

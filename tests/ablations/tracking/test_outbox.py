@@ -23,15 +23,15 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from ablations.errors import InputError
 from ablations.execution import runner
-from ablations.execution.failures import Lost
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import RunsFolder, check
+from ablations.failures import Lost
 from ablations.tracking import connection, recorder, replay
 from ablations.tracking.connection import UnavailableError
 from ablations.tracking.outbox import Entry, Outbox
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
@@ -81,8 +81,7 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     with locked(runs):
         start = time.monotonic()
         waiting = record(below, second)
-        below.note_spread(0.25, 3)
-        below.note_spread(0.5, 4)
+        below.end_invocation("KILLED")  # replaced below
         below.record_failure(third, Lost("bug", "planted"), "log of three")
         assert time.monotonic() - start < 5
         assert len(waiting.points) == 4, "the waiting record can be read"
@@ -101,7 +100,7 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     assert records[second.hash].points.equals(waiting.points)
     assert waiting.folder.is_relative_to(runs / "artifacts"), "a record in memory finds its files after they were moved"
     (invocation,) = store.runs("tiny", "parent")
-    assert (invocation.info.status, invocation.data.metrics) == ("FINISHED", {"primary_spread": 0.5})
+    assert invocation.info.status == "FINISHED"
     cells = store.runs("tiny", "cell")
     assert {(r.data.tags["invocation"], r.data.params["invocation"]) for r in cells} == {
         (invocation.data.tags["entry"], invocation.info.run_name)
@@ -244,7 +243,7 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     outbox = Outbox(tmp_path / "outbox")
     entry = Entry(key="cell-1", experiment="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
-    outbox.put(entry, {"audio/file": tmp_path / "file"}, {"notes/text": "said"})
+    outbox.put(entry, {"audio/file": tmp_path / "file", "notes/text": "said"})
     (folder,) = outbox.pending()
     assert outbox.pending()[folder] == entry
     assert (folder / "artifacts" / "notes" / "text").read_text() == "said"
@@ -301,7 +300,7 @@ def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracke
     good, bad = fakes.cells(["diffro", "rrpo"], [1])
     full_disk[0] = 10**9
     below = tracker.start_invocation([good, bad], {})
-    below.note_spread(0.5, 3)
+    below.end_invocation("FINISHED")
     below.record_failure(bad, Lost("bug", "planted"), "its log")
     assert below.held_up().startswith("2 records: ")
     with pytest.raises(OSError, match="No space"):
@@ -314,7 +313,7 @@ def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracke
     assert set(records) == {good.hash}
     assert str(lost[bad.hash]) == "bug: planted"
     (parent,) = store.plans("tiny")
-    assert store.client.get_run(parent.run_id).data.metrics["primary_spread"] == 0.5
+    assert store.client.get_run(parent.run_id).info.status == "FINISHED"
 
 
 def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
@@ -353,7 +352,7 @@ import fakes, os
 from pathlib import Path
 from ablations.tracking import recorder
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.tracking.runs_folder import check
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.stages import Context, materialise
 folder = check(Path(sys.argv[2]))
@@ -403,7 +402,7 @@ sys.path.insert(0, sys.argv[1])
 import fakes, json
 from ablations.tracking import recorder
 from ablations.execution.jobs import record_cell
-from ablations.execution.runs_folder import check
+from ablations.tracking.runs_folder import check
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.stages import Context, materialise

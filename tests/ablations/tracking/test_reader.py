@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 
 
 def test_cells_that_an_earlier_version_nested_are_read(runs: Path):
@@ -32,5 +32,5 @@ def test_cells_that_an_earlier_version_nested_are_read(runs: Path):
     assert (record.label, record.seed, record.run_id) == ("rrpo", 1, run)
     assert dict(record.scalars) == {"rm_ece": 0.1, "end_test_accuracy": 0.7}
     assert record.config == {"arm.reward": '"hard_ce"'}
-    assert [(plan.arms, plan.seeds) for plan in store.plans("tiny")] == [(("rrpo",), (1,))]
+    assert [plan.plan for plan in store.plans("tiny")] == [{"rrpo": (1,)}]
     assert store.grids() == ["other", "tiny"]

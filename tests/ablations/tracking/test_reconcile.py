@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.connection import ensure_experiment, open_client
 from ablations.tracking.reconcile import AGE_LIMIT, reconcile
 from ablations.tracking.recorder import create
+from ablations.tracking.runs_folder import check
 from rrpo.pipeline.claims import Owner, process_start, this_process
 
 HOUR = 3600_000

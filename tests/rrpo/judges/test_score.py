@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import soundfile
 import torch
 from drawn import samples_of
 
-from ablations.tracking.records import SAMPLES, TEST_POINTS
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
@@ -80,11 +80,13 @@ def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.
     return pd.read_parquet(out / sample_table.TABLE), pd.read_parquet(out / "test_points.parquet")
 
 
-def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_table_has_a_row_a_sample_and_every_documented_column(
+    inputs: dict[str, Path], tmp_path: Path, documented: Callable[[str], list[str]]
+) -> None:
     table, _ = run(inputs, tmp_path / "out")
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
-    assert set(table.columns) == set(SAMPLES)
+    assert set(table.columns) == set(documented("Samples"))
     assert table["step"].tolist() == [0] * FEW + [5] * FEW + [9] * len(prompts)
     assert table["prompt"].tolist() == samples.prompt.tolist()
     assert table["target"].tolist() == [prompt.emotion for prompt in samples.of(prompts)]
@@ -113,9 +115,12 @@ def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], 
             assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
 
 
-def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_points_are_made_of_the_table(
+    inputs: dict[str, Path], tmp_path: Path, documented: Callable[[str], list[str]]
+) -> None:
     table, points = run(inputs, tmp_path / "out")
-    assert set(points.columns) == set(TEST_POINTS)
+    test_points = set(documented("Checkpoints by gold"))
+    assert set(points.columns) == test_points
     assert points["step"].tolist() == list(STEPS)
     groups = table.groupby("step")
     recomputed = pd.DataFrame(
@@ -131,7 +136,7 @@ def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -
     )
     assert np.allclose(points.set_index("step")[list(recomputed)], recomputed)
     scalars = json.loads((tmp_path / "out" / "scalars.json").read_text())
-    metrics = set(TEST_POINTS) - {"step"}
+    metrics = test_points - {"step"}
     assert set(scalars) == {f"{when}_{name}" for when in ("start", "end") for name in metrics} | {"peak_test_accuracy"}
     assert scalars["end_hack_rate"] == points["hack_rate"].iloc[-1]
     assert scalars["start_hack_rate"] == points["hack_rate"].iloc[0]

@@ -12,7 +12,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.test_sets import with_encoder
+from ablations.execution.user_data import with_encoder
 from rrpo.config import RegularizerConfig
 from rrpo.corpus import features
 from rrpo.corpus.config import AudioConfig, ManifestConfig, SpeechConfig, SplitConfig

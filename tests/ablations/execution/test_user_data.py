@@ -11,7 +11,7 @@ import pytest
 from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
-from ablations.execution.test_sets import part_of, read_tests
+from ablations.execution.user_data import part_of, read_tests
 from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import walk
@@ -66,7 +66,7 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
         (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
         (["={m}"], "--test takes NAME=PATH"),
         (["a b={m}"], "consist of letters, digits and hyphens"),
-        (["m={m}", "m={m}"], "names must be unique"),
+        (["m={m}", "m={m}"], "--test is given twice for m"),
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
         (["m={bored}"], "no utterance has an emotion of the reward model"),
         (["m={learnt}"], "sounds the same, byte for byte"),

@@ -26,6 +26,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -46,22 +47,31 @@ UI_ADDRESS = "http://127.0.0.1:5000"
 """Default address of `mlflow ui`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunsFolder:
     """Paths of one runs folder. Create instances with `check`, which writes nothing."""
 
     root: Path
     """Absolute path."""
 
+    def __post_init__(self) -> None:
+        self.database = self.root / "mlflow.db"
+        """The SQLite tracking store."""
+        self.artifacts = self.root / "artifacts"
+        """MLflow's artifacts."""
+        self.logs = self.root / "logs"
+        """Logs of the tasks."""
+        self.outbox = self.root / "outbox"
+        """Records that wait for the tracking store."""
+        self.cache = self.root / "cache"
+        """Artifacts fetched from a server, one folder per run."""
+        self.claims = self.root / "claims"
+        """Which process is building which stage (`rrpo.pipeline.claims`)."""
+
     @property
     def exists(self) -> bool:
         """Whether `ablations.tracking.recorder.create` has completed here."""
         return (self.root / MARKER).is_file()
-
-    @property
-    def database(self) -> Path:
-        """The SQLite tracking store."""
-        return self.root / "mlflow.db"
 
     @property
     def server(self) -> str:
@@ -76,37 +86,12 @@ class RunsFolder:
     @property
     def address(self) -> str:
         """Readable address of the store: the server's without its password, or the database path."""
-        return _without_password(self.server) if self.server else str(self.database)
+        return _without_password(self.server) or str(self.database)
 
     @property
     def ui_address(self) -> str:
         """Address of the MLflow UI while `ui_command` runs."""
-        return _without_password(self.server) if self.server else UI_ADDRESS
-
-    @property
-    def artifacts(self) -> Path:
-        """MLflow's artifacts."""
-        return self.root / "artifacts"
-
-    @property
-    def logs(self) -> Path:
-        """Logs of the tasks."""
-        return self.root / "logs"
-
-    @property
-    def outbox(self) -> Path:
-        """Records that wait for the tracking store."""
-        return self.root / "outbox"
-
-    @property
-    def cache(self) -> Path:
-        """Artifacts fetched from a server, one folder per run."""
-        return self.root / "cache"
-
-    @property
-    def claims(self) -> Path:
-        """Which process is building which stage (`rrpo.pipeline.claims`)."""
-        return self.root / "claims"
+        return _without_password(self.server) or UI_ADDRESS
 
     def ui_command(self) -> str:
         """Return the command that opens the MLflow UI on this folder; only the address if a server provides the UI."""
@@ -121,13 +106,15 @@ class RunsFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if not self.exists and free < ROOM:
-            fix = f"free at least {ROOM / 2**20:.0f} MiB there, or give --runs-dir a folder on another disk"
-            got = f"{self.root}: {free / 2**20:.1f} MiB"
-            raise InputError("the disk has no room for a runs folder", got=got, fix=fix)
+            raise InputError(
+                "the disk has no room for a runs folder",
+                got=f"{self.root}: {free / 2**20:.1f} MiB",
+                fix=f"free at least {ROOM / 2**20:.0f} MiB there, or give --runs-dir a folder on another disk",
+            )
 
     def write_marker(self) -> None:
         """Atomically write the marker: format, folder path, and the server that the folder was created for."""
-        server = self._marker().get("server", "") if self.exists else _without_password(self.server)
+        server = self.marker().get("server", "") if self.exists else _without_password(self.server)
         partial = self.root / f".{MARKER}.{os.getpid()}"
         marker = {"format": FORMAT, "root": str(self.root)} | ({"server": server} if server else {})
         partial.write_text(json.dumps(marker) + "\n")
@@ -135,10 +122,10 @@ class RunsFolder:
 
     def relocate(self) -> bool:
         """Rewrite the store's artifact paths to the current folder. Return whether the folder had been moved."""
-        if not self.exists or self._marker()["root"] == str(self.root):
+        if not self.exists or self.marker()["root"] == str(self.root):
             return False
         with self.lock():
-            old_root = self._marker()["root"]
+            old_root = self.marker()["root"]
             if old_root == str(self.root):
                 return False
             if self.database.is_file():
@@ -163,7 +150,8 @@ class RunsFolder:
                     (f"{self.root}/", len(old_root) + 2, len(old_root) + 1, f"{old_root}/"),
                 )
 
-    def _marker(self) -> dict[str, str]:
+    def marker(self) -> dict[str, Any]:
+        """Return the content of the marker."""
         return dict(json.loads((self.root / MARKER).read_text()))
 
 
@@ -184,14 +172,10 @@ def check(path: Path) -> RunsFolder:
         raise InputError(what, got=folder.root, fix=fix)
     fix = "give --runs-dir a new or empty folder, or one that an earlier run created"
     try:
-        if not folder.root.exists():
-            _check_parent(folder.root, fix)
-            return folder
-        if not folder.root.is_dir():
-            raise InputError("the runs folder is not a folder", got=path, fix=fix)
-        if not os.access(folder.root, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError("the runs folder cannot be read and written", got=path, fix=f"chmod u+rwx it, or {fix}")
-        entries = {entry.name for entry in folder.root.iterdir()} - {".lock"}
+        existing = next(place for place in (folder.root, *folder.root.parents) if place.exists())
+        if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError("the runs folder is no folder that can be read and written", got=existing, fix=fix)
+        entries = {entry.name for entry in existing.iterdir()} - {".lock"} if existing == folder.root else set()
         if entries and MARKER not in entries and not _unfinished(entries):
             raise InputError(f"the runs folder holds files that are not a run's (no {MARKER})", got=path, fix=fix)
         if folder.exists:
@@ -206,18 +190,12 @@ def _unfinished(entries: set[str]) -> bool:
     return all(name in ("artifacts", *RESULTS) or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
 
 
-def _check_parent(root: Path, fix: str) -> None:
-    parent = next(folder for folder in root.parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError("the runs folder cannot be created", got=root, fix=fix)
-
-
 def _check_marker(folder: RunsFolder) -> None:
     fix = "give --runs-dir another folder, or restore this one from a copy"
     try:
-        marker = json.loads((folder.root / MARKER).read_text())
+        marker = folder.marker()
         version, _, server = marker["format"], marker["root"], marker.get("server", "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"the runs folder's {MARKER} is damaged", got=repr(error), fix=fix) from error
     if version != FORMAT:
         raise InputError("the runs folder has another format", got=version, fix=fix)

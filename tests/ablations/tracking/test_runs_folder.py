@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
-from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import recorder
+from ablations.tracking.runs_folder import RunsFolder, check
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "100%"])

@@ -15,8 +15,7 @@ CELL_FILE = "cell.json"
 def cell_json(cell: Cell) -> str:
     """Return the complete config as JSON, including fields outside the cell's identity, such as manifest paths."""
     fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
-    tree = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}  # type: ignore[arg-type]
-    return json.dumps(tree, indent=1)
+    return json.dumps(fields, default=dataclasses.asdict, indent=1)
 
 
 def read_cell(text: str) -> Cell:
