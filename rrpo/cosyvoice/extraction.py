@@ -18,8 +18,6 @@ from transformers import WhisperFeatureExtractor
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.cosyvoice.layout import reading
-from rrpo.errors import InputError
-from rrpo.packages import present
 
 SAMPLE_RATE, MELS = 16000, 128
 """Settings of Whisper's spectrogram."""
@@ -41,14 +39,10 @@ class SpeechTokenizer:
 
     def __init__(self, path: Path) -> None:
         """Raise InputError if onnxruntime is not installed, or the file is missing or has other inputs."""
-        if not present("onnxruntime"):
-            raise InputError(
-                "extracting speech tokens needs onnxruntime", got="it is not installed", fix="pip install onnxruntime"
-            )
-        import onnxruntime
-
-        fix = "give speech_tokenizer_v2.onnx of CosyVoice2-0.5B, or copy it again"
+        fix = "pip install onnxruntime, and give speech_tokenizer_v2.onnx of CosyVoice2-0.5B; if it is that file, copy it again"
         with reading(path, "CosyVoice2's speech tokenizer", fix):
+            import onnxruntime
+
             providers = onnxruntime.get_available_providers()
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
             inputs = self._session.get_inputs()

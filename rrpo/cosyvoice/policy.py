@@ -154,31 +154,27 @@ class CosyVoice2Policy(Policy):
             InputError: Files are missing or do not match.
         """
         folder = Path(folder)
-        stored = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-        policy = CosyVoice2Policy(folder, **{**stored, **settings})
-        policy._read(folder / "llm.pt", device)
-        return policy.eval()
-
-    def _read(self, path: Path, device: str) -> None:
-        """Load the weights of an ``llm.pt``."""
-        stored = _read_tensors(path)
-        layout.check({name: tensor.shape for name, tensor in stored.items()}, self.description, str(path))
-        head = stored.pop(layout.HEAD)
-        if not torch.equal(head, stored[layout.EMBEDDING]):
-            if self.description.get("tie_word_embeddings"):
+        saved = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+        policy = CosyVoice2Policy(folder, **{**saved, **settings})
+        path = folder / "llm.pt"
+        tensors = _read_tensors(path)
+        layout.check({name: tensor.shape for name, tensor in tensors.items()}, policy.description, str(path))
+        head = tensors.pop(layout.HEAD)
+        if not torch.equal(head, tensors[layout.EMBEDDING]):
+            if policy.description.get("tie_word_embeddings"):
                 raise InputError(
                     f"{path} has two different text embeddings, and upstream would use the one named lm_head",
                     got=f"{layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them",
                     fix="store the trained one under both names",
                 )
-            self.unused = head.clone()
-        self.types = {name: tensor.dtype for name, tensor in stored.items()}
+            policy.unused = head.clone()
+        policy.types = {name: tensor.dtype for name, tensor in tensors.items()}
         weights = {
             name.replace(layout.BACKBONE, "llm."): nn.Parameter(tensor.to(device, torch.float32, copy=True))
-            for name, tensor in stored.items()
+            for name, tensor in tensors.items()
         }
-        self.load_state_dict(weights, assign=True)
-        self.to(device)
+        policy.load_state_dict(weights, assign=True)
+        return policy.to(device).eval()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
