@@ -19,7 +19,7 @@ from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, de
 from rrpo.cosyvoice.judging import judge, lines
 from rrpo.cosyvoice.reward import SHARES, split
 from rrpo.errors import InputError
-from rrpo.pipeline.measurements import CONTENT
+from rrpo.judges.config import CONTENT
 from rrpo.testing.corpora import write_tone
 
 PITCHES = {"angry": 300, "happy": 900, "sad": 2000}
