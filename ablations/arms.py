@@ -12,8 +12,9 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
-from typing import Annotated, Any
+from collections.abc import Set as AbstractSet
+from dataclasses import fields
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -23,11 +24,11 @@ from ablations.errors import choose
 from ablations.grids import arms
 from rrpo.commands import field_docs
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
+from rrpo.experiment.dataflow import SFT
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline.dataflow import SFT
 from rrpo.plugins import Choice, OptionRegistry
-from rrpo.regularizers import Knob, Regularizer, active
+from rrpo.regularizers import Knob, active
 
 VANILLA = ArmConfig(regularizers=OFF)
 """The arm to which every arm is compared."""
@@ -53,8 +54,7 @@ HEADINGS = {"equation": "equation", "source": "source", "knobs": "hyperparameter
 app, main = program("ablations.arms")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """One difference of an arm from vanilla DiffRO. The fields are the columns of the CSV."""
 
     name: str
@@ -83,8 +83,8 @@ def command(
     by_arm = {name: parts(known[name]) for name in names}
     if table:
         writer = csv.writer(sys.stdout)
-        writer.writerow(["arm", *(field.name for field in fields(Part))])
-        writer.writerows([name, *astuple(part)] for name, differences in by_arm.items() for part in differences)
+        writer.writerow(["arm", *Part._fields])
+        writer.writerows([name, *part] for name, differences in by_arm.items() for part in differences)
     else:
         print("\n\n".join(described(name, differences) for name, differences in by_arm.items()))
 
@@ -117,26 +117,12 @@ def _regularizers(arm: ArmConfig) -> Iterator[Part]:
     for regularizer in active(config):
         if not regularizer.is_off:
             control = f", control of {labels[regularizer.control_of]}" if regularizer.control_of else ""
-            yield _regularizer(regularizer, f"{regularizer.label}{control}")
-    yield from _changed(config, OFF, [field.name for field in fields(config) if field.name not in _declared()])
-
-
-def _declared() -> set[str]:
-    """Return the fields of `RegularizerConfig` that are described by regularizers."""
-    names = {field.name for component in COMPONENTS if component.paper for field in fields(component.regularizer)}
-    return names | {"added"}
-
-
-def _regularizer(regularizer: Regularizer, name: str) -> Part:
-    knobs = regularizer.own_knobs()
-    return Part(
-        name=name,
-        what=summary(type(regularizer)),
-        source=regularizer.source,
-        equation=regularizer.equation,
-        knobs=", ".join(map(_knob, knobs)),
-        off=", ".join(f"{knob.name} = {knob.off:g}" for knob in knobs if knob.off is not None),
-    )
+            name, knobs = f"{regularizer.label}{control}", regularizer.own_knobs()
+            off = ", ".join(f"{knob.name} = {knob.off:g}" for knob in knobs if knob.off is not None)
+            source, equation = regularizer.source, regularizer.equation
+            yield Part(name, summary(type(regularizer)), source, equation, ", ".join(map(_knob, knobs)), off)
+    described = {field.name for component in COMPONENTS if component.paper for field in fields(component.regularizer)}
+    yield from _changed(config, OFF, {*vars(config)} - described - {"added"})
 
 
 def _knob(knob: Knob) -> str:
@@ -144,39 +130,28 @@ def _knob(knob: Knob) -> str:
 
 
 def _fields(arm: ArmConfig) -> Iterator[Part]:
-    names = [field.name for field in fields(arm) if field.name not in ("regularizers", "optimizer", "guidance")]
+    names = {*vars(arm)} - {"regularizers", "optimizer", "guidance"}
     return _changed(arm, VANILLA if arm.guidance is None else SFT, names)
 
 
-def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
-    """Yield a part for each of the named fields in which ``config`` differs from ``off``."""
-    for name in names:
-        value, default = getattr(config, name), getattr(off, name)
-        if value != default:
+def _changed(config: Any, off: Any, names: AbstractSet[str]) -> Iterator[Part]:
+    """Yield a part for each of the named fields in which ``config`` differs from ``off``, in the order of the fields."""
+    for name, value in vars(config).items():
+        default = getattr(off, name)
+        if name in names and value != default:
             form = FORMS[name][value] if name in FORMS else NUMBERS.get(name, Form("", ""))
+            without = "the profile's value" if default is None else f"{name} = {default}"
             what = field_docs(type(config))[name]
-            yield Part(
-                name=name,
-                what=what,
-                source=form.source,
-                equation=form.equation,
-                knobs=f"{name} = {value}",
-                off="the profile's value" if default is None else f"{name} = {default}",
-            )
+            yield Part(name, what, form.source, form.equation, f"{name} = {value}", without)
 
 
 def _registered(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
     """Describe a registered implementation by the summaries of its module and class, or by its formula if it declares one."""
     kind, search = registry[choice.name], registry.searched(choice)
-    return Part(
-        name=f"{registry.kind} {choice.name}",
-        what=summary(inspect.getmodule(kind)),
-        equation=getattr(kind, "equation", "") or summary(kind),
-        knobs=", ".join(
-            f"{name} = {value}" + (f" ({search[name]})" if name in search else "") for name, value in choice.options
-        ),
-        off=off,
-    )
+    equation = getattr(kind, "equation", "") or summary(kind)
+    ranges = {name: f" ({search[name]})" if name in search else "" for name, _ in choice.options}
+    knobs = ", ".join(f"{name} = {value}{ranges[name]}" for name, value in choice.options)
+    return Part(f"{registry.kind} {choice.name}", summary(inspect.getmodule(kind)), "", equation, knobs, off)
 
 
 def summary(kind: object) -> str:

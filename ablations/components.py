@@ -9,11 +9,10 @@ never at import.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import combinations
-from typing import Any, overload
+from typing import Any
 
 from rrpo.arms import BASE, RRPO, name_of
 from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
@@ -32,7 +31,7 @@ OTHER_LINE_STYLES: tuple[LineStyle, ...] = (("#CC79A7", "--", "s"), ("#F0E442", 
 """Styles of the arms with a single other component, assigned in turn."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Component:
     """A registered regularizer under study."""
 
@@ -90,27 +89,15 @@ class _Registered(Sequence[Component]):
     """A live view of the registered regularizers as components."""
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self[:])
 
-    def __iter__(self) -> Iterator[Component]:
-        return (component(name) for name, regularizer in REGULARIZERS.items() if not regularizer.control_of)
-
-    @overload
-    def __getitem__(self, index: int) -> Component: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Component]: ...
-    def __getitem__(self, index: int | slice) -> Component | Sequence[Component]:
-        return list(self)[index]
+    def __getitem__(self, index: Any) -> Any:
+        return [component(name) for name, regularizer in REGULARIZERS.items() if not regularizer.control_of][index]
 
 
 def component(name: str) -> Component:
     """Return a registered regularizer, or a control of one, as a component."""
-    return _component(name, REGULARIZERS[name])
-
-
-@cache
-def _component(name: str, regularizer: Regularizer) -> Component:
-    return Component(name, regularizer)
+    return Component(name, REGULARIZERS[name])
 
 
 COMPONENTS: Sequence[Component] = _Registered()

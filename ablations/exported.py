@@ -10,8 +10,7 @@ from typing import Any
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig
-from rrpo.identity import described
-from rrpo.rebuild import rebuild
+from rrpo.identity import described, rebuild
 
 
 def check_name(name: str) -> None:

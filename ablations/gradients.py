@@ -29,7 +29,7 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
-from rrpo.pipeline import dataflow, measurements
+from rrpo.experiment import dataflow, measurements
 
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"
@@ -141,24 +141,18 @@ def command(
         requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
         dev_seeds, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
         builder.folder.make()
-    if requested:
-        places = [requested] * len(dev_seeds)
-    else:
-        places = [
-            peaks(path) for path in builder.require([dataflow.optimized(size, chosen, seed) for seed in dev_seeds])
-        ]
-    paths = builder.require(
-        [
-            measurements.gradients(size, chosen, seed, sorted(set(checkpoints.values())), sizes)
-            for seed, checkpoints in zip(dev_seeds, places, strict=True)
-        ]
-    )
-    tables = [
-        rows[rows["updates"] == n].assign(seed=seed, place=place)
-        for path, seed, checkpoints in zip(paths, dev_seeds, places, strict=True)
-        for rows in [pd.read_parquet(path / TABLE)]
-        for place, n in checkpoints.items()
+    places = [requested] * len(dev_seeds)
+    if not requested:
+        runs = [dataflow.optimized(size, chosen, seed) for seed in dev_seeds]
+        places = [peaks(path) for path in builder.require(runs)]
+    measured = [
+        measurements.gradients(size, chosen, seed, sorted(set(checkpoints.values())), sizes)
+        for seed, checkpoints in zip(dev_seeds, places, strict=True)
     ]
+    tables = []
+    for path, seed, checkpoints in zip(builder.require(measured), dev_seeds, places, strict=True):
+        rows = pd.read_parquet(path / TABLE)
+        tables += [rows[rows["updates"] == n].assign(seed=seed, place=place) for place, n in checkpoints.items()]
     for line in lines(pd.concat(tables)):
         print_line(console, line)
 

@@ -6,6 +6,7 @@ own file, register it in `GRIDS`, and pass the file with ``--plugin``; see ``exa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.plugins import Registry
 from rrpo.profiles import Profile
 
@@ -54,11 +55,8 @@ def arms() -> dict[str, ArmConfig]:
 
 def product(arms: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
     """Return the cells of arms x seeds, with all arms of the first seed first."""
-    return [
-        Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy)
-        for seed in seeds
-        for label, arm in arms.items()
-    ]
+    pairs = itertools.product(seeds, arms.items())
+    return [Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy) for seed, (label, arm) in pairs]
 
 
 def _arms_named(*names: str) -> dict[str, ArmConfig]:
@@ -214,10 +212,7 @@ def scale_batches(profile: Profile, factor: int) -> Profile:
     if factor == 1:
         return profile
 
-    def larger(name: str) -> object:
-        config = getattr(profile, name)
-        return replace(config, batch=config.batch * factor)
-
     parts = ("codec", "recogniser", "val_judge", "test_judge", "pretrain", "finetune", "base", "sft", "optimize")
-    changes = {name: larger(name) for name in parts}
-    return replace(profile, name=f"{profile.name}-b{factor}", **changes)  # type: ignore[arg-type]
+    configs: dict[str, Any] = {name: getattr(profile, name) for name in parts}
+    larger = {name: replace(config, batch=config.batch * factor) for name, config in configs.items()}
+    return replace(profile, name=f"{profile.name}-b{factor}", **larger)

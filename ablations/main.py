@@ -16,52 +16,41 @@ class Command(NamedTuple):
 
     module: str
     """Name of the module whose ``main()`` runs the command."""
-    topic: str
-    """Heading in the help text."""
     text: str
     """One line of help."""
 
 
-COMMANDS: dict[str, Command] = {
-    "run": Command(
-        "ablations.run", "Compare arms", "run a grid's missing cells and record them in MLflow (--plan: dry run)"
-    ),
-    "arms": Command(
-        "ablations.arms", "Compare arms", "describe each arm: equation, source, hyperparameters, off values"
-    ),
-    "status": Command("ablations.status", "Compare arms", "show the state, progress and log of every cell"),
-    "report": Command("reports.run", "Compare arms", "write a grid's tables, figures and page, from MLflow alone"),
-    "transfer": Command(
-        "ablations.transfer", "Compare arms", "evaluate every arm's samples with every arm's reward model"
-    ),
-    "guidance": Command(
-        "ablations.guidance", "Compare arms", "show how guided decoding responds to its hyperparameters"
-    ),
-    "gradients": Command(
-        "ablations.gradients",
-        "Compare arms",
-        "compare DiffRO's gradient with the policy gradient: variance, bias, gain",
-    ),
-    "compare": Command("reports.compare", "Compare arms", "compare two grids side by side"),
-    "results": Command(
-        "reports.results", "Compare arms", "insert the results into README and docs, or check that they are current"
-    ),
-    "train": Command("rrpo.__main__", "One cell", "train one arm on one seed, without MLflow"),
-    "reproduce": Command("ablations.reproduce", "One cell", "build a recorded cell again and compare the numbers"),
-    "study": Command("studies.run", "Search", "search hyperparameters with Optuna"),
-    "listen": Command("reports.listen", "Listening test", "export a listening test, and import its ratings"),
-    "corpus": Command("rrpo.corpus.__main__", "Your own speech", "make manifests of your own corpus"),
-    "cosyvoice": Command(
-        "rrpo.cosyvoice.__main__", "Your own speech", "optimize CosyVoice2's language model on tokens"
-    ),
-    "validate": Command("ablations.validate", "World and regime", "validate the simulated world and print its card"),
-    "regime": Command("ablations.regime", "World and regime", "measure one step of choosing the training regime"),
-    "pilot": Command(
-        "ablations.pilot", "World and regime", "measure the spread over development seeds and the seeds it requires"
-    ),
-    "world": Command("ablations.world", "World and regime", "update the installed world, or check that it is current"),
+TOPICS: dict[str, dict[str, Command]] = {
+    "Compare arms": {
+        "run": Command("ablations.run", "run a grid's missing cells and record them in MLflow (--plan: dry run)"),
+        "arms": Command("ablations.arms", "describe each arm: equation, source, hyperparameters, off values"),
+        "status": Command("ablations.status", "show the state, progress and log of every cell"),
+        "report": Command("reports.run", "write a grid's tables, figures and page, from MLflow alone"),
+        "transfer": Command("ablations.transfer", "evaluate every arm's samples with every arm's reward model"),
+        "guidance": Command("ablations.guidance", "show how guided decoding responds to its hyperparameters"),
+        "gradients": Command("ablations.gradients", "compare DiffRO's gradient with the policy gradient"),
+        "compare": Command("reports.compare", "compare two grids side by side"),
+        "results": Command("reports.results", "insert the results into README and docs, or check them"),
+    },
+    "One cell": {
+        "train": Command("rrpo.__main__", "train one arm on one seed, without MLflow"),
+        "reproduce": Command("ablations.reproduce", "build a recorded cell again and compare the numbers"),
+    },
+    "Search": {"study": Command("studies.run", "search hyperparameters with Optuna")},
+    "Listening test": {"listen": Command("reports.listen", "export a listening test, and import its ratings")},
+    "Your own speech": {
+        "corpus": Command("rrpo.corpus.__main__", "make manifests of your own corpus"),
+        "cosyvoice": Command("rrpo.cosyvoice.__main__", "optimize CosyVoice2's language model on tokens"),
+    },
+    "World and regime": {
+        "validate": Command("ablations.validate", "validate the simulated world and print its card"),
+        "regime": Command("ablations.regime", "measure one step of choosing the training regime"),
+        "pilot": Command("ablations.pilot", "measure the spread over development seeds and the seeds it requires"),
+        "world": Command("ablations.world", "update the installed world, or check that it is current"),
+    },
 }
-"""Name -> command, grouped by topic."""
+"""Heading in the help text -> its commands by name."""
+COMMANDS = {name: command for commands in TOPICS.values() for name, command in commands.items()}
 EXAMPLES = ("rrpo run --grid loo --seeds 3 --plan", "rrpo report --grid loo --runs-dir runs")
 
 
@@ -83,9 +72,8 @@ def main() -> None:
 def usage() -> str:
     """Return the help text: every command under its topic, and two examples."""
     lines = ["Usage: rrpo COMMAND [OPTIONS]    (for a command's options: rrpo COMMAND --help)"]
-    for topic in dict.fromkeys(command.topic for command in COMMANDS.values()):
-        commands = [(name, command.text) for name, command in COMMANDS.items() if command.topic == topic]
-        lines += ["", f"{topic}:", *(f"  {name:<10} {text}" for name, text in commands)]
+    for topic, commands in TOPICS.items():
+        lines += ["", f"{topic}:", *(f"  {name:<10} {command.text}" for name, command in commands.items())]
     return "\n".join([*lines, "", "Examples:", *(f"  {line}" for line in EXAMPLES)])
 
 

@@ -37,7 +37,8 @@ def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """
     names = differing(arms)
     short = headings(names, arms)
-    common = {(name, value) for name in names for value, count in _counts(name, arms).items() if 2 * count > len(arms)}
+    counts = Counter((name, values[name]) for name in names for values in arms.values() if name in values)
+    common = {setting for setting, count in counts.items() if 2 * count > len(arms)}
     rows = {
         arm: ", ".join(
             f"{short[name]} {values[name]}" for name in names if values.get(name) and (name, values[name]) not in common
@@ -45,7 +46,3 @@ def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         for arm, values in arms.items()
     }
     return {arm: row or "nothing" for arm, row in rows.items()} if names else {}
-
-
-def _counts(name: str, arms: Mapping[str, Mapping[str, str]]) -> Counter[str]:
-    return Counter(values[name] for values in arms.values() if name in values)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, fami
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import analyze_power
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
 SEEDS = range(1000, 1008)
@@ -51,15 +52,8 @@ def draw(seed: int, rm_seed: int | None = None, policy_seed: int | None = None) 
     """Return the cells of both arms on one seed, optionally with other seeds for the reward model or the optimization."""
     (contrast,) = overall().values()
     known = arms()
-    return {
-        name: Cell(
-            label=name,
-            arm=replace(known[name], rm_seed=rm_seed, policy_seed=policy_seed),
-            seed=seed,
-            profile=EMBEDDED,
-        )
-        for name in contrast
-    }
+    chosen = {name: replace(known[name], rm_seed=rm_seed, policy_seed=policy_seed) for name in contrast}
+    return {name: Cell(label=name, arm=arm, seed=seed, profile=EMBEDDED) for name, arm in chosen.items()}
 
 
 def replicates() -> list[Draw]:
@@ -71,9 +65,7 @@ def replicates() -> list[Draw]:
             rm_seed=SEEDS[d] + 100 * r if r else None,
             policy_seed=SEEDS[d] + 1000 * (r * optimizations + o) if r or o else None,
         )
-        for d in range(data)
-        for r in range(models)
-        for o in range(optimizations)
+        for d, r, o in product(range(data), range(models), range(optimizations))
     ]
 
 

@@ -36,7 +36,7 @@ from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title
 from rrpo.validation.lines import LINES, Line, load
@@ -70,7 +70,10 @@ def command(
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
     with exit_on_input_error():
-        profile_config = _checked(profile, world, seed)
+        profile_config = sized(profile, world)
+        if seed < DEVELOPMENT:
+            what = "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen"
+            raise InputError(what, got=f"--seed {seed}", fix=f"give --seed {DEVELOPMENT} or above")
         builder = Builder.of(device, workers, runs_dir, console)
         folder = builder.folder
         stages = sections(profile_config, seed)
@@ -107,18 +110,6 @@ def command(
         if text:
             print_line(console, text)
     raise typer.Exit(0 if card.passes(lines) else 1)
-
-
-def _checked(profile: str, world: int, seed: int) -> Profile:
-    """Return the profile in that world. Raise InputError if an option is invalid."""
-    profile_config = sized(profile, world)
-    if seed < DEVELOPMENT:
-        raise InputError(
-            "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen",
-            got=f"--seed {seed}",
-            fix=f"give --seed {DEVELOPMENT} or above",
-        )
-    return profile_config
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:

@@ -13,7 +13,7 @@ from reports.loading import Selection
 from reports.verdicts import simultaneous, verdict
 
 WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
-"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.recognition`."""
+"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.examine.build_test_set`."""
 
 
 def sets_examined(selection: Selection) -> list[str]:

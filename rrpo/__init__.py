@@ -16,49 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 from rrpo import torch_shim
 
-if TYPE_CHECKING:
-    from rrpo.api import Result, make_cell, train
-    from rrpo.arms import ARMS, arm
-    from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
-    from rrpo.errors import InputError
-    from rrpo.pipeline.cell import Cell
-    from rrpo.pipeline.effective import effective
-    from rrpo.plugins import Choice, PluginError, Registry
-    from rrpo.profiles import PROFILES, Profile
-    from rrpo.settings import changed
+if TYPE_CHECKING:  # the same names as in _MODULES
+    from rrpo.api import Result, make_cell, train  # noqa: F401
+    from rrpo.arms import ARMS, arm  # noqa: F401
+    from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig  # noqa: F401
+    from rrpo.errors import InputError  # noqa: F401
+    from rrpo.experiment.cell import Cell  # noqa: F401
+    from rrpo.experiment.effective import effective  # noqa: F401
+    from rrpo.plugins import Choice, PluginError, Registry  # noqa: F401
+    from rrpo.profiles import PROFILES, Profile  # noqa: F401
+    from rrpo.settings import changed  # noqa: F401
 
-__all__ = [
-    "ARMS",
-    "PROFILES",
-    "ArmConfig",
-    "Cell",
-    "Choice",
-    "InputError",
-    "OptimizeConfig",
-    "PluginError",
-    "Profile",
-    "Registry",
-    "RegularizerConfig",
-    "Result",
-    "arm",
-    "changed",
-    "effective",
-    "make_cell",
-    "train",
-]
 _MODULES = {
     "rrpo.api": ("Result", "make_cell", "train"),
     "rrpo.arms": ("ARMS", "arm"),
     "rrpo.config": ("ArmConfig", "OptimizeConfig", "RegularizerConfig"),
     "rrpo.errors": ("InputError",),
-    "rrpo.pipeline.cell": ("Cell",),
-    "rrpo.pipeline.effective": ("effective",),
+    "rrpo.experiment.cell": ("Cell",),
+    "rrpo.experiment.effective": ("effective",),
     "rrpo.plugins": ("Choice", "PluginError", "Registry"),
     "rrpo.profiles": ("PROFILES", "Profile"),
     "rrpo.settings": ("changed",),
 }
 """Module -> public names that it defines."""
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = list(_HOMES)
 
 torch_shim.install()
 
@@ -71,4 +53,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOMES)

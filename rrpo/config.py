@@ -5,8 +5,8 @@ They are frozen keyword-only dataclasses; `rrpo.corpus.config` explains how to r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from math import inf
 from typing import Any, NamedTuple
 
 from rrpo.identity import option
@@ -62,16 +62,42 @@ RM_DATA = ("biased", "oracle")
 """Pre-training data with the planted shortcut, or a large unbiased set."""
 
 
-def _checked(config: Any, **allowed: tuple[bool, str]) -> None:
-    """Raise ValueError for the first value that is not allowed. Convert integers to floats in float fields, so that equal configs
-    have equal keys."""
-    for name, (valid, requirement) in allowed.items():
-        if not valid:
-            raise ValueError(f"{name} must be {requirement}, got {getattr(config, name)!r}")
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if str(f.type).startswith("float") and type(value) is int:
-            object.__setattr__(config, f.name, float(value))
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Base of configs that check their values: those of fields declared by `option` with ``within``, and `demands`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that is not allowed; None is allowed where it is the default.
+
+        Converts integers to floats in float fields, so that equal configs have equal keys.
+        """
+        for f in fields(self):
+            value, within = getattr(self, f.name), f.metadata.get("within")
+            if within and not (value is None and f.default is None) and not _is_within(value, within):
+                allowed = f"in {within}" if isinstance(within, str) else f"one of {', '.join(within)}"
+                raise ValueError(f"{f.name} must be {allowed}, got {value!r}")
+            if str(f.type).startswith("float") and type(value) is int:
+                object.__setattr__(self, f.name, float(value))
+        for name, (valid, requirement) in self.demands().items():
+            if not valid:
+                raise ValueError(f"{name} must be {requirement}, got {getattr(self, name)!r}")
+
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return, for each field with a requirement that depends on other fields, whether it is met, and its text."""
+        return {}
+
+
+def _is_within(value: Any, within: str | Iterable[str]) -> bool:
+    """Return whether the value is one of the names, or it, or each number of a tuple (at least one), lies in the interval."""
+    if not isinstance(within, str):
+        return value in within
+    low, high = map(float, within[1:-1].split(","))
+    numbers = value if isinstance(value, tuple) else (value,)
+    return len(numbers) > 0 and all(
+        (low < number or (low == number and within[0] == "["))
+        and (number < high or (number == high and within[-1] == "]"))
+        for number in numbers
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,41 +170,32 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegularizerConfig:
+class RegularizerConfig(Checked):
     """Strengths of RRPO's three regularizers and of those from plugins. At its identity value each is off, on the same code
     path."""
 
-    epsilon: float = option(0.1, off=0.0)
+    epsilon: float = option(0.1, off=0.0, within="[0, 1)")
     """ε of label smoothing, Eq. 2; the paper's value 0.1; range [0, 1); off at 0."""
-    mix_probability: float = option(1.0, off=0.0)
+    mix_probability: float = option(1.0, off=0.0, within="[0, 1]")
     """Share of utterances that energy-adaptive mixup (Eq. 3) mixes; the paper mixes all; range [0, 1]; off at 0."""
-    mix_db_low: float = -5.0
+    mix_db_low: float = option(-5.0, within="(-inf, inf)")
     """r_min in dB, partner relative to host: U[-5, 10] in EAM's source (arXiv 2512.04551); RRPO gives no range."""
-    mix_db_high: float = 10.0
+    mix_db_high: float = option(10.0, within="(-inf, inf)")
     """r_max in dB, partner relative to host; source as for ``mix_db_low``. The mean λ is .154 (.126 at 5 dB)."""
-    alpha: float = option(0.5, off=0.0)
+    alpha: float = option(0.5, off=0.0, within="[0, inf)")
     """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
-    epsilon_adv: float = 0.5
+    epsilon_adv: float = option(0.5, within="[0, inf)")
     """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range [0, inf)."""
-    adv_norm: str = "absolute"
+    adv_norm: str = option("absolute", within=ADV_NORMS)
     """``absolute`` as in the paper, or ``relative``: ε_adv is a fraction of ||h'||, which makes it independent of length."""
     soft_votes: bool = option(False, off=False)
     """Control arm for label smoothing: use the raters' vote shares as the target instead of the majority label."""
     added: tuple[Choice, ...] = option((), off=())
     """Additional active regularizers (`rrpo.regularizers.REGULARIZERS`) with their strengths; set by `configured`."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a value out of its range."""
-        _checked(
-            self,
-            epsilon=(0 <= self.epsilon < 1, "in [0, 1)"),
-            mix_probability=(0 <= self.mix_probability <= 1, "in [0, 1]"),
-            mix_db_low=(-inf < self.mix_db_low <= self.mix_db_high, "finite and not above mix_db_high"),
-            mix_db_high=(self.mix_db_high < inf, "finite"),
-            alpha=(0 <= self.alpha < inf, "in [0, inf)"),
-            epsilon_adv=(0 <= self.epsilon_adv < inf, "in [0, inf)"),
-            adv_norm=(self.adv_norm in ADV_NORMS, f"one of {', '.join(ADV_NORMS)}"),
-        )
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return the order of the two levels."""
+        return {"mix_db_low": (self.mix_db_low <= self.mix_db_high, "not above mix_db_high")}
 
 
 OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
@@ -238,7 +255,7 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig:
+class SftConfig(Checked):
     """Supervised training of the policy: of the world's base policy (in CosyVoice2's place), and from it of each seed's SFT
     policy."""
 
@@ -250,21 +267,13 @@ class SftConfig:
     """Peak learning rate; cosine decay to a twentieth."""
     model: PolicyConfig = field(default_factory=PolicyConfig)
     """Network."""
-    tag_dropout: float = option(0.0, off=0.0)
+    tag_dropout: float = option(0.0, off=0.0, within="[0, 1)")
     """Share of a batch's utterances whose emotion tag is replaced by the null tag; in half of them the speaker tag is replaced
     too. Guidance conditions on these null tags. Range [0, 1), off at 0 (ZET-Speech: .1 to .2)."""
-    style_weight: float = option(0.0, off=0.0)
+    style_weight: float = option(0.0, off=0.0, within="[0, inf)")
     """Weight of EmoMix's style loss on Gram matrices, `rrpo.training.style`; range [0, inf), off at 0."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a value out of its range."""
-        _checked(
-            self,
-            tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
-            style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,49 +340,49 @@ class GuidedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizeConfig:
+class OptimizeConfig(Checked):
     """Policy optimization, by default DiffRO's (Eq. 1 and 6), exactly as described in ``rrpo.optimizers.diffro``."""
 
     optimizer: Choice = option(Choice(name="diffro"), off=Choice(name="diffro"))
     """Algorithm that turns roll-outs into losses: one of `rrpo.optimizers.OPTIMIZERS` with its own options. The fields below
     apply to all optimizers, except that τ, ``relaxation`` and ``gradient_scale`` affect only those that relax tokens, as DiffRO
     does."""
-    steps: int = 140
+    steps: int = option(140, within="[0, inf)")
     """Batches of roll-outs, with one update each unless the optimizer makes more; 0 keeps the SFT policy."""
-    batch: int = 32
+    batch: int = option(32, within="[1, inf)")
     """Roll-outs per step."""
-    lr: float = 2e-4
+    lr: float = option(2e-4, within="(0, inf)")
     """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model); chosen by step 1 of ``docs/regime.md``."""
-    schedule: str = option("constant", off="constant")
+    schedule: str = option("constant", off="constant", within=SCHEDULES)
     """One of `SCHEDULES`: the learning rate after warm-up."""
-    warmup: int = option(10, off=0)
+    warmup: int = option(10, off=0, within="[0, inf)")
     """Updates over which the learning rate rises linearly to ``lr``; 0 starts at ``lr``. The length of Adam's first steps is its
     learning rate, whatever the gradient: without warm-up, four of them (at 3e-3) move the policy 1 nat per token away from SFT,
     and gold falls by 8 to 16 points before any arm has learned anything. Declared default."""
-    beta: float = option(0.001, off=0.0)
+    beta: float = option(0.001, off=0.0, within="[0, inf)")
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
-    penalty: str = option("kl", off="kl")
+    penalty: str = option("kl", off="kl", within=PENALTIES)
     """One of `PENALTIES`, weighted by β: Eq. 6's KL, or ``chi2`` (arXiv 2403.03185); see `rrpo.optimizers.scoring.score`."""
-    tau: tuple[float, ...] = (1.0,)
+    tau: tuple[float, ...] = option((1.0,), within="(0, inf)")
     """τ of the Gumbel-Softmax relaxation; each value applies to an equal share of training (HPRO: 2 -> 1 -> 0.8)."""
-    reward: str = "hard_ce"
+    reward: str = option("hard_ce", within=REWARDS)
     """One of `REWARDS`."""
-    relaxation: str = option("gumbel", off="gumbel")
+    relaxation: str = option("gumbel", off="gumbel", within=RELAXATIONS)
     """One of `RELAXATIONS`: the source of the straight-through tokens' gradient."""
-    emotion_weight: float = option(1.0, off=1.0)
+    emotion_weight: float = option(1.0, off=1.0, within="[0, inf)")
     """Weight of the emotion reward in the objective; range [0, inf). DiffRO and RRPO use 1; 0 leaves only the content reward and
     the KL (control arm ``content_only``)."""
-    gradient_scale: float = option(1.0, off=1.0)
+    gradient_scale: float = option(1.0, off=1.0, within="[0, inf)")
     """Constant factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1.
     Reported losses are unscaled."""
-    content_weight: float = option(0.5, off=0.0)
+    content_weight: float = option(0.5, off=0.0, within="[0, inf)")
     """Weight of the phone recognizer's CTC loss per phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
     grad_clip: float = 1.0
     """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
     """Steps at which the evaluation prompts are sampled and stored as tokens. They are denser early, because KL rises fastest
     there: vanilla DiffRO on a development seed has sqrt(KL per token) .6, 1.2, 1.7, 2.2, 2.3 and 2.5."""
-    eval_prompts: int = 300
+    eval_prompts: int = option(300, within="[1, inf)")
     """Number of evaluation prompts sampled at every checkpoint but the last: the first ones of the final set, the same for every
     arm and seed."""
     final_prompts: int = 1200
@@ -381,25 +390,9 @@ class OptimizeConfig:
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a value out of its range."""
-        _checked(
-            self,
-            steps=(self.steps >= 0, "0 or more"),
-            batch=(self.batch >= 1, "1 or more"),
-            lr=(0 < self.lr < inf, "in (0, inf)"),
-            schedule=(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            warmup=(self.warmup >= 0, "0 or more"),
-            beta=(0 <= self.beta < inf, "in [0, inf)"),
-            penalty=(self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
-            tau=(len(self.tau) > 0 and min(self.tau) > 0, "positive temperatures, at least one"),
-            reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
-            relaxation=(self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
-            emotion_weight=(0 <= self.emotion_weight < inf, "in [0, inf)"),
-            gradient_scale=(0 <= self.gradient_scale < inf, "in [0, inf)"),
-            content_weight=(0 <= self.content_weight < inf, "in [0, inf)"),
-            eval_prompts=(1 <= self.eval_prompts <= self.final_prompts, "1 or more, and not above final_prompts"),
-        )
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return the order of the two numbers of prompts."""
+        return {"eval_prompts": (self.eval_prompts <= self.final_prompts, "not above final_prompts")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,12 +453,12 @@ BEST_OF_DRAWS = 19200
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmConfig:
+class ArmConfig(Checked):
     """Settings that distinguish arms. The defaults are ``rrpo``; ``diffro`` has all three regularizers at identity."""
 
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
     """LS, EAM and Adv in the reward model's fine-tuning."""
-    rm_data: str = "biased"
+    rm_data: str = option("biased", within=RM_DATA)
     """Pre-training set, one of `RM_DATA`; ``oracle`` is the large unbiased one."""
     finetune: bool = True
     """False keeps the pre-trained RM."""
@@ -489,21 +482,21 @@ class ArmConfig:
     """Overrides `OptimizeConfig.relaxation`."""
     schedule: str | None = option(None, off=None)
     """Overrides `OptimizeConfig.schedule`."""
-    shortcut: float | None = option(None, off=None)
+    shortcut: float | None = option(None, off=None, within="[0, 1]")
     """Overrides `Profile.shortcut`."""
-    rater_noise: float | None = option(None, off=None)
+    rater_noise: float | None = option(None, off=None, within="[0, inf)")
     """Overrides `Profile.rater_noise`."""
     batch: int | None = option(None, off=None)
     """Overrides `OptimizeConfig.batch`."""
-    rm_utterances: int | None = option(None, off=None)
+    rm_utterances: int | None = option(None, off=None, within="[1, inf)")
     """Overrides the size of the biased pre-training set (``Profile.sizes["rm_pretrain"]``)."""
-    rm_speakers: int | None = option(None, off=None)
+    rm_speakers: int | None = option(None, off=None, within="[1, inf)")
     """Overrides `Profile.rm_speakers`: use only this many speakers, in pre-training and in the annotated set."""
-    annotated: int | None = option(None, off=None)
+    annotated: int | None = option(None, off=None, within="[1, inf)")
     """Overrides `Profile.annotated`: utterances for fine-tuning."""
-    annotated_artefacts: float | None = option(None, off=None)
+    annotated_artefacts: float | None = option(None, off=None, within="[0, 1]")
     """Overrides `Profile.annotated_artefact_rate`."""
-    rm_lr: float | None = option(None, off=None)
+    rm_lr: float | None = option(None, off=None, within="(0, inf)")
     """Overrides `FinetuneConfig.lr`."""
     lr: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.lr`, for a tuned arm."""
@@ -515,30 +508,30 @@ class ArmConfig:
     """Overrides `OptimizeConfig.penalty`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
-    tag_dropout: float = option(0.0, off=0.0)
+    tag_dropout: float = option(0.0, off=0.0, within="[0, 1)")
     """See `SftConfig.tag_dropout`. A nonzero value gives this arm a different SFT policy to start from."""
-    style_weight: float = option(0.0, off=0.0)
+    style_weight: float = option(0.0, off=0.0, within="[0, inf)")
     """See `SftConfig.style_weight`. A nonzero value gives this arm a different SFT policy to start from."""
-    reversal: float | None = option(None, off=None)
+    reversal: float | None = option(None, off=None, within="[0, inf)")
     """See `ZeroShotConfig.reversal`: the policy derives speakers from references and speaks as speakers unseen in training; 0
     leaves emotion in their vectors. None: the policy's own speakers, from its table. Only without optimization."""
     guidance: Choice | None = option(None, off=None)
     """Guided decoding from the SFT policy instead of optimization; created by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
-    best_of: int | None = option(None, off=None)
+    best_of: int | None = option(None, off=None, within=f"[1, {BEST_OF_DRAWS}]")
     """n of best-of-n, instead of optimization: select, from n samples of the SFT policy, the one with the best reward
     (`DrawsConfig`)."""
     rm_seed: int | None = option(None, off=None)
     """Seed of the reward model alone, instead of the experiment's seed: initialization, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
-    members: int = option(1, off=1)
+    members: int = option(1, off=1, within="[1, inf)")
     """M, number of reward models that are combined into the arm's: the seed's own, and M - 1 that are retrained on the same data
     with different initialization, order and noise of pre-training and fine-tuning (of fine-tuning alone for ``weights``)."""
     combination: str | None = option(None, off=None)
     """One of `COMBINATIONS`: how the members are combined. None for a single member."""
-    variance_penalty: float = option(0.0, off=0.0)
+    variance_penalty: float = option(0.0, off=0.0, within="[0, inf)")
     """λ, weight of the members' variance when combined by ``mean``; range [0, inf), off at 0."""
-    rounds: int = option(0, off=0)
+    rounds: int = option(0, off=0, within="[0, inf)")
     """Rounds of an iterated reward model (arXiv 2505.18126), off at 0. Each round optimizes a policy, labels its answers to
     training prompts that fool the reward model by the `val` judge, adds them to the annotated set, and fine-tunes the reward
     model from the start on both. Every policy starts from SFT."""
@@ -549,39 +542,24 @@ class ArmConfig:
         """Raise ValueError for a value out of its range. Values that override those of `OptimizeConfig` have its ranges."""
         overrides: dict[str, Any] = {f.name: getattr(self, f.name, None) for f in fields(OptimizeConfig)}
         OptimizeConfig(**{name: value for name, value in overrides.items() if value is not None})
-        _checked(
-            self,
-            rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),
-            tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
-            style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
-            reversal=(
-                self.reversal is None
-                or (0 <= self.reversal < inf and self.steps == 0 and self.best_of is None and not self.style_weight),
-                "in [0, inf), with steps 0 and neither best_of nor style_weight, and else None",
+        super().__post_init__()
+
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return which fields need or exclude others."""
+        unoptimized = self.steps == 0 and self.best_of is None and not self.style_weight
+        known = self.combination is None if self.members == 1 else self.combination in COMBINATIONS
+        return {
+            "reversal": (
+                self.reversal is None or unoptimized,
+                "None, unless steps is 0 without best_of and style_weight",
             ),
-            annotated_artefacts=(
-                self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,
-                "in [0, 1]",
-            ),
-            rm_utterances=(self.rm_utterances is None or self.rm_utterances >= 1, "1 or more"),
-            rm_speakers=(self.rm_speakers is None or self.rm_speakers >= 1, "1 or more"),
-            annotated=(self.annotated is None or self.annotated >= 1, "1 or more"),
-            shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
-            rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
-            best_of=(
-                self.best_of is None or 1 <= self.best_of <= BEST_OF_DRAWS,
-                f"from 1 to {BEST_OF_DRAWS}",
-            ),
-            rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
-            members=(self.members >= 1, "1 or more"),
-            rounds=(self.rounds == 0 or (self.rounds > 0 and self.finetune), "0, or more with finetune"),
-            combination=(
-                (self.combination is None if self.members == 1 else self.combination in COMBINATIONS)
-                and (self.finetune or self.combination != "weights"),
+            "rounds": (self.rounds == 0 or self.finetune, "0, or more with finetune"),
+            "combination": (
+                known and (self.finetune or self.combination != "weights"),
                 f"one of {', '.join(COMBINATIONS)} for 2 members or more, weights only with finetune, and else None",
             ),
-            variance_penalty=(
-                self.variance_penalty == 0 or (0 < self.variance_penalty < inf and self.combination == "mean"),
-                "in [0, inf), and 0 unless the members are combined by their mean",
+            "variance_penalty": (
+                self.variance_penalty == 0 or self.combination == "mean",
+                "0 unless the members are combined by their mean",
             ),
-        )
+        }

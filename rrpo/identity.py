@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -31,12 +33,15 @@ def files_digest(root: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def option(default: T, *, off: T) -> T:
-    """Declare a dataclass field that keys omit while it has its ``off`` value.
+def option(default: T, *, off: Any = NEVER_OFF, within: str | Iterable[str] = ()) -> T:
+    """Declare a dataclass field by the value at which keys omit it, and by the values that it may have.
 
-    Use it only where the code computes, at ``off``, what it computed before the field existed.
+    Args:
+        default: Default value.
+        off: Use it only where the code computes, at ``off``, what it computed before the field existed.
+        within: An interval, ``[0, 1)``, or names; `rrpo.config.Checked` rejects other values.
     """
-    declared: T = dataclasses.field(default=default, metadata={"off": off})
+    declared: T = dataclasses.field(default=default, metadata={"off": off, "within": within})
     return declared
 
 
@@ -51,6 +56,32 @@ def canonical(value: Any) -> Any:
 def described(value: Any) -> Any:
     """Return a JSON-able form with every identity field, including options that are off; for display and for `rebuild`."""
     return _form(value, with_off=True)
+
+
+def rebuild(kind: Any, tree: Any) -> Any:
+    """Return a value of the annotated type ``kind`` from its JSON form, as returned by `described`.
+
+    Supports dataclasses, tuples, mappings, optionals, unions of plain types, and plain values.
+
+    Raises:
+        ValueError: ``kind`` lacks a field.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [argument for argument in arguments if argument is not types.NoneType]
+        return tree if tree is None or len(kinds) > 1 else rebuild(kinds[0], tree)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = set(tree) - hints.keys()
+        if unknown:
+            raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+        return kind(**{name: rebuild(hints[name], value) for name, value in tree.items()})
+    if origin is tuple:
+        inner = arguments[:1] * len(tree) if arguments[1:] == (...,) else arguments
+        return tuple(rebuild(item_kind, item) for item_kind, item in zip(inner, tree, strict=True))
+    if origin in (dict, Mapping):
+        return {key: rebuild(arguments[1], item) for key, item in tree.items()}
+    return kind(tree) if kind in (int, float) and not isinstance(tree, bool) else tree
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

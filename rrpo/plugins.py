@@ -19,11 +19,10 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from rrpo.errors import InputError
@@ -64,11 +63,9 @@ class Search(NamedTuple):
     """Whether the range is searched on a logarithmic scale."""
 
     def __str__(self) -> str:
-        ends = " to " if isinstance(self.values[0], float) else ", "
-        return (
-            f"searched {ends.join(f'{value:g}' if isinstance(value, float) else str(value) for value in self.values)}"
-            + (", log" if self.log else "")
-        )
+        texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in self.values]
+        separator = " to " if isinstance(self.values[0], float) else ", "
+        return f"searched {separator.join(texts)}{', log' if self.log else ''}"
 
 
 def searched(default: T, *values: T, log: bool = False) -> T:
@@ -80,11 +77,13 @@ def searched(default: T, *values: T, log: bool = False) -> T:
 class Registry(Mapping[str, T], Generic[T]):
     """Implementations of one Protocol by name, in registration order."""
 
-    def __init__(self, kind: str, *, underscores: bool = False) -> None:
+    def __init__(self, kind: str, *, underscores: bool = False, reserved: Collection[str] = ()) -> None:
         self.kind = kind
         """Kind of component, in the singular, for messages: ``optimizer``."""
         self.underscores = underscores
         """Whether names may contain ``_``, which in arm names joins the names of regularizers."""
+        self.reserved = reserved
+        """Names that are already columns of the records."""
         self._items: dict[str, T] = {}
         self._sources: dict[str, str] = {}
 
@@ -97,6 +96,9 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         if name in self._items:
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
+        if name in self.reserved:
+            message = f"the name of the {self.kind} is already a column of the records"
+            raise PluginError(message, got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
             message = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
@@ -243,27 +245,19 @@ def load(path: Path, module: str | None = None) -> str:
     if not path.is_file():
         raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
     source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    name = module or f"rrpo_plugin_{path.stem}_{source}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
+    sys.modules[name] = plugin = importlib.util.module_from_spec(spec)
     _sources.append(source)
     try:
-        _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
+        spec.loader.exec_module(plugin)
     except Exception as error:
+        del sys.modules[name]
         message = f"importing the plugin {path} failed"
         raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source
     return source
-
-
-def _import(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

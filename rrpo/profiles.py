@@ -9,32 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from rrpo.config import (
-    CodecConfig,
-    FinetuneConfig,
-    OptimizeConfig,
-    PolicyConfig,
-    PrefixClassifierConfig,
-    PretrainConfig,
-    SftConfig,
-    ZeroShotConfig,
-)
+from rrpo import config
 from rrpo.corpus.config import ManifestConfig, WorldConfig
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.identity import option
-from rrpo.judges.config import (
-    ExamineConfig,
-    FidelityConfig,
-    JudgeConfig,
-    NaturalnessConfig,
-    PhoneticJudgeConfig,
-    PredictorConfig,
-    RecogniserConfig,
-    ScoreConfig,
-    SpeakersConfig,
-    VocodeConfig,
-)
+from rrpo.judges import config as judging
 from rrpo.validation.config import CardConfig
 
 
@@ -47,7 +27,7 @@ class Profile:
     world: WorldConfig
     """The simulated world."""
     sizes: Mapping[str, int]
-    """Utterances of each named split; see `rrpo.pipeline.world.splits`."""
+    """Utterances of each named split; see `rrpo.experiment.world.splits`."""
     artefact_rate: float = 0.25
     """Share of uncorrelated artefacts in the data of the oracle RM and the recognisers, and in the judges' calibration data."""
     policy_artefact_rate: float = 0.1
@@ -86,44 +66,46 @@ class Profile:
     eval_prompts: int = 1200
     """Size of the world's set of evaluation prompts; `OptimizeConfig` determines how many of them, from the start, are
     sampled."""
-    codec: CodecConfig = field(default_factory=CodecConfig)
+    codec: config.CodecConfig = field(default_factory=config.CodecConfig)
     """Stage ``codec``."""
-    recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
+    recogniser: judging.RecogniserConfig = field(default_factory=judging.RecogniserConfig)
     """Stages ``recogniser``: one for the reward, one for the judge."""
-    val_judge: JudgeConfig = field(default_factory=JudgeConfig)
+    val_judge: judging.JudgeConfig = field(default_factory=judging.JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
-    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=8000))
+    test_judge: judging.JudgeConfig = field(
+        default_factory=lambda: judging.JudgeConfig(architecture="stats_tdnn", steps=8000)
+    )
     """Stage ``judge``: gold at declared points, for reports."""
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    pretrain: config.PretrainConfig = field(default_factory=config.PretrainConfig)
     """Stage ``pretrain``."""
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: config.FinetuneConfig = field(default_factory=config.FinetuneConfig)
     """Stage ``finetune``."""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    policy: config.PolicyConfig = field(default_factory=config.PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=4500, lr=4e-3))
+    base: config.SftConfig = field(default_factory=lambda: config.SftConfig(steps=4500, lr=4e-3))
     """Stage ``base``: the pre-trained policy, one per world."""
-    sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
+    sft: config.SftConfig = field(default_factory=lambda: config.SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuning of the base policy on the seed's own utterances. They have the same distribution, so the
     learning rate is about a tenth."""
-    prefix_classifier: PrefixClassifierConfig = field(default_factory=PrefixClassifierConfig)
+    prefix_classifier: config.PrefixClassifierConfig = field(default_factory=config.PrefixClassifierConfig)
     """Stage ``prefix_classifier``, used only by arms with soft-label guidance."""
-    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    zero_shot: config.ZeroShotConfig = field(default_factory=config.ZeroShotConfig)
     """Stage ``zero_shot``, used only by arms with unseen speakers."""
-    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
+    optimize: config.OptimizeConfig = field(default_factory=config.OptimizeConfig)
     """Stage ``optimize``."""
-    examine: ExamineConfig = field(default_factory=ExamineConfig)
+    examine: judging.ExamineConfig = field(default_factory=judging.ExamineConfig)
     """Stage ``examine``."""
-    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    fidelity: judging.FidelityConfig = field(default_factory=judging.FidelityConfig)
     """Stage ``fidelity``."""
-    score: ScoreConfig = field(default_factory=ScoreConfig)
+    score: judging.ScoreConfig = field(default_factory=judging.ScoreConfig)
     """Stage ``score``."""
-    vocode: VocodeConfig = field(default_factory=VocodeConfig)
+    vocode: judging.VocodeConfig = field(default_factory=judging.VocodeConfig)
     """Stage ``vocode``."""
-    speakers: SpeakersConfig = field(default_factory=SpeakersConfig)
+    speakers: judging.SpeakersConfig = field(default_factory=judging.SpeakersConfig)
     """Stage ``speakers``."""
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    predictor: judging.PredictorConfig = field(default_factory=judging.PredictorConfig)
     """Stage ``predictor``."""
-    naturalness: NaturalnessConfig = field(default_factory=NaturalnessConfig)
+    naturalness: judging.NaturalnessConfig = field(default_factory=judging.NaturalnessConfig)
     """Stage ``naturalness``."""
     content_prompts: int = field(default=0, metadata={"identity": False})
     """First evaluation prompts of the last checkpoint on which the recognisers of `rrpo.judges.content` measure phone errors;
@@ -133,7 +115,7 @@ class Profile:
     """Stages ``voices``: plain utterances by each other synthesiser; see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the validation report, which is not part of any cell."""
-    third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
+    third_judge: judging.PhoneticJudgeConfig = field(default_factory=judging.PhoneticJudgeConfig)
     """Stage ``phonetic_judge``: an additional judge on vocoded samples and in the validation report."""
 
     @property
@@ -161,7 +143,7 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
-REGIME = OptimizeConfig(
+REGIME = config.OptimizeConfig(
     lr=2e-4,
     batch=64,
     relaxation="probabilities",
@@ -204,15 +186,15 @@ QUICK = replace(
     EMBEDDED,
     name="quick",
     sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
-    finetune=FinetuneConfig(steps=30, batch=16),
-    zero_shot=ZeroShotConfig(steps=250, utterances=1500),
+    finetune=config.FinetuneConfig(steps=30, batch=16),
+    zero_shot=config.ZeroShotConfig(steps=250, utterances=1500),
     optimize=replace(
         REGIME, steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
     ),
-    examine=ExamineConfig(interpolation_pairs=10, pgd_steps=2),
-    fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
-    vocode=VocodeConfig(prompts=20),
-    naturalness=NaturalnessConfig(prompts=3),
+    examine=judging.ExamineConfig(interpolation_pairs=10, pgd_steps=2),
+    fidelity=judging.FidelityConfig(prompts=12, one_draws=2, many_draws=1),
+    vocode=judging.VocodeConfig(prompts=20),
+    naturalness=judging.NaturalnessConfig(prompts=3),
     readings=1,
 )
 """The embedded world's models with small test sets and just enough work per seed to see the reward rise. Not for conclusions."""
@@ -225,25 +207,25 @@ SMOKE = Profile(
     annotated=60,
     rl_prompts=64,
     eval_prompts=120,
-    codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150),
-    recogniser=RecogniserConfig(dim=48, steps=60),
-    val_judge=JudgeConfig(dim=32, steps=80),
-    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80),
-    pretrain=PretrainConfig(steps=80, batch=16),
-    finetune=FinetuneConfig(steps=20, batch=16),
-    policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
-    base=SftConfig(steps=180, lr=3e-3),
-    sft=SftConfig(steps=20),
-    zero_shot=ZeroShotConfig(steps=20, utterances=100, references=1),
-    optimize=OptimizeConfig(
+    codec=config.CodecConfig(levels=(5, 5, 5), dim=48, steps=150),
+    recogniser=judging.RecogniserConfig(dim=48, steps=60),
+    val_judge=judging.JudgeConfig(dim=32, steps=80),
+    test_judge=judging.JudgeConfig(architecture="stats_tdnn", dim=32, steps=80),
+    pretrain=config.PretrainConfig(steps=80, batch=16),
+    finetune=config.FinetuneConfig(steps=20, batch=16),
+    policy=config.PolicyConfig(dim=64, layers=2, max_tokens=60),
+    base=config.SftConfig(steps=180, lr=3e-3),
+    sft=config.SftConfig(steps=20),
+    zero_shot=config.ZeroShotConfig(steps=20, utterances=100, references=1),
+    optimize=config.OptimizeConfig(
         steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=3
     ),
-    examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
-    fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
-    vocode=VocodeConfig(prompts=20),
-    speakers=SpeakersConfig(utterances=24),
-    predictor=PredictorConfig(planted=3),
-    naturalness=NaturalnessConfig(prompts=3),
+    examine=judging.ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+    fidelity=judging.FidelityConfig(prompts=12, one_draws=2, many_draws=1),
+    vocode=judging.VocodeConfig(prompts=20),
+    speakers=judging.SpeakersConfig(utterances=24),
+    predictor=judging.PredictorConfig(planted=3),
+    naturalness=judging.NaturalnessConfig(prompts=3),
     readings=2,
     card=CardConfig(
         speech=40,

@@ -14,7 +14,6 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 _NAME = "torchaudio._extension"
 
@@ -37,15 +36,12 @@ def install() -> bool:
 
 
 def _stand_in() -> ModuleType:
-    def fail_if_no_align(function: Any) -> Any:
-        return function
-
     module = ModuleType(_NAME, "Stand-in: this torchaudio runs without its compiled extension.")
     vars(module).update(
         stand_in=True,
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,
         _IS_ALIGN_AVAILABLE=False,
         _load_lib=lambda name: False,
-        fail_if_no_align=fail_if_no_align,
+        fail_if_no_align=lambda function: function,
     )
     return module

@@ -11,12 +11,11 @@ only (1000 and above), so that a search never uses the seeds of a report.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ablations.components import COMPONENTS, component
 from ablations.errors import InputError, choose
@@ -28,6 +27,7 @@ from rrpo.optimizers import OPTIMIZERS
 from rrpo.plugins import OptionRegistry, Search
 from rrpo.regularizers import REGULARIZERS, Knob, configured, switched_on
 
+Distribution = FloatDistribution | CategoricalDistribution
 Knobs = Mapping[str, Any]
 """Hyperparameter -> number or text."""
 TUNE = "tune-arm"
@@ -50,6 +50,11 @@ OWN: dict[str, Search] = {
     "tau": Search(tuple(TAUS)),
 }
 """Fields of `ArmConfig` that are searched if an arm sets them."""
+PUSH: dict[str, Distribution] = {
+    "lr": FloatDistribution(2e-5, 5e-3, log=True),
+    "beta": FloatDistribution(1e-4, 0.1, log=True),
+}
+"""Search space of learning rate and beta."""
 CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": GUIDANCE}
 """Fields of `ArmConfig` that select a registry entry, whose options may be searched."""
 DEFAULT = OptimizeConfig()
@@ -62,7 +67,7 @@ class Study:
 
     name: str
     """Name of the study and its MLflow experiment."""
-    space: Mapping[str, BaseDistribution]
+    space: Mapping[str, Distribution]
     """Hyperparameter -> distribution."""
     paper: Knobs
     """The paper's values, or this project's where the paper gives none. They are the first trial, and the baseline."""
@@ -74,7 +79,7 @@ class Study:
     @property
     def elsewhere(self) -> Knobs:
         """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
-        return {name: _another_value(distribution, self.paper[name]) for name, distribution in self.space.items()}
+        return {name: next(v for v in ends(d) if v != self.paper[name]) for name, d in self.space.items()}
 
 
 def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:
@@ -91,7 +96,7 @@ def knobs_of() -> list[Knob]:
     return [knob for part in COMPONENTS for knob in part.knobs]
 
 
-def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
+def space_of(knobs: Sequence[Knob]) -> dict[str, Distribution]:
     """Return the search space of hyperparameters, from their declared ranges."""
     return {knob.name: FloatDistribution(knob.low, knob.high, log=knob.log) for knob in knobs}
 
@@ -125,17 +130,9 @@ def regularizers_relative() -> Study:
 
 def policy() -> Study:
     """Search the policy optimization on the full RRPO reward model: learning rate, beta, temperature schedule."""
-    space: dict[str, BaseDistribution] = {
-        "lr": FloatDistribution(2e-5, 5e-3, log=True),
-        "beta": FloatDistribution(1e-4, 0.1, log=True),
-        "tau": CategoricalDistribution(tuple(TAUS)),
-    }
-    return Study(
-        "policy",
-        space,
-        {"lr": DEFAULT.lr, "beta": DEFAULT.beta, "tau": "1"},
-        lambda k: replace(arms()[RRPO], **_overrides(k)),
-    )
+    first = {"lr": DEFAULT.lr, "beta": DEFAULT.beta, "tau": "1"}
+    space = PUSH | {"tau": _distribution(OWN["tau"])}
+    return Study("policy", space, first, lambda knobs: replace(arms()[RRPO], **_overrides(knobs)))
 
 
 def rm() -> Study:
@@ -160,19 +157,16 @@ def tune_arm(arm: str) -> Study:
         for name, search in CHOSEN[kind].searched(choice).items():
             space[f"{choice.name}.{name}"] = _distribution(search)
             first[f"{choice.name}.{name}"] = dict(choice.options)[name]
-    for name, search in OWN.items():
-        if getattr(config, name) != getattr(VANILLA, name):
-            value = getattr(config, name)
-            space[name], first[name] = _distribution(search), NAMES[value] if name == "tau" else value
-    if config.best_of:
-        space["content_weight"], first["content_weight"] = _distribution(OWN["content_weight"]), DEFAULT.content_weight
+    settings = {name: getattr(config, name) for name in OWN if getattr(config, name) != getattr(VANILLA, name)}
+    settings |= {"content_weight": DEFAULT.content_weight} if config.best_of else {}
+    space |= {name: _distribution(OWN[name]) for name in settings}
+    first |= {name: NAMES[value] if name == "tau" else value for name, value in settings.items()}
     if not (config.guidance or config.best_of):
-        policy_study = policy()
-        space |= {name: policy_study.space[name] for name in ("lr", "beta")}
-        first |= {name: policy_study.paper[name] for name in ("lr", "beta")}
+        space |= PUSH
+        first |= {name: getattr(DEFAULT, name) for name in PUSH}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        values = {knob.name: knob.on for knob in strengths} | {k.name: float(knobs[k.name]) for k in searched}
+        values = {knob.name: float(knobs.get(knob.name, knob.on)) for knob in strengths}
         off = {name: regularizer.off_values for name, regularizer in REGULARIZERS.items()}
         on = {part.name: part.strengths(values) for part in parts}
         changes = _overrides(knobs)
@@ -185,7 +179,7 @@ def tune_arm(arm: str) -> Study:
     return Study(f"tune-{arm}", space, first, tuned)
 
 
-def _distribution(search: Search) -> BaseDistribution:
+def _distribution(search: Search) -> Distribution:
     """Return the distribution for an option's range or choices."""
     if isinstance(search.values[0], float):
         low, high = search.values
@@ -195,7 +189,7 @@ def _distribution(search: Search) -> BaseDistribution:
 
 def _overrides(knobs: Knobs) -> dict[str, Any]:
     """Return the fields of `ArmConfig` that are set directly by hyperparameters."""
-    overrides = {name: knobs[name] for name in (*OWN, "lr", "beta") if name in knobs}
+    overrides = {name: knobs[name] for name in (*OWN, *PUSH) if name in knobs}
     return overrides | ({"tau": TAUS[overrides["tau"]]} if "tau" in overrides else {})
 
 
@@ -206,8 +200,6 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "rm": rm,
 }
 """Studies by name, except ``tune-arm``, which takes an arm."""
-LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, math.inf)}
-"""Valid values of the policy's hyperparameters. Components declare their own limits; any other hyperparameter is unlimited."""
 
 
 def tunable() -> list[str]:
@@ -223,76 +215,52 @@ def _is_control(arm: ArmConfig) -> bool:
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
     """Return the named study, with ``ranges`` (hyperparameter, low, high) replacing its own.
 
-    Raises InputError for an unknown study, arm or hyperparameter, and for an invalid range.
+    Raises InputError for an unknown study, arm or hyperparameter, for an invalid range, and for one without the paper's value.
     """
-    if name != TUNE and arm:
+    if choose("study", name, [*STUDIES, TUNE]) != TUNE and arm:
         raise InputError(f"--arm is only for {TUNE}", got=f"--study {name} --arm {arm}", fix="leave --arm out")
-    make = STUDIES[choose("study", name, [*STUDIES, TUNE])] if name != TUNE else None
     try:
-        study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable()))
+        study = tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable())) if name == TUNE else STUDIES[name]()
         space = dict(study.space)
         for knob, low, high in ranges:
             distribution = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]
-            if not isinstance(distribution, FloatDistribution):
-                got = f"{knob}, one of {described(distribution)}"
-                raise InputError(
-                    "--range is only for numeric hyperparameters", got=got, fix=f"leave out --range {knob}"
-                )
+            if isinstance(distribution, CategoricalDistribution):
+                got, fix = f"{knob}, one of {described(distribution)}", f"leave out --range {knob}"
+                raise InputError("--range is only for numeric hyperparameters", got=got, fix=fix)
             space[knob] = FloatDistribution(low, high, log=distribution.log)
+        for knob, distribution in space.items():
+            if not contains(distribution, study.paper.get(knob)):
+                raise InputError(
+                    f"the range of {knob} does not contain the baseline value",
+                    got=f"{described(distribution)} without {study.paper.get(knob)}",
+                    fix="widen it: the first trial always has the paper's values",
+                )
+            for end in ends(distribution):
+                study.arm({**study.paper, knob: end})  # the config checks its values
     except InputError:
         raise
     except ValueError as error:
-        raise InputError("a range is invalid", got=error, fix="give LOW below HIGH, above 0 on a log scale") from None
-    study = replace(study, space=space)
-    _check(study)
-    return study
+        fix = "give LOW below HIGH, above 0 on a log scale, and only values that the setting may have"
+        raise InputError("a range is invalid", got=error, fix=fix) from None
+    return replace(study, space=space)
 
 
-def _check(study: Study) -> None:
-    """Raise InputError for an invalid space, and for one that does not contain the paper's values."""
-    if not study.space or study.space.keys() != study.paper.keys():
-        raise InputError(
-            f"study {study.name} does not give one paper value per hyperparameter",
-            got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
-            fix="name the same hyperparameters in both",
-        )
-    limits = LIMITS | {knob.name: knob.limits for name in REGULARIZERS for knob in component(name).knobs}
-    for knob, distribution in study.space.items():
-        if isinstance(distribution, FloatDistribution):
-            low, high = limits.get(knob, (-math.inf, math.inf))
-            if not (low <= distribution.low < distribution.high <= high and math.isfinite(distribution.high)):
-                raise InputError(
-                    f"the range of {knob} is invalid",
-                    got=described(distribution),
-                    fix=f"give LOW below HIGH, within {low:g} to {high:g}",
-                )
-        if not contains(distribution, study.paper[knob]):
-            raise InputError(
-                f"the range of {knob} does not contain the baseline value",
-                got=f"{described(distribution)} without {study.paper[knob]}",
-                fix="widen it: the first trial always has the paper's values",
-            )
-
-
-def contains(distribution: BaseDistribution, value: float | str) -> bool:
+def contains(distribution: Distribution, value: Any) -> bool:
     """Return whether a value is in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
-    return distribution.low <= float(value) <= distribution.high
+    return value is not None and distribution.low <= value <= distribution.high
 
 
-def described(distribution: BaseDistribution) -> str:
+def ends(distribution: Distribution) -> tuple[Any, ...]:
+    """Return both ends of a range, or all choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    return distribution.low, distribution.high
+
+
+def described(distribution: Distribution) -> str:
     """Return a distribution as text: ``0.05..50 log``, or its choices."""
-    if isinstance(distribution, FloatDistribution):
-        return f"{distribution.low!r}..{distribution.high!r}" + (" log" if distribution.log else "")
     if isinstance(distribution, CategoricalDistribution):
         return " | ".join(map(str, distribution.choices))
-    return str(distribution)
-
-
-def _another_value(distribution: BaseDistribution, value: Any) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return next(choice for choice in distribution.choices if choice != value)
-    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
-    return distribution.low if distribution.low != value else distribution.high
+    return f"{distribution.low!r}..{distribution.high!r}" + (" log" if distribution.log else "")

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 
 from ablations.errors import InputError
 from ablations.exported import read_arms, write_arm
 from ablations.rendering.sheet import Sheet
 from ablations.tracking.source_version import git_state
 from studies.search import OUTCOMES, Search, counted
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
+from studies.storage import IDENTITY
 
 
-def export(
-    search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], check: Sheet | None
-) -> Path:
+def export(search: Search, study: OptunaStudy, best: FrozenTrial, name: str, check: Sheet | None) -> Path:
     """Write the best trial's arm; return its file.
 
     Raises InputError if another arm is stored under that name, because existing cells with that name would become ambiguous.
     """
     arm = search.definition.arm(best.params)
-    path = search.spec.store / "arms" / f"{name}.json"
     if read_arms(search.spec.store).get(name, arm) != arm:
         raise InputError(
             "another arm is stored under that name",
-            got=path,
-            fix="use another name, or remove the file if nothing was run with it",
+            got=name,
+            fix=f"use another name, or remove arms/{name}.json in the runs folder if nothing was run with it",
         )
     provenance = {
         "study": search.name,
@@ -42,7 +37,7 @@ def export(
         "budget": {"trials": len(counted(study)), "seeds": len(search.spec.seeds)},
         "sampler": search.sampler,
         "fresh_seeds": check.notes[-1] if check else "not checked on fresh seeds",
-        "identity": dict(identity),
+        "identity": study.user_attrs[IDENTITY],
         "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
         **git_state(),
     }

@@ -7,53 +7,42 @@ of the best of many noisy trials is biased upwards.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from ablations.commands import print_line
 from ablations.errors import InputError
-from ablations.execution.estimate import Estimator, wall
-from ablations.execution.jobs import longest_first, stage_key, stage_tasks
-from ablations.execution.launchers.pool import Pool
-from ablations.execution.scheduler import Scheduler
-from ablations.execution.time_left import TimeLeft
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
 from ablations.stats.statistics import Interval, t_interval
 from rrpo.config import ArmConfig
-from rrpo.pipeline.missing import missing_below
 from studies.catalogue import study_of
-from studies.live import Collector
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
 from studies.trial import FRESH_SEED, OBJECTIVES, measure, span
 
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial
-
 ALPHA = 0.05
 """Significance level of one check. The k-th check on the same seeds is made at `ALPHA` / k."""
 CHECKS = "checks"
 """User attribute of the study: trial, seeds and baseline of every check."""
-VERIFY = 8
-"""Default number of fresh seeds."""
+VERIFY = {"": 8, "smoke": 2}
+"""Default number of fresh seeds by profile; the smoke profile supports no conclusions."""
 MOST = 20
 """Largest number of fresh seeds."""
-VERIFY_SMOKE = 2
-"""Default number on the smoke profile, which supports no conclusions."""
 BUDGET = ("profile", "optimize", "seeds", "objectives")
 """Parts of the identity that two studies must share to be equally tuned, in addition to the number of trials."""
 Outcomes = Mapping[int, Mapping[str, float]]
 """Outcomes by seed and name."""
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """What the best trial is compared with."""
 
     name: str
@@ -62,11 +51,27 @@ class Baseline:
     """Its arm."""
 
 
-def baseline(search: Search, study: OptunaStudy, against: str) -> Baseline:
-    """Return the paper's values, or the best trial of the study ``against``.
+def check(search: Search, study: OptunaStudy, console: Console) -> tuple[Sheet | None, bool]:
+    """Compare the best trial with its baseline on fresh seeds.
+
+    Return the table (None if they are the same arm), and whether any stage failed. Raises InputError if the baseline does not
+    exist yet, and KeyboardInterrupt when stopped; finished stages are kept.
+    """
+    best, rival = ranked(study)[0], baseline(search, study)
+    if search.definition.arm(best.params) == rival.arm:
+        print_line(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
+        return None, False
+    ours, theirs, missing = evaluate(search, best, rival, console)
+    number = count(search, study, best, rival, ours.keys() & theirs.keys())
+    return verdict(search, best, rival, ours, theirs, missing, number), bool(missing)
+
+
+def baseline(search: Search, study: OptunaStudy) -> Baseline:
+    """Return the paper's values, or the best trial of the study `Search.against`.
 
     Raises InputError if that study has no complete trial, or was not tuned as ``study`` was.
     """
+    against = search.against
     if not against:
         return Baseline("the paper's values", search.definition.arm(search.definition.paper))
     baseline_study = existing_study(search.storage, search.spec.store, against)
@@ -81,7 +86,7 @@ def baseline(search: Search, study: OptunaStudy, against: str) -> Baseline:
             got="; ".join(mismatches),
             fix="run both with the same options and to the same number of trials",
         )
-    best_trials = ranked(baseline_study, search)
+    best_trials = ranked(baseline_study)
     if not best_trials:
         raise InputError(
             f"study {against} has no best trial", got="no complete trial", fix="see its report for the reasons"
@@ -91,33 +96,16 @@ def baseline(search: Search, study: OptunaStudy, against: str) -> Baseline:
     return Baseline(f"trial {best_trials[0].number} of {against}", arm)
 
 
-def evaluate(
-    search: Search, best: FrozenTrial, baseline: Baseline, count: int, pool: Pool, console: Console
-) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]], str]:
-    """Build and measure the best trial and its baseline on ``count`` fresh seeds.
-
-    Return the outcomes of both by seed, and the reason if seeds are missing. Raises KeyboardInterrupt when stopped; finished
-    stages are kept.
-    """
-    spec = replace(search.spec, seeds=tuple(range(FRESH_SEED, FRESH_SEED + count)))
-    arms = [search.definition.arm(best.params), baseline.arm]
-    required = [stage for seed in spec.seeds for arm in arms for stage in spec.stages(arm, seed)]
-    stages = missing_below(required, spec.store)
-    estimator = Estimator(spec.store, spec.device)
-    if stages:
-        message = f"checking trial {best.number} against {baseline.name} on {count} fresh seeds: {len(stages)} stages, "
-        console.print(message + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
-    graph = stage_tasks(longest_first(stages, estimator), spec.store, spec.device)
-    left = TimeLeft(graph, {stage_key(stage): stage for stage in stages}, estimator, pool.capacity)
-    building = Collector(console, len(graph), 0, left, "stage")
-    with building:
-        Scheduler(graph, pool, search.folder / "logs", building).run()
-    outcomes: list[dict[int, dict[str, float]]] = [{}, {}]
-    for seed in spec.seeds:
-        if all(s.done(spec.store) for arm in arms for s in spec.stages(arm, seed)):
-            for by_seed, arm in zip(outcomes, arms, strict=True):
-                by_seed[seed] = measure(spec, arm, seed)
-    return outcomes[0], outcomes[1], "; ".join(f"{title}: {reason}" for title, reason in building.failures.items())
+def evaluate(search: Search, best: FrozenTrial, rival: Baseline, console: Console) -> tuple[Outcomes, Outcomes, str]:
+    """Build and measure the best trial and its baseline on fresh seeds; return both outcomes, and why seeds are missing."""
+    spec = replace(search.spec, seeds=tuple(range(FRESH_SEED, FRESH_SEED + search.verify)))
+    arms = [search.definition.arm(best.params), rival.arm]
+    stages = [stage for seed in spec.seeds for arm in arms for stage in spec.stages(arm, seed)]
+    print_line(console, f"checking trial {best.number} against {rival.name} on {search.verify} fresh seeds")
+    failures = search.builder(console).build(stages)
+    seeds = [s for s in spec.seeds if all(x.done(spec.store) for arm in arms for x in spec.stages(arm, s))]
+    ours, theirs = ({seed: measure(spec, arm, seed) for seed in seeds} for arm in arms)
+    return ours, theirs, "; ".join(f"{title}: {reason}" for title, reason in failures.items())
 
 
 def count(search: Search, study: OptunaStudy, best: FrozenTrial, baseline: Baseline, seeds: Collection[int]) -> int:

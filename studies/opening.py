@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.study import Study as OptunaStudy
 
 from ablations.tracking.recorder import create
 from ablations.tracking.records import EXPERIMENT_STUDY
@@ -12,46 +14,32 @@ from rrpo.identity import canonical
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
 from studies.catalogue import contains, described
-from studies.options import Command
-from studies.results import complete, pareto_front
+from studies.recovery import recover
+from studies.results import pareto_front, ranked
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import Search
 from studies.storage import existing_study, open_storage, open_study
 
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-
 TOP = 5
 """Number of points that a warm start takes from the other study."""
-WARM_START = "warm_start"
-"""User attribute of a study: the study of its warm start."""
 
 
-def opened(command: Command) -> OptunaStudy:
-    """Create or resume the command's study, and enqueue the first points of a new one.
+def opened(search: Search) -> OptunaStudy:
+    """Create or resume the study, enqueue the first points that it does not have, and queue the trials of dead processes again.
 
     Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
     """
-    search = command.search
-    create(command.folder, f"{EXPERIMENT_STUDY}{search.name}")
+    create(search.runs, f"{EXPERIMENT_STUDY}{search.name}")
     storage = open_storage(search.storage, search.folder)
     with search.lock():
         study = open_study(storage, search.name, search.directions, identity(search))
-        if not study.get_trials(deepcopy=False):
-            study.set_user_attr(WARM_START, command.warm_start)
-            for point in first_points(search, command.warm_start):
-                study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
-                study.set_metric_names(list(search.spec.objectives))
+        for point in first_points(search):
+            study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
+        recover(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
+            study.set_metric_names(list(search.spec.objectives))
     return study
-
-
-def ignored(command: Command, study: OptunaStudy) -> str:
-    """Return a note if the study was started without this warm start, which is then ignored; otherwise an empty string."""
-    if not command.warm_start or study.user_attrs.get(WARM_START) == command.warm_start:
-        return ""
-    return f"--warm-start {command.warm_start} is ignored: the study has its first points already"
 
 
 def identity(search: Search) -> dict[str, Any]:
@@ -77,18 +65,18 @@ def identity(search: Search) -> dict[str, Any]:
     }
 
 
-def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
+def first_points(search: Search) -> list[dict[str, Any]]:
     """Return the paper's values, then the best points of a warm start.
 
     Hyperparameters that the other study lacks have the paper's values.
     """
     space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]
-    if warm_start:
-        source = existing_study(search.storage, search.spec.store, warm_start)
-        sign = -1 if source.directions[0].name == "MAXIMIZE" else 1
-        trials = pareto_front(source) if len(source.directions) > 1 else complete(source)
-        for trial in sorted(trials, key=lambda t: sign * t.values[0])[:TOP]:
+    if search.warm_start:
+        source = existing_study(search.storage, search.spec.store, search.warm_start)
+        front = pareto_front(source)
+        trials = [t for t in ranked(source) if t in front or len(source.directions) == 1]
+        for trial in trials[:TOP]:
             params = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
             points.append(paper | params)
     return points

@@ -13,13 +13,13 @@ from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
 from ablations.exported import check_name
-from ablations.tracking.runs_folder import RunsFolder, check
+from ablations.tracking.runs_folder import check
 from rrpo.arms import BASE
 from rrpo.commands import option
 from rrpo.profiles import PROFILES, title
 from rrpo.settings import assignments, changed, check_used
 from studies.catalogue import TUNE, Study, study_of, tune_arm
-from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
+from studies.fresh import MOST, VERIFY
 from studies.pruning import PRUNERS
 from studies.samplers import SAMPLERS
 from studies.search import Search
@@ -76,29 +76,7 @@ class Options(Launching):
     runs_dir: RunsDir = Path("runs")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """The checked options of one command: the search, where it runs, and what follows it."""
-
-    search: Search
-    """The search."""
-    folder: RunsFolder
-    """The runs folder."""
-    workers: int
-    """Number of trials that run at the same time."""
-    launching: Launching
-    """Where trials run."""
-    warm_start: str
-    """Study whose best points are tried first; empty for none."""
-    verify: int
-    """Number of fresh seeds for the comparison of the best trial with its baseline; 0 for no comparison."""
-    against: str
-    """Study whose best trial is the baseline; empty for the paper's values."""
-    export_arm: str
-    """Name under which the best trial is exported as an arm; empty for no export."""
-
-
-def checked(options: Options) -> Command:
+def checked(options: Options) -> Search:
     """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
     bounds = tuple(_range(text) for text in options.ranges or ())
     definition = study_of(options.study, options.arm, bounds)
@@ -108,14 +86,18 @@ def checked(options: Options) -> Command:
     device = environment.resolve_device(options.device)
     spec = TrialSpec(
         profile=profile,
-        store=options.runs_dir.expanduser().resolve(),
+        store=check(options.runs_dir).root,
         seeds=_seeds(options.seeds, options.first_seed),
         objectives=_objectives(options.objectives, definition),
         device=device,
     )
-    pruner = choose("pruner", options.pruner, PRUNERS)
     paper_arm = definition.arm(definition.paper)
     check_used(base_profile, values, lambda other: replace(spec, profile=other).stages(paper_arm, spec.seeds[0]))
+    pruner = choose("pruner", options.pruner, PRUNERS)
+    verify = VERIFY.get(options.profile, VERIFY[""]) if options.verify is None else options.verify
+    if not 0 <= verify <= MOST:
+        raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
+    default_baseline = f"{tune_arm(BASE).name}-{suffix}" if options.study == TUNE and options.arm != BASE else ""
     search = Search(
         study=options.study,
         name=_valid_name(options.name or f"{definition.name}-{suffix}"),
@@ -126,32 +108,21 @@ def checked(options: Options) -> Command:
         storage=options.storage or None,
         arm=options.arm,
         ranges=bounds,
+        warm_start=options.warm_start,
+        verify=verify,
+        against=options.against or default_baseline,
+        export_arm=options.export_arm,
+        workers=worker_count(options.workers, device),
+        launching=launchers.checked(options, device, UNMEASURED),
     )
     if options.export_arm:
         check_name(options.export_arm)
-    verify = options.verify
-    if verify is not None and not 0 <= verify <= MOST:
-        raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
-    default_verify = VERIFY_SMOKE if options.profile == "smoke" else VERIFY
-    workers = worker_count(options.workers, device)
-    launching = launchers.checked(options, device, UNMEASURED)
-    folder = check(options.runs_dir)
     if options.storage:
         reach(options.storage)
-    for study_name in filter(None, (options.warm_start, options.against)):
+    for other in filter(None, (options.warm_start, options.against)):
         if not options.storage:
-            existing_study(None, spec.store, study_name)
-    default_baseline = f"{tune_arm(BASE).name}-{suffix}" if options.study == TUNE and options.arm != BASE else ""
-    return Command(
-        search=search,
-        folder=folder,
-        workers=workers,
-        launching=launching,
-        warm_start=options.warm_start,
-        verify=default_verify if verify is None else verify,
-        against=options.against or default_baseline,
-        export_arm=options.export_arm,
-    )
+            existing_study(None, spec.store, other)
+    return search
 
 
 def _valid_name(name: str) -> str:
@@ -182,8 +153,5 @@ def _seeds(count: int, first: int) -> tuple[int, ...]:
 
 
 def _objectives(text: str, definition: Study) -> tuple[str, ...]:
-    parts = [part.strip() for part in text.split(",")] if text else definition.objectives
-    names = tuple(choose("objective", part, OBJECTIVES) for part in parts)
-    if len(set(names)) < len(names):
-        raise InputError("an objective is named twice", got=text, fix="name each once")
-    return names
+    names = [part.strip() for part in text.split(",")] if text else definition.objectives
+    return tuple(dict.fromkeys(choose("objective", name, OBJECTIVES) for name in names))

@@ -23,8 +23,7 @@ img { max-width: 100%; height: auto; background: white; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: bold; }
 th, td { padding: .1rem .6rem; text-align: left; border-bottom: 1px solid #8884; }
-.number { text-align: right; }
-summary { cursor: pointer; }"""
+.number { text-align: right; }"""
 
 
 def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command: str, folder: Path) -> Path:
@@ -32,25 +31,24 @@ def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command:
 
     ``command`` is shown as the way to open the study in Optuna's own interface.
     """
-    by_stem = {picture.stem: picture for picture in pictures}
-    first = [f"<h2>{FIRST[stem]}</h2>{_image(by_stem[stem])}" for stem in FIRST if stem in by_stem]
+    figures = {picture.stem: _figure(picture) for picture in pictures}
     tables = [
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(sheet.title)}">{html(sheet)}</div>'
         for sheet in sheets
     ]
-    further = [f"<h3>{escape(stem)}</h3>{_image(picture)}" for stem, picture in by_stem.items() if stem not in FIRST]
-    details = f"<details><summary>More figures</summary>{''.join(further)}</details>" if further else ""
-    body = "".join([*first, *tables])
+    first = [figures.pop(stem) for stem in FIRST if stem in figures]
+    body = "".join([*first, *tables, *figures.values()])
     path = folder / PAGE
     path.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Study {escape(name)}</title><style>{STYLE}</style></head><body><main><h1>Study {escape(name)}</h1>"
-        f"{body}{details}<p>In Optuna's interface: <code>{escape(command)}</code></p></main></body></html>\n",
+        f"{body}<p>In Optuna's interface: <code>{escape(command)}</code></p></main></body></html>\n",
         encoding="utf-8",
     )
     return path
 
 
-def _image(picture: Path) -> str:
-    content = base64.b64encode(picture.read_bytes()).decode()
-    return f'<p><img src="data:image/png;base64,{content}" alt="{escape(picture.stem)}"></p>'
+def _figure(picture: Path) -> str:
+    content, title = base64.b64encode(picture.read_bytes()).decode(), FIRST.get(picture.stem, picture.stem)
+    image = f'<img src="data:image/png;base64,{content}" alt="{escape(picture.stem)}">'
+    return f"<h2>{escape(title)}</h2><p>{image}</p>"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+
+import optuna
+from optuna import pruners
+from optuna.pruners import BasePruner
+from optuna.trial import Trial
 
 from studies.samplers import STARTUP
 from studies.trial import OBJECTIVES, Intermediate, TrialSpec
-
-if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.trial import Trial
 
 PRUNERS = ("median", "hyperband", "none")
 WARM_UP = 1 / 3
@@ -25,8 +25,6 @@ SMOOTH = 3
 
 def make_pruner(name: str, spec: TrialSpec) -> BasePruner:
     """Return the pruner with a name from `PRUNERS`."""
-    from optuna import pruners
-
     steps = spec.profile.optimize.steps
     warm_up = max(1, round(WARM_UP * steps))
     match name:
@@ -57,8 +55,6 @@ def pruning_callback(
     name: str, spec: TrialSpec, trial: Trial, first: bool
 ) -> Callable[[int, Mapping[str, float]], None]:
     """Return a callback that reports the first seed's intermediate values, and raises TrialPruned if the pruner decides so."""
-    import optuna
-
     intermediate = intermediate_value_of(name, spec)
     if intermediate is None or not first:
         return lambda step, measures: None

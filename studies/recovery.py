@@ -1,76 +1,55 @@
 """Find trials whose process has died, fail them, and queue their points again.
 
-On the same host, a dead process is found at once. For other hosts, a database stores Optuna's heartbeat. A journal file has no
-heartbeat; there, each process renews a claim file next to the journal (`rrpo.pipeline.claims`). An owner without a sign of life
-for one lease counts as dead. If it was only suspended, it later finds its trial finished and leaves it unchanged. A point at
-which `MOST` processes died is not tried again.
+Each running trial stores its owner and, every `BEAT` seconds, a sign of life. On the owner's own host, a dead process is found at
+once. On other hosts, an owner without a sign of life for `SILENCE` seconds counts as dead; if it was only suspended, it later
+finds its trial finished and leaves it unchanged. A point at which `MOST` processes died is not tried again.
+
+Optuna's own heartbeat works for databases only, not for a journal file.
 """
 
 from __future__ import annotations
 
-import warnings
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, keep_renewed, repeated, this_process
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from rrpo.pipeline.claims import LEASE, Owner, is_alive, repeated, this_process
 from studies.samplers import SAMPLER
 
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, Trial
-
-OWNER, RETRY, COST = "owner", "retry_of", "processes"
+OWNER, SEEN, RETRY, COST = "owner", "seen", "retry_of", "processes"
+"""User attributes of a trial: its process, the time of its last sign of life, the trial that it repeats, and the number of
+processes that died at its point."""
 MOST = 3
 """Largest number of processes that may die at one point."""
-BEAT, SILENCE = round(LEASE / 4), round(LEASE)
-"""Seconds between two heartbeats in a database, and seconds without one after which the owner counts as dead."""
+BEAT, SILENCE = LEASE / 4, LEASE
+"""Seconds between two signs of life, and seconds without one after which the owner counts as dead."""
 
 
-def has_heartbeat(study: OptunaStudy) -> bool:
-    """Return whether the study's storage stores heartbeats: a database does, a journal file does not."""
-    return hasattr(study._storage, "record_heartbeat")
+def alive(trial: Trial) -> AbstractContextManager[None]:
+    """Return a context in which the trial gives signs of life."""
+    return repeated(lambda: trial.set_user_attr(SEEN, time.time()), BEAT)
 
 
-def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
-    """Record that this process runs a trial; return the claim to renew, or None if the storage has heartbeats."""
+def claim(trial: Trial) -> None:
+    """Record that this process runs a trial from now on."""
     trial.set_user_attr(OWNER, asdict(this_process()))
-    if has_heartbeat(study):
-        study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-        return None
-    return _claims(folder).take(_name(trial.number))
+    trial.set_user_attr(SEEN, time.time())
 
 
-def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> AbstractContextManager[Any]:
-    """Return a context that renews the trial's heartbeat or claim until it ends."""
-    if claimed is not None:
-        return keep_renewed(claimed)
-    return repeated(lambda: study._storage.record_heartbeat(trial._trial_id), BEAT)  # type: ignore[attr-defined]
+def recover(study: OptunaStudy) -> list[int]:
+    """Fail the running trials whose owners are dead, queue their points again, and return their numbers.
 
-
-def recover(study: OptunaStudy, folder: Path) -> list[int]:
-    """Fail the running trials whose owners are dead, and queue their points again.
-
-    Return the trial numbers, except those that Optuna's heartbeat finds. The caller must hold the study's lock, so that no trial
-    is between `Study.ask` and `claim`.
+    Hold the study's lock, so that no two processes queue the same point.
     """
-    from optuna.storages import fail_stale_trials
-    from optuna.trial import TrialState
-
-    lost = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _dead(study, trial, folder):
-            queue_again(study, trial)
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            lost.append(trial.number)
-    if has_heartbeat(study):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental in Optuna
-            fail_stale_trials(study)  # trials of other hosts; its callback is `queue_again`
-    return lost
+    lost = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if not _lives(trial)]
+    for trial in lost:
+        queue_again(study, trial)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    return [trial.number for trial in lost]
 
 
 def queue_again(study: OptunaStudy, trial: FrozenTrial, cost: int = 1) -> None:
@@ -86,26 +65,9 @@ def lost_trials(trials: Sequence[FrozenTrial]) -> set[int]:
     return {trial.user_attrs[RETRY] for trial in trials if RETRY in trial.user_attrs}
 
 
-def _dead(study: OptunaStudy, trial: FrozenTrial, folder: Path) -> bool:
-    owner = trial.user_attrs.get(OWNER)
+def _lives(trial: FrozenTrial) -> bool:
+    owner = trial.user_attrs.get(OWNER)  # none if its process was killed between ask and claim
     lives = is_alive(Owner(**owner)) if owner else None
-    if lives is not None:
-        return not lives
-    if not has_heartbeat(study):
-        return _claims(folder).holder(_name(trial.number)) is None
-    if owner:
-        return False  # another host's trial: its heartbeat decides
-    return _age(trial) > SILENCE  # its process was killed between ask and claim
-
-
-def _age(trial: FrozenTrial) -> float:
-    started: Any = trial.datetime_start
-    return (datetime.now() - started).total_seconds() if started else float("inf")
-
-
-def _claims(folder: Path) -> Claims:
-    return Claims(folder / "claims")
-
-
-def _name(number: int) -> str:
-    return f"trial-{number}"
+    if lives is not None or trial.datetime_start is None:
+        return bool(lives)
+    return time.time() - trial.user_attrs.get(SEEN, trial.datetime_start.timestamp()) < SILENCE

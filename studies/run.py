@@ -7,36 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
 from ablations.commands import exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError
-from ablations.execution import launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
 from ablations.tracking.source_version import git_state
 from rrpo.commands import options_of
-from rrpo.pipeline.stages import Stage
 from studies import fresh, results
-from studies.detectable import preview, shared
 from studies.export import export
 from studies.live import SearchRun
 from studies.mlflow_bridge import Bridge
-from studies.opening import identity as identity_of
-from studies.opening import ignored, opened
-from studies.options import Command, Options, checked
+from studies.opening import opened
+from studies.options import Options, checked
+from studies.preview import preview, shared
 from studies.search import Search, counted
-from studies.storage import shown
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
 
 app, main = program("studies.run")
-UNPRINTED = ("trials",)
-"""Tables that are written to files but not printed."""
 
 
 @app.command()
@@ -54,42 +46,35 @@ def command(**values: Any) -> None:
     """
     console = terminal()
     with exit_on_input_error():
-        checked_command = checked(Options(**values))
-        study = opened(checked_command)
-        raise typer.Exit(run(checked_command, study, console))
+        search = checked(Options(**values))
+        raise typer.Exit(run(search, opened(search), console))
 
 
-def run(command: Command, study: OptunaStudy, console: Console) -> int:
+def run(search: Search, study: OptunaStudy, console: Console) -> int:
     """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
-    search = command.search
     shared_stages = shared(search)
-    for line in preview(search, study, command.workers, shared_stages):
+    for line in preview(search, study, shared_stages):
         print_line(console, line)
-    if note := ignored(command, study):
-        print_line(console, f"note: {note}")
-    identity = identity_of(search)
-    bridge = Bridge(search, command.folder, study, git_state())
-    bridge.start(identity)
-    status = "FAILED"
-    numbers: dict[str, float] = {}
-    out: Path | None = None
+    bridge = Bridge(search, study, git_state())
+    bridge.write()
+    status, comparison, failed, out = "FAILED", None, False, None
     try:
-        failures = _search(command, study, bridge, console, shared_stages)
-        sheets = results.sheets(study, search)
-        trials = results.ranked(study, search)
-        comparison, missing = _check(command, study, console) if trials else (None, "")
-        sheets += [comparison] if comparison else []
-        out = _write(search, study, sheets, console)
-        numbers = _numbers(comparison)
-        for title, reason in failures.items():
-            print_line(console, f"failed: {title}: {reason}")
+        if len(counted(study)) < search.trials:
+            search.builder(console).require(shared_stages)
+            SearchRun(search, study, bridge, console).run()
+        trials = results.ranked(study)
+        if trials and search.verify:
+            try:
+                comparison, failed = fresh.check(search, study, console)
+            except InputError as error:
+                print_line(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
+        out = _write(search, study, [*results.sheets(study, search), *([comparison] if comparison else [])], console)
         if not trials:
             print_line(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
-        if trials and command.export_arm:
-            path = export(search, study, trials[0], command.export_arm, identity, comparison)
-            print_line(console, f"exported: {path}")
-            print_line(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{command.export_arm}")
-        status = "FINISHED" if trials and not missing else "FAILED"
+        elif search.export_arm:
+            print_line(console, f"exported: {export(search, study, trials[0], search.export_arm, comparison)}")
+            print_line(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{search.export_arm}")
+        status = "FINISHED" if trials and not failed else "FAILED"
     except KeyboardInterrupt:
         status = "KILLED"
         print_line(
@@ -97,44 +82,12 @@ def run(command: Command, study: OptunaStudy, console: Console) -> int:
             "Stopped. Finished trials are kept and running ones are queued again; run the same command to continue.",
         )
     finally:
-        if message := bridge.end(status, numbers, out):
-            print_line(console, message)
-    print_line(console, f"Open it: {command.folder.ui_command()}")
-    print_line(console, f"     or: {dashboard(search)}   (extra: dashboard)")
+        bridge.write(status, _numbers(comparison), out)
+        if waiting := bridge.replay.waiting():
+            print_line(console, waiting)
+    print_line(console, f"Open it: {search.runs.ui_command()}")
+    print_line(console, f"     or: optuna-dashboard {search.address}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
-
-
-def _search(
-    command: Command, study: OptunaStudy, bridge: Bridge, console: Console, shared_stages: Sequence[Stage]
-) -> dict[str, str]:
-    """Run the missing trials; return the failures, title -> reason."""
-    search = command.search
-    running = SearchRun(search, study, bridge, console, command.workers)
-    if len(counted(study)) < search.trials:
-        pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
-        running.run(pool, shared_stages)
-    bridge.write(study.get_trials(deepcopy=False))
-    return running.failures
-
-
-def _check(command: Command, study: OptunaStudy, console: Console) -> tuple[Sheet | None, str]:
-    """Return the comparison of the best trial with its baseline, and the reason if seeds are missing in it."""
-    if not command.verify:
-        return None, ""
-    search = command.search
-    best = results.ranked(study, search)[0]
-    try:
-        baseline = fresh.baseline(search, study, command.against)
-    except InputError as error:
-        print_line(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
-        return None, ""
-    if search.definition.arm(best.params) == baseline.arm:
-        print_line(console, f"The best trial is the same arm as {baseline.name}: there is nothing to check.")
-        return None, ""
-    pool = launchers.start(command.launching, command.workers, search.folder / "launcher")
-    best_outcomes, baseline_outcomes, missing = fresh.evaluate(search, best, baseline, command.verify, pool, console)
-    check = fresh.count(search, study, best, baseline, best_outcomes.keys() & baseline_outcomes.keys())
-    return fresh.verdict(search, best, baseline, best_outcomes, baseline_outcomes, missing, check), missing
 
 
 def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
@@ -146,29 +99,20 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
     for sheet in sheets:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
-        if sheet.name not in UNPRINTED:
-            print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
-    files = figures.draw(study, search, out)
-    pictures = [path for path in files if path.suffix == ".png"]
-    written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
+        print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+    results.write_trials(study, out / "trials.csv")
+    pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]
+    written = [page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out), *pictures]
     print_line(console, f"written to {out}: {', '.join(path.name for path in written)}")
-    if not files:
+    if not pictures:
         print_line(console, "no figure: too few trials")
     return out
 
 
-def dashboard(search: Search) -> str:
-    """Return the command that opens the study in Optuna's dashboard."""
-    return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
-
-
 def _numbers(comparison: Sheet | None) -> dict[str, float]:
     """Return the metrics of the check for MLflow."""
-    if comparison is None:
-        return {}
-    row = dict(zip((column.name for column in comparison.columns), comparison.rows[0], strict=True))
-    means = {f"fresh {name}": value.mean for name, value in row.items() if isinstance(value, Interval)}
-    return means | {f"fresh {name}": value for name, value in row.items() if isinstance(value, float)}
+    row = comparison.row(str(comparison.rows[0][0])) if comparison else {}
+    return {f"fresh {name}": value.mean for name, value in row.items() if isinstance(value, Interval)}
 
 
 if __name__ == "__main__":

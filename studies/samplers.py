@@ -7,17 +7,14 @@ which trials have finished; it is reproducible with one worker.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, QMCSampler, RandomSampler, TPESampler
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 
 SAMPLERS = {
     "tpe": "multivariate TPE, for hyperparameters that interact",
@@ -54,9 +51,12 @@ def make(name: str, seed: int) -> BaseSampler:
 
 
 class Keyed(BaseSampler):
-    """Delegate to the named sampler, which is created for each trial with its own seed."""
+    """Delegate to the named sampler, which is created for each trial with its own seed.
 
-    def __init__(self, name: str, seed: int) -> None:
+    No sampler in `SAMPLERS` does anything after a trial without constraints.
+    """
+
+    def __init__(self, name: str, seed: int = 0) -> None:
         self._name, self._seed = name, seed
         self._sampler = make(name, seed)
 
@@ -80,8 +80,3 @@ class Keyed(BaseSampler):
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: OptunaStudy, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._sampler.after_trial(study, trial, state, values)

@@ -1,4 +1,4 @@
-"""Run one trial in a worker process: ask for a point, measure it seed by seed, tell the result.
+"""A search, and one trial of it in a worker process: ask for a point, measure it seed by seed, tell the result.
 
 Any number of workers can share a study.
 """
@@ -6,28 +6,28 @@ Any number of workers can share a study.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
 
+from ablations.execution.building import Builder
 from ablations.execution.jobs import SMALLER
+from ablations.execution.launchers import Launching
 from ablations.failures import kind_of
+from ablations.tracking.runs_folder import RunsFolder
 from studies.catalogue import Study, study_of
 from studies.pruning import make_pruner, pruning_callback
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
 from studies.samplers import SAMPLER, Keyed
-from studies.storage import folder_of, open_storage
+from studies.storage import folder_of, open_storage, shown
 from studies.trial import OBJECTIVES, TrialSpec, mean, measure
-
-if TYPE_CHECKING:
-    from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, Trial
-
-    from rrpo.pipeline.claims import Claim
 
 OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
 """User attributes of a trial: outcomes by seed, folders of its stages by seed, and the reason of a failure."""
@@ -36,7 +36,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """The search of one command. It is sent to every worker, so it must be picklable."""
+    """The checked options of one command. They are sent to every worker, so they must be picklable."""
 
     study: str
     """A key of `STUDIES`, or ``tune-arm``."""
@@ -56,8 +56,18 @@ class Search:
     """The arm of ``tune-arm``."""
     ranges: tuple[tuple[str, float, float], ...] = ()
     """(hyperparameter, low, high) of each range that replaces the study's own."""
-    seed: int = 0
-    """Seed of the sampler."""
+    warm_start: str = ""
+    """Study whose best points are tried first; empty for none."""
+    verify: int = 0
+    """Number of fresh seeds for the comparison of the best trial with its baseline; 0 for no comparison."""
+    against: str = ""
+    """Study whose best trial is the baseline; empty for the paper's values."""
+    export_arm: str = ""
+    """Name under which the best trial is exported as an arm; empty for no export."""
+    workers: int = 1
+    """Number of trials that run at the same time."""
+    launching: Launching = field(default_factory=Launching)
+    """Where trials run."""
 
     @property
     def definition(self) -> Study:
@@ -70,20 +80,32 @@ class Search:
         return folder_of(self.spec.store, self.name)
 
     @property
+    def runs(self) -> RunsFolder:
+        """The runs folder."""
+        return RunsFolder(self.spec.store)
+
+    @property
+    def address(self) -> str:
+        """The storage, for display and for Optuna's dashboard: a URL without its password, or the journal file."""
+        return shown(self.storage) if self.storage else str(self.folder / "journal.log")
+
+    @property
     def directions(self) -> list[str]:
         """Optuna's directions, one per objective."""
         return [OBJECTIVES[name].direction for name in self.spec.objectives]
 
     def open(self) -> OptunaStudy:
         """Return the existing Optuna study, with this search's sampler and pruner."""
-        import optuna
-
         return optuna.load_study(
             study_name=self.name,
             storage=open_storage(self.storage, self.folder),
-            sampler=Keyed(self.sampler, self.seed),
+            sampler=Keyed(self.sampler),
             pruner=make_pruner(self.pruner, self.spec),
         )
+
+    def builder(self, console: Console) -> Builder:
+        """Return the builder of stages outside trials: those that all trials share, and those of fresh seeds."""
+        return Builder(self.runs, self.spec.device, self.workers, console, self.launching)
 
     def lock(self) -> FileLock:
         """Return the lock that is held between asking for a trial and recording its owner, and during recovery."""
@@ -102,36 +124,29 @@ def one_trial(search: Search, report: Report) -> int | None:
     if search.name not in _opened:
         _opened[search.name] = search.open()
     study = _opened[search.name]
-    claimed_trial = ask(search, study)
-    if claimed_trial is None:
+    trial = ask(search, study)
+    if trial is None:
         return None
-    trial, claimed = claimed_trial
-    with alive(study, trial, claimed):
+    with alive(trial):
         run_trial(search, study, trial, report)
     return trial.number
 
 
-def ask(search: Search, study: OptunaStudy) -> tuple[Trial, Claim | None] | None:
-    """Return the next trial and its claim; None if the study has enough trials."""
+def ask(search: Search, study: OptunaStudy) -> Trial | None:
+    """Return the next trial, claimed by this process; None if the study has enough trials."""
     with search.lock():
-        recover(study, search.folder)
+        recover(study)
         if len(counted(study)) >= search.trials:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # heartbeats outside Study.optimize: `recovery.alive` sends them
-            trial = study.ask(dict(search.definition.space))
-        claimed = claim(study, trial, search.folder)
+        trial = study.ask(dict(search.definition.space))
+        claim(trial)
         if SAMPLER not in trial.user_attrs:
             trial.set_user_attr(SAMPLER, search.sampler)
-    return trial, claimed
+    return trial
 
 
 def counted(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the trials that count: finished or running, but neither queued nor lost with their worker."""
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False)
     lost = lost_trials(trials)
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in lost]
@@ -143,10 +158,6 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
     Raises errors that a retry can fix. A trial that another process took over, because this one was suspended for too long, is
     left unchanged.
     """
-    import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-
     try:
         values = _measure_seeds(search, trial, report)
     except optuna.TrialPruned:

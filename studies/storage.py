@@ -7,19 +7,18 @@ SQLite, PostgreSQL or MySQL.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
+import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study as OptunaStudy
 
 from ablations.errors import InputError
-from studies.recovery import BEAT, SILENCE, queue_again
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-    from optuna.study import Study as OptunaStudy
 
 IDENTITY = "identity"
 PATIENCE = 30
@@ -40,44 +39,23 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
     Raises InputError for a storage that cannot be reached, is locked, damaged, or of another version.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "journal.log")
     try:
         with FileLock(folder / ".lock", timeout=PATIENCE):
             if url is not None:
-                return _database(url)
+                options = {"connect_args": _timeout(url), "pool_pre_ping": True}
+                return RDBStorage(_with_driver(url), engine_kwargs=options)
             return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    except Timeout:
-        raise InputError(
-            "the study's storage is locked",
-            got=f"{folder / '.lock'}",
-            fix="end the process that holds the lock, then run the command again",
-        ) from None
     except Exception as error:
         raise _open_error(url, path, error) from None
 
 
 def reach(url: str) -> None:
-    """Check that a database can be reached, without writing. Raises InputError as `open_storage` does.
-
-    A SQLite file may be missing if its folder exists.
-    """
-    import sqlalchemy
-
+    """Check that a database can be reached. Raises InputError as `open_storage` does."""
     try:
-        address = sqlalchemy.engine.make_url(_with_driver(url))
-        if address.get_backend_name() == "sqlite":
-            path = Path(address.database or "")
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {path.parent}")
-            if not path.exists():
-                return
-        engine = sqlalchemy.create_engine(address, connect_args=_timeout(address.get_backend_name()))
+        engine = sqlalchemy.create_engine(_with_driver(url), connect_args=_timeout(url))
         with engine.connect():
             pass
         engine.dispose()
@@ -87,28 +65,10 @@ def reach(url: str) -> None:
 
 def shown(url: str) -> str:
     """Return a URL with its password hidden."""
-    import sqlalchemy
-
     try:
         return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
         return url
-
-
-def _database(url: str) -> BaseStorage:
-    import sqlalchemy
-    from optuna.storages import RDBStorage
-
-    backend = sqlalchemy.engine.make_url(_with_driver(url)).get_backend_name()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heartbeats are experimental in Optuna
-        return RDBStorage(
-            _with_driver(url),
-            engine_kwargs={"connect_args": _timeout(backend), "pool_pre_ping": True},
-            heartbeat_interval=BEAT,
-            grace_period=SILENCE,
-            heartbeat_stale_trial_callback=queue_again,
-        )
 
 
 def _with_driver(url: str) -> str:
@@ -116,8 +76,8 @@ def _with_driver(url: str) -> str:
     return f"{DRIVERS.get(scheme, scheme)}{mark}{rest}"
 
 
-def _timeout(backend: str) -> dict[str, int]:
-    return {"timeout": PATIENCE} if backend == "sqlite" else {"connect_timeout": REACH}
+def _timeout(url: str) -> dict[str, int]:
+    return {"timeout": PATIENCE} if url.startswith("sqlite") else {"connect_timeout": REACH}
 
 
 def _open_error(url: str | None, path: str, error: Exception) -> InputError:
@@ -128,10 +88,10 @@ def _open_error(url: str | None, path: str, error: Exception) -> InputError:
 
 def _remedy(url: str | None, path: str, error: Exception) -> str:
     text = str(error)
+    if "locked" in text or isinstance(error, Timeout):
+        return "end the process that holds the lock, then run the command again"
     if url is None:
         return f"move {path} away or restore a copy of it; finished trials are in MLflow as well"
-    if "locked" in text:
-        return "end the process that holds the database, then run the command again"
     if isinstance(error, ImportError):
         return "pip install 'rrpo-ablations[databases]', in a checkout: pip install -e '.[databases]'"
     if "version" in text:
@@ -144,17 +104,8 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
 
     Raises InputError if its stored identity differs, because trials of two identities are not comparable.
     """
-    import optuna
-
-    try:
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        stored = study.user_attrs.get(IDENTITY)
-    except Exception as error:
-        raise InputError(
-            "the study cannot be read",
-            got=f"{name}: {type(error).__name__}: {error}",
-            fix="use another --storage or --name",
-        ) from None
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    stored = study.user_attrs.get(IDENTITY)
     current = json.loads(json.dumps(identity))
     if stored is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(IDENTITY, current)
@@ -169,8 +120,6 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
 
 def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
     """Load another study of the same storage. Raises InputError if it does not exist; never creates it."""
-    import optuna
-
     missing = InputError(
         "there is no study of that name", got=name, fix="run it first, in the same runs folder and storage"
     )
@@ -183,17 +132,15 @@ def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
         raise missing from None
 
 
-def differences(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return ``key: was X, now Y`` for every leaf that differs."""
-    lines = []
-    for key in sorted({*stored, *current}):
-        old, new = stored.get(key, "absent"), current.get(key, "absent")
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: was {_brief(old)}, now {_brief(new)}")
-    return lines
+    old, new = _leaves(stored), _leaves(current)
+    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})}
+    return [f"{key}: was {was}, now {now}" for key, (was, now) in pairs.items() if was != now]
 
 
-def _brief(value: Any) -> Any:
-    return f"{len(value)} of them" if isinstance(value, dict) else value
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves

@@ -18,8 +18,8 @@ from ablations.judges import tuning
 from ablations.outcomes import Outcome, clean_success, hacked_share
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, measurements
-from rrpo.pipeline.cell import collect
+from rrpo.experiment import dataflow, measurements
+from rrpo.experiment.cell import collect
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
 
@@ -48,12 +48,9 @@ class Objective(NamedTuple):
     """Gives its intermediate values for pruning by step; None if there are none."""
 
 
-def clean_so_far(measures: Mapping[str, float]) -> float:
-    """Return the share of roll-outs with the target emotion by the tuning judge and no artefact in their frames.
-
-    Unlike in clean success, phone errors are not checked.
-    """
-    return measures.get(tuning().clean, math.nan)
+def curve(name: str) -> Intermediate:
+    """Return a function that reads one of the measures."""
+    return lambda measures: measures.get(name, math.nan)
 
 
 def hacked_so_far(measures: Mapping[str, float]) -> float:
@@ -85,21 +82,13 @@ def cross_language(record: Record) -> float:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "clean_success": from_samples(clean_success(tuning()), clean_so_far),
+    "clean_success": from_samples(clean_success(tuning()), curve(tuning().clean)),  # without the check of phone errors
     "hacked_share": from_samples(hacked_share(tuning()), hacked_so_far),
     "phone_error_rate": Objective("minimize", "phone error rate", scalar("end_phone_error_rate")),
     "gold": Objective(
-        "maximize",
-        "gold accuracy",
-        scalar(f"end_{tuning().accuracy}"),
-        intermediate=lambda measures: measures.get(tuning().logprob, math.nan),
+        "maximize", "gold accuracy", scalar(f"end_{tuning().accuracy}"), intermediate=curve(tuning().logprob)
     ),
-    "uptake": Objective(
-        "minimize",
-        "shortcut uptake",
-        scalar("end_uptake"),
-        intermediate=lambda measures: measures.get("uptake", math.nan),
-    ),
+    "uptake": Objective("minimize", "shortcut uptake", scalar("end_uptake"), intermediate=curve("uptake")),
     "cross_language": Objective("maximize", "RM accuracy, other languages", cross_language, policy=False),
     "robustness": Objective("maximize", "RM accuracy, PGD at 0.1", scalar("rm_pgd_accuracy_0.1"), policy=False),
     "decorrelated": Objective(
@@ -157,25 +146,20 @@ def measure(
     Raises what a stage raises, and `Interrupted` if this worker was asked to stop.
     """
     context = Context(device=spec.device, on_measures=on_measures, report=report, stop=stopping, micro=micro)
-    for stage in spec.stages(arm, seed):
-        materialise(stage, spec.store, context)
-    record = recorded(spec, arm, seed)
-    enabled = {True: spec.policy, False: spec.reward_model}
-    outcomes = {name: objective.read(record) for name, objective in OBJECTIVES.items() if enabled[objective.policy]}
-    return outcomes | ({KL: record.scalars[f"end_{KL}"]} if spec.policy else {})
-
-
-def recorded(spec: TrialSpec, arm: ArmConfig, seed: int) -> Record:
-    """Return the record of one seed of a trial: scalars, and the sample table if any. All its stages must be stored."""
     stages = {stage.name: stage for stage in spec.stages(arm, seed)}
+    for stage in stages.values():
+        materialise(stage, spec.store, context)
     scalars, files = collect(stages, spec.store)
-    return Record(
+    record = Record(
         label="trial",
         seed=seed,
         profile=spec.profile.name,
         find=lambda: files[SAMPLES_FILE].parent,
         load=lambda: scalars,
     )
+    enabled = {True: spec.policy, False: spec.reward_model}
+    outcomes = {name: objective.read(record) for name, objective in OBJECTIVES.items() if enabled[objective.policy]}
+    return outcomes | ({KL: record.scalars[f"end_{KL}"]} if spec.policy else {})
 
 
 def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:

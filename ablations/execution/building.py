@@ -1,9 +1,9 @@
-"""Build the missing stages of a set of stages on this machine, and report why any of them failed."""
+"""Build the missing stages of a set of stages, and report why any of them failed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +23,7 @@ from rrpo.pipeline.stages import Stage
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds stages for a command, on this machine."""
+    """Builds stages for a command."""
 
     folder: RunsFolder
     """The runs folder."""
@@ -33,6 +33,8 @@ class Builder:
     """Number of worker processes."""
     console: Console
     """Console of the progress and of failures."""
+    launching: Launching = field(default_factory=Launching)
+    """Where stages are built; by default on this machine."""
 
     @staticmethod
     def of(device: str, workers: int | None, runs_dir: Path, console: Console) -> Builder:
@@ -53,7 +55,7 @@ class Builder:
         missing = jobs.longest_first(missing_below(roots, folder.root), estimator)
         tasks = jobs.stage_tasks(missing, folder.root, self.device)
         left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, self.workers)
-        pool = launchers.start(Launching(), self.workers, folder.logs)
+        pool = launchers.start(self.launching, self.workers, folder.logs)
         with Display(self.console, len(missing), 0, left, counted="stage") as display:
             Scheduler(tasks, pool, folder.logs, display).run()
         titles = {str(stage) for stage in roots}

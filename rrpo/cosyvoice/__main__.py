@@ -15,9 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from rrpo.commands import Plugin, exit_on_input_error, option, options_of, start
-from rrpo.cosyvoice.config import LoraConfig, Source
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.cosyvoice.config import LoraConfig
 from rrpo.cosyvoice.paper import PAPER
-from rrpo.errors import positive
+from rrpo.errors import InputError, positive
 from rrpo.plugins import Choice
 
 app = typer.Typer(
@@ -54,10 +55,9 @@ class Training(Resources):
     out: Path = option("Options", ...)
     """Folder of the results."""
     arm: str = option("Options", "rrpo")
-    """Arm: rrpo (all regularizers of the reward model), diffro (none), ls, ls_adv, rm_worst, ..., or a plugin's."""
+    """Regularizers of the reward model: rrpo (all), diffro (none), ls, ls_adv, ..., or a plugin's."""
     optimizer: str = option("Options", "diffro")
-    """Optimizer, unless the arm has its own: diffro, reinforce, grpo, emo-dpo, or a plugin's, with options as in
-    emo-dpo:pairs=samples."""
+    """Optimizer: diffro, reinforce, grpo, emo-dpo, or a plugin's, with options as in emo-dpo:pairs=samples."""
     plugin: Plugin = None
     steps: int = option("Options", PAPER.optimize.steps)
     """Updates of the policy."""
@@ -91,6 +91,21 @@ class Planning(Resources):
     """Time one step on this machine, with random weights at full size."""
     gpus: int = option("Options", 1)
     """GPUs that share each batch."""
+
+
+def regularizers_of(name: str) -> RegularizerConfig:
+    """Return the regularizers of an arm named after them.
+
+    Raises:
+        InputError: The arm does not exist, or changes more than regularizers.
+    """
+    from rrpo.arms import BASE, arm
+
+    config = arm(name)
+    if config != ArmConfig(regularizers=config.regularizers):
+        fix = f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper"
+        raise InputError("this command accepts only arms that differ in their regularizers", got=name, fix=fix)
+    return config.regularizers
 
 
 def chosen(text: str) -> Choice:
@@ -205,22 +220,22 @@ def judge(
 def train(**values: Any) -> None:
     """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
     options = Training(**values)
+    seed = options.seed
     try:
         with exit_on_input_error():
-            from rrpo.arms import arm
             from rrpo.cosyvoice.run import train
-            from rrpo.pipeline.dataflow import on_cosyvoice
             from rrpo.pipeline.stages import Context
 
             config = replace(
                 PAPER,
-                model=Source.of(options.model),
-                corpus=Source.of(options.tokens),
-                pretrain=replace(PAPER.pretrain, steps=options.reward_steps),
-                finetune=replace(PAPER.finetune, steps=options.robust_steps),
-                supervised=replace(PAPER.supervised, steps=options.sft_steps),
+                regularizers=regularizers_of(options.arm),
+                pretrain=replace(PAPER.pretrain, seed=seed, steps=options.reward_steps),
+                finetune=replace(PAPER.finetune, seed=seed, steps=options.robust_steps),
+                supervised=replace(PAPER.supervised, seed=seed, steps=options.sft_steps),
+                recogniser=replace(PAPER.recogniser, seed=seed),
                 optimize=replace(
                     PAPER.optimize,
+                    seed=seed,
                     optimizer=chosen(options.optimizer),
                     steps=options.steps,
                     batch=options.batch,
@@ -228,15 +243,14 @@ def train(**values: Any) -> None:
                     beta=options.beta,
                     content_weight=options.content,
                 ),
-                lora=LoraConfig(rank=options.lora, seed=options.seed) if options.lora else None,
+                lora=LoraConfig(rank=options.lora, seed=seed) if options.lora else None,
                 precision=options.precision,
                 recompute=options.recompute,
                 best_of=positive("--best-of", options.best_of),
                 max_tokens=options.max_tokens,
             )
-            (stage,) = on_cosyvoice(config, arm(options.arm), options.seed, options.arm).values()
             context = Context(device=options.device, micro=options.micro, checkpoints=options.out / "checkpoints")
-            train(options.model, options.tokens, options.out, stage.config, context=context, tell=print)
+            train(options.model, options.tokens, options.out, config, context=context, tell=print)
     except KeyboardInterrupt:
         print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -24,10 +24,10 @@ from rrpo.cosyvoice.audio import MANIFEST
 from rrpo.cosyvoice.reward import LabelledFrames, accuracy, read_parts, train_reward_model
 from rrpo.errors import InputError
 from rrpo.judges import content, naturalness
+from rrpo.judges.config import CONTENT
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import LOG_MEL
 from rrpo.packages import present
-from rrpo.pipeline.measurements import CONTENT
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames
 

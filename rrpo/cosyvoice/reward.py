@@ -175,7 +175,7 @@ def mine_samples(
     codec: FsqDigits,
     limit: int,
 ) -> list[TokenUtterance]:
-    """Return the answers that fool the reward model, labelled by the judge; as in `rrpo.training.mine`.
+    """Return the answers that fool the reward model, labelled by the judge; as in `rrpo.judges.mine`.
 
     Args:
         utterances: Utterances whose prompts were answered.

@@ -1,4 +1,5 @@
-"""Stage ``examine``: accuracies of one trained reward model, and a manipulation check of each regularizer.
+"""Stage ``examine``: accuracies of one trained reward model, and a manipulation check of each regularizer; and two stages for its
+accuracies on other sets.
 
 A component that did not change its own target has not been tested. Label smoothing should lower confidence and calibration
 error; energy-adaptive mixup should smooth the path between two real utterances; adversarial training should preserve the
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,7 +24,7 @@ from torch.nn import functional
 from rrpo.config import OFF
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
-from rrpo.judges.config import ExamineConfig, ExamineSetConfig
+from rrpo.judges.config import ExamineConfig, NoSettings, RecognitionConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
@@ -72,13 +74,41 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
 
 
-def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+def build_set(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``examine_set``: only ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``."""
     model = load_reward_model(inputs["model"], context.device)
-    scalars = {}
-    for name in sorted(name for name in inputs if name != "model"):
-        _, p, labels = _evaluate(model, inputs[name], context.device)
-        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
+    names = sorted(name for name in inputs if name != "model")
+    evaluations = {name: _evaluate(model, inputs[name], context.device)[1:] for name in names}
+    scalars = {f"rm_accuracy_{name.removeprefix('rm_')}": accuracy(*part) for name, part in evaluations.items()}
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def build_test_set(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``recognition``: evaluate ``inputs["model"]`` on ``inputs["speech"]`` as in RRPO's Table 2, without utterances whose
+    emotion is not one of its classes.
+
+    Writes ``scalars.json`` with ``rm_wa_<name>`` and ``rm_ua_<name>`` and the number of utterances evaluated (``rm_n_<name>``)
+    and excluded (``rm_left_out_<name>``); and ``recognition_<name>.parquet`` with one row each: id, speaker, emotion, predicted
+    emotion.
+    """
+    model = RewardModel.load(inputs["model"], context.device)
+    speech = model.as_input(SpeechSet.load(inputs["speech"]))
+    known = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
+    p = probabilities(model, speech, context.device)[torch.from_numpy(known)]
+    utterances = [speech.utterances[index] for index in known]
+    labels = torch.tensor([model.emotions.index(utterance.emotion) for utterance in utterances])
+    rows = [
+        (utterance.id, utterance.speaker, utterance.emotion, model.emotions[predicted])
+        for utterance, predicted in zip(utterances, p.argmax(1).tolist(), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["id", "speaker", "emotion", "heard"])
+    table.to_parquet(out / f"recognition_{config.name}.parquet")
+    scalars = {
+        f"rm_wa_{config.name}": accuracy(p, labels),
+        f"rm_ua_{config.name}": unweighted_accuracy(p, labels),
+        f"rm_n_{config.name}": float(len(known)),
+        f"rm_left_out_{config.name}": float(len(speech) - len(known)),
+    }
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
@@ -104,6 +134,12 @@ def batches(speech: SpeechSet, device: str) -> Iterator[tuple[Tensor, Tensor, np
 def accuracy(p: Tensor, labels: Tensor) -> float:
     """Return the share of ``p [N, K]`` whose argmax is ``labels [N]``."""
     return float((p.argmax(1) == labels).float().mean())
+
+
+def unweighted_accuracy(p: Tensor, labels: Tensor) -> float:
+    """Return the mean recall over the classes that occur in ``labels [N]``, of the argmax of ``p [N, K]`` (any class)."""
+    hits = (p.argmax(1) == labels).double()
+    return float(torch.stack([hits[labels == k].mean() for k in labels.unique()]).mean())
 
 
 def calibration_error(p: Tensor, labels: Tensor) -> float:

@@ -182,9 +182,8 @@ def compared(
     models: Models, train: Prompts, evaluation: Prompts, config: GradientsConfig
 ) -> Iterator[dict[str, str | float]]:
     """Yield one row of measures per method, at the current policy."""
-    reference, _ = measured(
-        models, train, REFERENCE, config, range(config.batches, config.batches + config.reference_batches)
-    )
+    further = range(config.batches, config.batches + config.reference_batches)
+    reference, _ = measured(models, train, REFERENCE, config, further)
     for name in METHODS:
         moments, seconds = measured(models, train, name, config, range(config.batches))
         row = against(moments, reference)
@@ -192,19 +191,16 @@ def compared(
             reward, seed = reward_of(models.reward_model), config.optimize.seed
             row |= redrawn.compare(models.policy, models.codec, reward, evaluation, seed, config.continuations)
         gain, kl = stepped(models, evaluation, -moments.mean, config)
-        rollouts = config.batches * config.batch
-        yield (
-            {"method": name}
-            | row
-            | {
-                "gain": gain,
-                "kl": kl,
-                "gain_per_nat": gain / kl if kl > 0 else math.nan,
-                "gain_per_1000_rollouts": 1000 * gain / rollouts,
-                "gain_per_minute": 60 * gain / seconds,
-                "seconds_per_batch": seconds / config.batches,
-            }
-        )
+        yield {
+            "method": name,
+            **row,
+            "gain": gain,
+            "kl": kl,
+            "gain_per_nat": gain / kl if kl > 0 else math.nan,
+            "gain_per_1000_rollouts": 1000 * gain / (config.batches * config.batch),
+            "gain_per_minute": 60 * gain / seconds,
+            "seconds_per_batch": seconds / config.batches,
+        }
 
 
 def measured(
@@ -241,12 +237,8 @@ def stepped(models: Models, prompts: Prompts, direction: Tensor, config: Gradien
 
     The length is corrected until the KL matches, using that the KL of a short step grows with the square of its length.
     """
-    noise = uniform(
-        (models.policy.max_tokens, len(prompts.phones)),
-        config.optimize.seed,
-        "gradient steps",
-        device=prompts.prefix.device,
-    )
+    shape, seed = (models.policy.max_tokens, len(prompts.phones)), config.optimize.seed
+    noise = uniform(shape, seed, "gradient steps", device=prompts.prefix.device)
     before = parameters_to_vector(models.policy.parameters()).detach()
     initial, _ = measure_policy(models, prompts, noise)
     unit, length = direction / direction.norm(), 1.0

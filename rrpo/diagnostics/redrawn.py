@@ -46,14 +46,8 @@ def compare(
 
     with torch.no_grad():
         logits = policy.logits(prompts.prefix, sampled.tokens)[:, :-1]
-        new = swap(
-            sampled.tokens,
-            sampled.lengths,
-            logits[..., : policy.codes],
-            torch.ones_like(sampled.lengths),
-            u_position,
-            u_code,
-        )
+        one, codes = torch.ones_like(sampled.lengths), logits[..., : policy.codes]
+        new = swap(sampled.tokens, sampled.lengths, codes, one, u_position, u_code)
         forced = [forcing(logits, tokens) for tokens in (sampled.tokens, new)]
     g = gradient(codec, reward, sampled.tokens, sampled.lengths, prompts.speaker, prompts.target)
     predicted = predicted_change(g, sampled.tokens, new)

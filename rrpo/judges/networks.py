@@ -35,13 +35,8 @@ class ConvGru(nn.Module):
 
     def __init__(self, inlet: int, dim: int, outputs: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            [
-                ConvBlock(inlet, dim, 5, stride=2),
-                ConvBlock(dim, dim, 3),
-                ConvBlock(dim, dim, 3, stride=2),
-            ]
-        )
+        blocks = [ConvBlock(inlet, dim, 5, stride=2), ConvBlock(dim, dim, 3), ConvBlock(dim, dim, 3, stride=2)]
+        self.blocks = nn.ModuleList(blocks)
         self.gru = nn.GRU(dim, dim // 2, batch_first=True, bidirectional=True)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * dim, outputs))
 
@@ -106,10 +101,8 @@ class CtcNetwork(nn.Module):
 
     def __init__(self, inlet: int, dim: int, classes: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            [ConvBlock(inlet, dim, 5, stride=2)]
-            + [ConvBlock(dim, dim, 3, dilation=dilation) for dilation in self.DILATIONS]
-        )
+        self.blocks = nn.ModuleList([ConvBlock(inlet, dim, 5, stride=2)])
+        self.blocks += [ConvBlock(dim, dim, 3, dilation=dilation) for dilation in self.DILATIONS]
         self.head = nn.Linear(dim, classes)
 
     def forward(self, X: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

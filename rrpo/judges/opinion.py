@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from rrpo.corpus.features import SpeechSet
-from rrpo.judges import metrics
+from rrpo.judges import metrics, sample_table
 from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
-from rrpo.judges.sample_table import CHUNK, agreement, evaluate_once, first_and_last, first_of_sft, in_chunks
 from rrpo.judges.samples import Samples, load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
@@ -37,7 +36,8 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
     heldout_frames = TrainingFrames.load(heldout, inputs["codec"], context.device).both
-    log_probs = torch.cat([judge.log_probs(*batch).cpu() for batch in heldout_frames.batches(CHUNK)]).numpy()
+    batches = heldout_frames.batches(sample_table.CHUNK)
+    log_probs = torch.cat([judge.log_probs(*batch).cpu() for batch in batches]).numpy()
     targets = heldout.labels(judge.emotions).numpy()
     scalars = {
         "accuracy_original": metrics.accuracy(log_probs[: len(targets)], targets),
@@ -61,28 +61,23 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
 
     def predict(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
-        target = [judge.emotions.index(prompt.emotion) for prompt in chunk.of(prompts)]
-        predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
-        return pd.DataFrame({name: predictions, f"{name}_logprob": log_probs[np.arange(len(predictions)), target]})
+        return pd.DataFrame(sample_table.opinion(name, judge, F, lengths, chunk.of(prompts)))
 
-    predictions = evaluate_once(
+    predictions = sample_table.evaluate_once(
         samples,
-        first_of_sft(samples, len(prompts), inputs),
+        sample_table.first_of_sft(samples, len(prompts), inputs),
         inputs["sft"] / samples_file(name) if "sft" in inputs else None,
         [name, f"{name}_logprob"],
-        lambda new: in_chunks(new, prompts, codec, predict, context.report),
+        lambda new: sample_table.in_chunks(new, prompts, codec, predict, context.report),
     )
     table = pd.concat([pd.DataFrame({"step": samples.step, "prompt": samples.prompt}), predictions], axis=1)
     table.to_parquet(out / samples_file(name), index=False)
     targets = table.assign(target=[prompt.emotion for prompt in samples.of(prompts)])
-    points = pd.DataFrame(
-        [{"step": step} | agreement(targets[targets["step"] == step], name) for step in samples.steps]
-    )
+    points = sample_table.per_step(targets, lambda rows: sample_table.agreement(rows, name))
     points.to_parquet(out / f"{name}_points.parquet", index=False)
     heldout_scalars = json.loads((inputs["judge"] / "scalars.json").read_text())
-    scalars = first_and_last(points) | {f"{name}_heldout_{key}": value for key, value in heldout_scalars.items()}
-    (out / "scalars.json").write_text(json.dumps(scalars))
+    scalars = {f"{name}_heldout_{key}": value for key, value in heldout_scalars.items()}
+    (out / "scalars.json").write_text(json.dumps(sample_table.first_and_last(points) | scalars))
 
 
 def _require(judge: Judge, emotions: Collection[str], where: str) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
-from rrpo.plugins import Choice, PluginError, Registry
+from rrpo.plugins import Choice, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,29 +29,11 @@ RESERVED = frozenset(
 """Column names that records and their tables already use."""
 
 
-class Judge(Protocol):
-    """An emotion judge: probabilities of emotions from log-mel frames."""
+class TrainedJudge(Protocol):
+    """Probabilities of emotions from log-mel frames."""
 
-    label: ClassVar[str]
-    """Name for display: ``centroid judge``."""
-    veto: ClassVar[bool]
-    """Whether an interval of this judge wholly on the other side of 0 revokes a difference's verdict; otherwise it is only
-    reported."""
     emotions: tuple[str, ...]
     """Class names, in the order of the columns of `log_probs`."""
-
-    @classmethod
-    def train(cls, frames: Frames, labels: Tensor, emotions: tuple[str, ...], audio: AudioConfig, seed: int) -> Judge:
-        """Return a trained judge; a judge without training ignores the data. Options of its `Choice` are passed as keywords.
-
-        Args:
-            frames: Speech that no other model uses: ``frames.batch(rows)`` returns ``F [B, T, M], lengths [B]``. The first half
-                are utterances as analyzed, the second half the same utterances after the codec, in the same order.
-            labels: Class ``[N]`` of each row of ``frames``.
-            emotions: Names of the classes.
-            audio: Analysis config of the frames; `rrpo.judges.spoken.waves_of` needs it to vocode them.
-            seed: The world's seed.
-        """
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
         """``F [B, T, M], lengths [B]`` in frames -> log-probabilities ``[B, K]``, on any device.
@@ -64,20 +46,34 @@ class Judge(Protocol):
         """Write the files for `load` into the existing ``folder``, under any names except ``stage.json`` and ``scalars.json``."""
 
     @classmethod
-    def load(cls, folder: Path) -> Judge:
+    def load(cls, folder: Path) -> Self:
         """Load a judge written by `save`."""
 
 
-class _Judges(Registry[type[Judge]]):
-    def register(self, name: str, item: type[Judge]) -> type[Judge]:
-        if name in RESERVED:
-            raise PluginError(
-                "the name of the judge is already a column of the records", got=name, fix="choose another name"
-            )
-        return super().register(name, item)
+class Judge(TrainedJudge, Protocol):
+    """An emotion judge that can be registered."""
+
+    label: ClassVar[str]
+    """Name for display: ``centroid judge``."""
+    veto: ClassVar[bool]
+    """Whether an interval of this judge wholly on the other side of 0 revokes a difference's verdict; otherwise it is only
+    reported."""
+
+    @classmethod
+    def train(cls, frames: Frames, labels: Tensor, emotions: tuple[str, ...], audio: AudioConfig, seed: int) -> Self:
+        """Return a trained judge; a judge without training ignores the data. Options of its `Choice` are passed as keywords.
+
+        Args:
+            frames: Speech that no other model uses: ``frames.batch(rows)`` returns ``F [B, T, M], lengths [B]``. The first half
+                are utterances as analyzed, the second half the same utterances after the codec, in the same order.
+            labels: Class ``[N]`` of each row of ``frames``.
+            emotions: Names of the classes.
+            audio: Analysis config of the frames; `rrpo.judges.spoken.waves_of` needs it to vocode them.
+            seed: The world's seed.
+        """
 
 
-JUDGES: Registry[type[Judge]] = _Judges("judge")
+JUDGES: Registry[type[Judge]] = Registry("judge", reserved=RESERVED)
 """Judges of users, by name. The package's own (``test``, ``val``, third) have their own stages."""
 
 

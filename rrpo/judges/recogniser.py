@@ -122,9 +122,8 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
             f"the recogniser's set contains {len(speech)} utterance(s); it needs at least 2, one of them held out"
         )
     seed_everything(config.seed, "recogniser")
-    recogniser = Recogniser(config, phone_inventory(speech.utterances[:n_training]), speech.audio.n_mels).to(
-        context.device
-    )
+    inventory = phone_inventory(speech.utterances[:n_training])
+    recogniser = Recogniser(config, inventory, speech.audio.n_mels).to(context.device)
     data = TrainingFrames.load(speech, inputs["codec"], context.device)
     frames = data.originals.flat[: int(data.originals.lengths[:n_training].sum())]
     recogniser.std.copy_(frames.std(0).clamp(min=1e-3))
@@ -148,12 +147,11 @@ def _measure(
     """Return phone error rates on the held-out utterances ``heldout [n]``, as analyzed and re-synthesized."""
     references = [speech.utterances[i].phones for i in heldout]
     rows = torch.from_numpy(heldout).to(device)
-    scalars = {}
-    for name, selection in {"original": rows, "resynthesised": rows + data.size}.items():
-        scalars[f"phone_error_rate_{name}"] = phone_error_rate(
-            recogniser.transcribe(*data.both.batch(selection)), references
-        )
-    return scalars
+    transcripts = {
+        name: recogniser.transcribe(*data.both.batch(selection))
+        for name, selection in {"original": rows, "resynthesised": rows + data.size}.items()
+    }
+    return {f"phone_error_rate_{name}": phone_error_rate(text, references) for name, text in transcripts.items()}
 
 
 def _steps_needed(phones: Sequence[str]) -> int:

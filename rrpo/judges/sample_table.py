@@ -19,10 +19,10 @@ from torch import Tensor
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt
 from rrpo.judges import metrics
-from rrpo.judges.artefacts import detect
+from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.judges.config import KINDS
-from rrpo.judges.degenerate import looping, odd_length
 from rrpo.judges.emotion import Judge
+from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded
 from rrpo.models.codec import Codec
@@ -120,9 +120,7 @@ def expected(prompts: np.ndarray, sft: Samples) -> np.ndarray:
             f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so their expected length "
             "is unknown; give the ``optimize`` stage of the SFT policy, whose only checkpoint samples all prompts"
         )
-    lengths = np.zeros(sft.prompt.max() + 1, np.int64)
-    lengths[sft.prompt] = sft.lengths
-    return lengths[prompts]
+    return pd.Series(sft.lengths, sft.prompt, dtype=np.int64).loc[prompts].to_numpy()
 
 
 def requests(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
@@ -150,9 +148,27 @@ def evaluate_samples(
     report: Report = lambda done, total: None,
 ) -> pd.DataFrame:
     """Return `Models.evaluated_columns` of each sample; ``expected [R]`` are the expected token counts."""
+    audio = models.codec.audio
 
     def evaluate(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        return _evaluate_chunk(chunk, expected[rows], chunk.of(prompts), F, lengths, models)
+        own = chunk.of(prompts)
+        tokens = torch.from_numpy(chunk.tokens.astype(np.int64))
+        sizes = torch.from_numpy(chunk.lengths.astype(np.int64))
+        flags = detect(F, lengths, audio) | {
+            "repetition": looping(tokens, sizes),
+            "length": odd_length(sizes, torch.from_numpy(expected[rows])),
+        }
+        transcripts = models.recogniser.transcribe(F, lengths)
+        columns: dict[str, object] = {}
+        for name, judge in models.opinions.items():
+            columns |= opinion(name, judge, F, lengths, own)
+        columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
+        phones = [prompt.phones for prompt in own]
+        columns["phone_errors"] = list(map(metrics.edit_distance, transcripts, phones))
+        columns["phones"] = list(map(len, phones))
+        columns["tokens"] = chunk.lengths.astype(np.int64)
+        columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
+        return pd.DataFrame(columns)[models.evaluated_columns]
 
     return in_chunks(samples, prompts, models.codec, evaluate, report)
 
@@ -178,38 +194,26 @@ def in_chunks(
     return pd.concat(parts).set_index(order).sort_index()
 
 
-def _evaluate_chunk(
-    samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
-) -> pd.DataFrame:
-    """`evaluate_samples` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
-    audio, emotions = models.codec.audio, models.emotions
-    target = torch.tensor([emotions.index(prompt.emotion) for prompt in prompts], device=F.device)[:, None]
-    tokens = torch.from_numpy(samples.tokens.astype(np.int64))
-    sizes = torch.from_numpy(samples.lengths.astype(np.int64))
-    flags = detect(F, lengths, audio) | {
-        "repetition": looping(tokens, sizes),
-        "length": odd_length(sizes, torch.from_numpy(expected)),
-    }
-    transcripts = models.recogniser.transcribe(F, lengths)
-    columns: dict[str, object] = {}
-    for name, judge in models.opinions.items():
-        log_probs = judge.log_probs(F, lengths)
-        columns[name] = [emotions[k] for k in log_probs.argmax(1).tolist()]
-        columns[f"{name}_logprob"] = log_probs.gather(1, target)[:, 0].double().cpu().numpy()
-    columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
-    columns["phone_errors"] = [
-        metrics.edit_distance(a, prompt.phones) for a, prompt in zip(transcripts, prompts, strict=True)
-    ]
-    columns["phones"] = [len(prompt.phones) for prompt in prompts]
-    columns["tokens"] = samples.lengths.astype(np.int64)
-    columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
-    return pd.DataFrame(columns)[models.evaluated_columns]
+def opinion(
+    name: str, judge: TrainedJudge | RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]
+) -> dict[str, object]:
+    """Return a judge's columns for samples with frames ``F [R, T, M]``, ``lengths [R]``: ``<name>``, the predicted emotion, and
+    ``<name>_logprob``, the log-probability of the prompt's."""
+    log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
+    targets = [judge.emotions.index(prompt.emotion) for prompt in prompts]
+    predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
+    return {name: predictions, f"{name}_logprob": log_probs[np.arange(len(targets)), targets]}
 
 
 def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
     """Return the numbers of each checkpoint, one row each, from the table of samples; see `measured`."""
+    return per_step(table, lambda rows: measured(rows, emotions, gold, others))
+
+
+def per_step(table: pd.DataFrame, summarize: Callable[[pd.DataFrame], dict[str, float]]) -> pd.DataFrame:
+    """Return one row per checkpoint: its ``step``, and ``summarize`` of its samples."""
     steps = sorted(set(table["step"].tolist()))
-    return pd.DataFrame([{"step": s} | measured(table[table["step"] == s], emotions, gold, others) for s in steps])
+    return pd.DataFrame([{"step": step} | summarize(table[table["step"] == step]) for step in steps])
 
 
 def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str]) -> dict[str, float]:

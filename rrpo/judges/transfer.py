@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
-from rrpo.judges.config import TransferConfig
+from rrpo.judges.config import NoSettings
 from rrpo.judges.samples import Samples, decoded
 from rrpo.models.codec import Codec
 from rrpo.models.ensemble import load_reward_model
@@ -30,7 +30,7 @@ SAMPLES, MODEL = "samples ", "model "
 """Prefixes of the input roles, followed by the arm's name."""
 
 
-def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+def build(config: NoSettings, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``sft_samples``, ``eval_prompts``, ``codec``."""
     prompts = load_prompts(inputs["eval_prompts"])
     codec = Codec.load(inputs["codec"], context.device)

@@ -21,10 +21,9 @@ from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
-from rrpo.identity import canonical, described
+from rrpo.identity import canonical, described, rebuild
 from rrpo.masking import neighbours, valid_mask
 from rrpo.models.signals import LOG_MEL, Signal
-from rrpo.rebuild import rebuild
 
 if TYPE_CHECKING:
     from rrpo.corpus.features import SpeechSet

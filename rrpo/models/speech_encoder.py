@@ -17,11 +17,10 @@ from transformers import AutoModel
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.corpus.features import SpeechSet, WaveSet
-from rrpo.identity import described
+from rrpo.identity import described, rebuild
 from rrpo.masking import valid_mask
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import WAVEFORM
-from rrpo.rebuild import rebuild
 
 SILENT = 10**-6.5
 """Power of a silent sample, -65 dBFS."""

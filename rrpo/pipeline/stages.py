@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rrpo.identity import canonical, content_hash
@@ -31,11 +32,11 @@ from rrpo.pipeline.executor import MARK, SINGLE, Executor
 from rrpo.pipeline.memory import forget_peak, peak_device_mib
 from rrpo.pipeline.progress import progress_file, with_progress_file
 from rrpo.pipeline.provenance import built_with
-from rrpo.pipeline.versions import VERSIONS
+from rrpo.pipeline.versions import KINDS, VERSIONS
 
 MARKER = "stage.json"
 LAYER = Path(__file__).parents[1] / "world_weights"
-"""Read-only results shared by all stores, one folder per stage; see `rrpo.pipeline.frozen`."""
+"""Read-only results shared by all stores, one folder per stage; see `rrpo.experiment.frozen`."""
 POLL = 1.0
 """Maximum seconds between two polls of a stage that another process builds."""
 
@@ -100,6 +101,11 @@ class Stage:
     """Input stages by role."""
     label: str = ""
     """Text for progress and errors; not part of the key."""
+
+    @classmethod
+    def of(cls, kind: str, config: Any, inputs: Mapping[str, Stage] = MappingProxyType({}), label: str = "") -> Stage:
+        """Return a stage of one of `rrpo.pipeline.versions.KINDS`, which says how it is built."""
+        return cls(kind, KINDS[kind].build, config, inputs, label)
 
     @cached_property
     def key(self) -> str:

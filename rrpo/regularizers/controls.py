@@ -1,4 +1,4 @@
-"""Registration of the controls of RRPO's regularizers: one file and one arm each (`ablations.robust_arms`).
+"""Registration of the controls of RRPO's regularizers: one file and one arm each (`ablations.baselines`).
 
 A control's own `Regularizer.version` is part of the key of the reward models that use it, so that a change of its source makes
 exactly those stale.

@@ -11,37 +11,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from rrpo.corpus.config import AudioConfig
-from rrpo.judges.protocol import RESERVED, Judge
+from rrpo.judges.protocol import RESERVED, Judge, TrainedJudge
 from rrpo.training.data import Frames
 
 EMOTIONS = ("angry", "happy", "sad")
 AUDIO = AudioConfig()
 UTTERANCES = 24
 """Number of utterances, each in two renditions."""
-
-
-class Hearing(Protocol):
-    """The inference part of `rrpo.judges.protocol.Judge`."""
-
-    @property
-    def emotions(self) -> tuple[str, ...]:
-        """Names of the classes."""
-
-    def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
-        """As `Judge.log_probs`."""
-
-    def save(self, folder: Path) -> None:
-        """As `Judge.save`."""
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """As `Judge.load`."""
 
 
 def toy_speech(seed: int = 0) -> tuple[Frames, Tensor]:
@@ -64,7 +46,7 @@ class HearingContract:
     tolerance: ClassVar[float] = 1e-4
     """Tolerance for log-probabilities that should be equal."""
 
-    def trained(self) -> Hearing:
+    def trained(self) -> TrainedJudge:
         """Return a trained judge; its accuracy does not matter."""
         raise NotImplementedError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -44,14 +45,8 @@ def toy_policy(max_tokens: int = 8) -> Policy:
 def toy_prompts() -> list[Prompt]:
     """Return `PROMPTS` short prompts with alternating emotions and speakers."""
     return [
-        Prompt(
-            id=str(i),
-            text="ab" * (1 + i % 3),
-            phones=PHONES * (1 + i % 3),
-            speaker=SPEAKERS[i % 2],
-            emotion=EMOTIONS[i % 3],
-        )
-        for i in range(PROMPTS)
+        Prompt(id=str(i), text="ab" * n, phones=PHONES * n, speaker=SPEAKERS[i % 2], emotion=EMOTIONS[i % 3])
+        for i, n in zip(range(PROMPTS), cycle((1, 2, 3)), strict=False)
     ]
 
 

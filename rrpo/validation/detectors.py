@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,7 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.render import render
-from rrpo.judges.artefacts import detect
-from rrpo.judges.degenerate import looping, odd_length
+from rrpo.judges.artefacts import detect, looping, odd_length
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
 from rrpo.pipeline.stages import Context
@@ -36,7 +35,7 @@ LEAST, MOST = 0.95, 0.02
 """Required minimum of precision and recall, and maximum false alarm rate on clean speech."""
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *Detectors*. Utterances with a planted kind and clean speech form the pool for that kind's
     precision."""
     clean = SpeechSet.load(inputs["clean"])
@@ -48,16 +47,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     for done, kind in enumerate(kinds):
         flags_of[kind] = _flags(kind, utterances, clean, codec, policy, rng)
         context.report(done + 1, len(kinds))
-    lines: list[Line] = []
     for kind in kinds[1:]:
         hits = flags_of[kind][kind]
         others = [flags[kind] for name, flags in flags_of.items() if name != kind and not _follows_from(name, kind)]
         correct = np.concatenate([hits[hits], *(~flags[flags] for flags in others)])  # all flagged utterances
         for title, flags in (("recall", hits), ("precision", correct)):
-            lines.append(Line(section=SECTION, name=f"{kind}: {title}", at_least=LEAST, **share(flags)))
-        title = f"{kind}: false alarms on clean speech"
-        lines.append(Line(section=SECTION, name=title, at_most=MOST, **share(flags_of["clean"][kind])))
-    return lines
+            yield Line(SECTION, f"{kind}: {title}", at_least=LEAST, **share(flags))
+        alarms = share(flags_of["clean"][kind])
+        yield Line(SECTION, f"{kind}: false alarms on clean speech", at_most=MOST, **alarms)
 
 
 def _follows_from(planted_kind: str, flagged: str) -> bool:

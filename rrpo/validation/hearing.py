@@ -17,8 +17,8 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
 from rrpo.corpus.render import render
-from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import edit_distance
+from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded
 from rrpo.models.codec import Codec
@@ -86,7 +86,7 @@ def decoded_frames(samples: Samples, codec: Codec, prompts: Sequence[Prompt]) ->
 
 
 @torch.no_grad()
-def predict_log_probs(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
+def predict_log_probs(judge: TrainedJudge | RewardModel, frames: Frames) -> np.ndarray:
     """Return log-probabilities ``[n, K]`` by a judge or reward model."""
     return np.concatenate([judge.log_probs(*batch).cpu().numpy() for batch in frames.batches(CHUNK)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -45,7 +45,7 @@ NAMES = ("val", "test", "third")
 """Names of the judges; ``third`` only if Praat is installed."""
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *Judges*."""
     device = context.device
     codec = Codec.load(inputs["codec"], device)
@@ -63,34 +63,31 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         context.report(done + 1, len(NAMES))
     truth = {name: labels(speech, emotions) for name, speech in sets.items()}
     ideal = {name: ideal_hits(speech, config.world.cue_spread) for name, speech in sets.items()}
-    lines: list[Line] = []
     for name in ("test", "val"):
-        lines += of_ideal(name, log_probs[name], truth, ideal, config.card.resamples)
-    lines += [calibration(name, log_probs[name], truth, config.card.resamples) for name in ("test", "val")]
-    lines.append(differences(judges, inputs))
+        yield from of_ideal(name, log_probs[name], truth, ideal, config.card.resamples)
+    for name in ("test", "val"):
+        yield calibration(name, log_probs[name], truth, config.card.resamples)
+    yield differences(judges, inputs)
     samples, prompts = load_samples(inputs)
     end_frames = decoded_frames(samples.at(samples.steps[-1]), codec, prompts)  # of vanilla DiffRO
     end_classes = {name: predict_log_probs(judge, end_frames).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
-        x = {
-            name: measures(part, third.audio)
-            for name, part in (("clean", clean), ("codec", resynthesized), ("end", end_frames))
-        }
+        parts = {"clean": clean, "codec": resynthesized, "end": end_frames}
+        x = {name: measures(part, third.audio) for name, part in parts.items()}
         third_log_probs = {name: third.of_measures(part).numpy() for name, part in x.items()}
         log_probs["third"], end_classes["third"] = {"clean": third_log_probs["clean"]}, third_log_probs["end"].argmax(1)
         correct, after_codec = (third_log_probs[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
-        lines.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(correct)))
-        lines.append(Line(section=SECTION, name="third (not neural): accuracy through the codec", **share(after_codec)))
-        lines += pitch(x["clean"], x["codec"], config.card.resamples)
+        yield Line(SECTION, "third (not neural): accuracy", at_least=0.75, **share(correct))
+        yield Line(SECTION, "third (not neural): accuracy through the codec", **share(after_codec))
+        yield from pitch(x["clean"], x["codec"], config.card.resamples)
     else:
-        lines.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
+        yield Line(SECTION, "third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED)
     context.report(len(NAMES), len(NAMES))
     real_classes = {name: by_subset["clean"].argmax(1) for name, by_subset in log_probs.items()}
     for subset, predictions in (("real speech", real_classes), ("end-of-training samples", end_classes)):
-        lines += agreement(subset, predictions, len(emotions), config.card.resamples)
+        yield from agreement(subset, predictions, len(emotions), config.card.resamples)
     confusion(out / "confusion.csv", emotions, truth["clean"], real_classes)
-    return lines
 
 
 def of_ideal(
@@ -99,21 +96,14 @@ def of_ideal(
     truth: Mapping[str, np.ndarray],
     ideal: Mapping[str, np.ndarray],
     resamples: int,
-) -> list[Line]:
+) -> Iterator[Line]:
     """Return each accuracy divided by the ideal observer's on the same utterances; only ``test`` has thresholds."""
-    lines = []
     for subset, (title, minimum) in OF_IDEAL.items():
         correct = log_probs[subset].argmax(1) == truth[subset]
-        lines.append(
-            Line(
-                section=SECTION,
-                name=f"{name} / ideal observer, {title}",
-                at_least=minimum if name == "test" else None,
-                note=f"accuracy {correct.mean():.3f}, ideal observer {ideal[subset].mean():.3f}, n = {len(correct)}",
-                **ratio(correct, ideal[subset], resamples),
-            )
-        )
-    return lines
+        note = f"accuracy {correct.mean():.3f}, ideal observer {ideal[subset].mean():.3f}, n = {len(correct)}"
+        least = minimum if name == "test" else None
+        value = ratio(correct, ideal[subset], resamples)
+        yield Line(SECTION, f"{name} / ideal observer, {title}", at_least=least, note=note, **value)
 
 
 def calibration(
@@ -127,21 +117,16 @@ def calibration(
         return expected_calibration_error(resample, np.tile(truth["clean"][rows], 2), bins=BINS)
 
     value = bootstrap(error, n, resamples)
-    return Line(section=SECTION, name=f"{name}: calibration error (ECE, {BINS} bins)", at_most=0.05, **value)
+    return Line(SECTION, f"{name}: calibration error (ECE, {BINS} bins)", at_most=0.05, **value)
 
 
 def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line:
     """Return the number of aspects (architecture, data, input) in which ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
     shared, texts = common(*(SpeechSet.load(inputs[f"data_{name}"]) for name in ("val", "test")))
-    aspects = (
-        type(val.network) is not type(test.network),
-        not shared and not texts,
-        val.on_wave != test.on_wave,
-    )
-    title = "val and test differ in architecture, data and input"
-    note = f"{shared} utterances in common, {texts} texts"
-    return Line(section=SECTION, name=title, value=float(sum(aspects)), at_least=3, note=note)
+    aspects = (type(val.network) is not type(test.network), not shared and not texts, val.on_wave != test.on_wave)
+    title, note = "val and test differ in architecture, data and input", f"{shared} utterances in common, {texts} texts"
+    return Line(SECTION, title, float(sum(aspects)), at_least=3, note=note)
 
 
 def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
@@ -149,7 +134,7 @@ def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
     return np.concatenate([features(*batch, audio) for batch in frames.batches(CHUNK)])
 
 
-def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
+def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> Iterator[Line]:
     """Measure how much of voice and F0 survives the codec, by Praat's measures ``[n, 11]`` before and after.
 
     Correlations are rank correlations over utterances in which at least a tenth of the frames is voiced both times. With fewer
@@ -159,8 +144,7 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     voiced, still = before[:, column["voiced"]] > 0, after[:, column["voiced"]] > 0
     shares = [f"{np.median(x[:, column['voiced']]):.2f}" for x in (before, after)]
     note = f"before: {voiced.mean():.3f}; median share of voiced frames {shares[0]} before, {shares[1]} after"
-    title = "samples with a voiced frame after the codec"
-    lines = [Line(section=SECTION, name=title, at_least=VOICED, note=note, **share(still))]
+    yield Line(SECTION, "samples with a voiced frame after the codec", at_least=VOICED, note=note, **share(still))
     enough = np.minimum(before[:, column["voiced"]], after[:, column["voiced"]]) >= HEARD
     for name, (title, minimum) in PITCH.items():
         x, y = (part[enough, column[name]] for part in (before, after))
@@ -171,21 +155,18 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
         title = f"{title} before and after the codec (rank correlation)"
         estimate = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
         note = f"n = {len(x)} with {HEARD:.0%} of their frames voiced in both"
-        lines.append(Line(section=SECTION, name=title, at_least=minimum, note=note, **estimate))
-    return lines
+        yield Line(SECTION, title, at_least=minimum, note=note, **estimate)
 
 
-def agreement(subset: str, predictions: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
+def agreement(subset: str, predictions: Mapping[str, np.ndarray], classes: int, resamples: int) -> Iterator[Line]:
     """Return Cohen's kappa of every pair of judges."""
-    lines = []
     for first, second in combinations(predictions, 2):
 
         def kappa(rows: np.ndarray, a: np.ndarray = predictions[first], b: np.ndarray = predictions[second]) -> float:
             return float(cohen_kappa_score(a[rows], b[rows], labels=range(classes)))
 
         value = bootstrap(kappa, len(predictions[first]), min(resamples, 300))
-        lines.append(Line(section=SECTION, name=f"kappa of {first} and {second} on {subset}", **value))
-    return lines
+        yield Line(SECTION, f"kappa of {first} and {second} on {subset}", **value)
 
 
 def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:

@@ -29,7 +29,7 @@ class Estimate(TypedDict, total=False):
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Line:
     """One measured value of the world, and its required range."""
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
+from rrpo.experiment import dataflow, world
 from rrpo.packages import installed
-from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 from rrpo.validation.config import SectionConfig
@@ -24,25 +24,17 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     """Return the stage of every section, by its module's name, in the order of the report."""
     card = profile.card
     packages, whisper = installed(PACKAGES), installed(WHISPER)
-
-    def heldout(name: str, speakers: str, artefact_rate: float = 0.0) -> SplitConfig:
-        return SplitConfig(
-            name=name, size=card.speech, speakers=speakers, texts="judge_heldout", artefact_rate=artefact_rate
-        )
-
+    clean_split = SplitConfig(name="card_clean", size=card.speech, speakers="policy", texts="judge_heldout")
     sets = {
-        "clean": heldout("card_clean", "policy"),
-        "unheard": heldout("card_unheard", "rm"),
-        "artefacts": heldout("card_artefacts", "policy", profile.shortcut),
+        "clean": clean_split,
+        "unheard": replace(clean_split, name="card_unheard", speakers="rm"),
+        "artefacts": replace(clean_split, name="card_artefacts", artefact_rate=profile.shortcut),
         "words": SplitConfig(name="card_words", size=card.words, speakers="judge+policy", texts="random"),
     }
     speech = {name: world.speech(profile, split) for name, split in sets.items()}
     codec, clean = {"codec": world.codec(profile)}, {"clean": speech["clean"]}
     judges = {role: world.judge(profile, role) for role in ("val", "test")}
-    samples = {
-        "samples": dataflow.optimized(profile, VANILLA, seed),
-        "eval_prompts": world.eval_prompts(profile),
-    }
+    samples = {"samples": dataflow.optimized(profile, VANILLA, seed), "eval_prompts": world.eval_prompts(profile)}
     biased = dataflow.pretrained(profile, VANILLA, seed)
     unbiased = dataflow.pretrained(profile, replace(VANILLA, shortcut=0.0), seed)
     recognisers = {f"recogniser_{role}": world.recogniser(profile, role) for role in ("reward", "judge")}
@@ -64,20 +56,14 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "detectors": codec | clean | policy,
         "voices": codec | judges | third | english | {"biased": biased},
     }
-    return {
-        name: Stage(
-            "validation",
-            "rrpo.validation.stage:build",
-            SectionConfig(
-                section=name,
-                world=profile.world,
-                card=card,
-                shortcut=profile.shortcut,
-                predictor=profile.predictor,
-                installed=packages + (whisper if name == "voices" else ()),
-            ),
-            reads,
-            label=f"card {name}",
-        )
-        for name, reads in inputs.items()
-    }
+    config = SectionConfig(
+        section="",
+        world=profile.world,
+        card=card,
+        shortcut=profile.shortcut,
+        predictor=profile.predictor,
+        installed=packages,
+    )
+    configs = {name: replace(config, section=name) for name in inputs}
+    configs["voices"] = replace(configs["voices"], installed=packages + whisper)
+    return {name: Stage.of("validation", configs[name], reads, f"card {name}") for name, reads in inputs.items()}

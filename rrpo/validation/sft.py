@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ TINY = 1e-9
 """Lower bound of a denominator."""
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *SFT policy* on the stored samples of the evaluation prompts before policy optimization."""
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
@@ -35,21 +35,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     clean = SpeechSet.load(inputs["clean"])
     _, resynthesized = renditions(clean, codec, device)
     targets = np.array([clean.emotions.index(prompt.emotion) for prompt in samples.of(prompts)])
-    lines = []
-    for role, minimum in (("val", 0.80), ("test", None)):
+    for done, (role, minimum) in enumerate((("val", 0.80), ("test", None))):
         judge = Judge.load(inputs[role], device)
         correct = predict_log_probs(judge, frames).argmax(1) == targets
         real_correct = predict_log_probs(judge, resynthesized).argmax(1) == labels(clean, clean.emotions)
-        lines.append(
-            Line(
-                section=SECTION,
-                name=f"gold accuracy ({role}) / accuracy on re-synthesised real speech",
-                at_least=minimum,
-                note=f"{correct.mean():.3f} / {real_correct.mean():.3f}",
-                **two_samples(correct, real_correct, resamples),
-            )
-        )
-        context.report(len(lines), 3)
+        title = f"gold accuracy ({role}) / accuracy on re-synthesised real speech"
+        note = f"{correct.mean():.3f} / {real_correct.mean():.3f}"
+        yield Line(SECTION, title, at_least=minimum, note=note, **two_samples(correct, real_correct, resamples))
+        context.report(done + 1, 3)
     references = [prompt.phones for prompt in samples.of(prompts)]
     sizes = np.array([len(phones) for phones in references])
     recogniser = Recogniser.load(inputs["recogniser_judge"], device)
@@ -57,26 +50,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     real_errors = phone_errors(recogniser, resynthesized, [u.phones for u in clean.utterances])
     clean_sizes = np.array([len(u.phones) for u in clean.utterances])
     note = f"re-synthesised real speech {real_errors.sum() / clean_sizes.sum():.3f}"
-    lines.append(
-        Line(section=SECTION, name="phone error rate", at_most=0.15, note=note, **ratio(errors, sizes, resamples))
-    )
+    yield Line(SECTION, "phone error rate", at_most=0.15, note=note, **ratio(errors, sizes, resamples))
     pace = samples.lengths.astype(float) / sizes
     real_pace = resynthesized.lengths.cpu().numpy() / 2 / clean_sizes
-    lines.append(
-        Line(
-            section=SECTION,
-            name="tokens a phone / real speech's",
-            at_least=0.9,
-            at_most=1.1,
-            note=f"{pace.mean():.2f} / {real_pace.mean():.2f}",
-            **two_samples(pace, real_pace, resamples),
-        )
-    )
+    note, value = f"{pace.mean():.2f} / {real_pace.mean():.2f}", two_samples(pace, real_pace, resamples)
+    yield Line(SECTION, "tokens a phone / real speech's", at_least=0.9, at_most=1.1, note=note, **value)
     for stream, role in (("base", "base"), ("sft", "policy")):
-        curve = pd.read_parquet(inputs[role] / f"{stream}_curves.parquet")
-        lines.append(over_fitting(curve, stream))
+        yield over_fitting(pd.read_parquet(inputs[role] / f"{stream}_curves.parquet"), stream)
     context.report(3, 3)
-    return lines
 
 
 def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate:
@@ -91,10 +72,6 @@ def over_fitting(curve: pd.DataFrame, stream: str) -> Line:
     """Return how far the final held-out loss lies above its minimum, in nats per token."""
     heldout = curve[f"{stream}_heldout_loss"].dropna().to_numpy()
     train = curve[f"{stream}_loss"].to_numpy()[-50:].mean()
-    return Line(
-        section=SECTION,
-        name=f"{stream}: end of the held-out loss above its lowest, nats a token",
-        at_most=TOLERANCE,
-        value=float(heldout[-1] - heldout.min()),
-        note=f"held-out {heldout[0]:.2f} -> {heldout[-1]:.2f}, train {train:.2f} at the end",
-    )
+    title = f"{stream}: end of the held-out loss above its lowest, nats a token"
+    note = f"held-out {heldout[0]:.2f} -> {heldout[-1]:.2f}, train {train:.2f} at the end"
+    return Line(SECTION, title, float(heldout[-1] - heldout.min()), at_most=TOLERANCE, note=note)

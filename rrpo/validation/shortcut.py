@@ -6,7 +6,7 @@ so the difference in accuracy is paired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
@@ -19,30 +19,22 @@ from rrpo.validation.hearing import labels, planted, predict_log_probs
 from rrpo.validation.lines import Line, mean
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *Shortcut*."""
     clean = SpeechSet.load(inputs["clean"])
     utterances = clean.utterances[: config.card.paired]
     truth = labels(clean, clean.emotions)[: len(utterances)]
     with_emotion, any_kind = kinds([u.emotion for u in utterances], config.shortcut, config.world.seed)
     frames = [planted(utterances, artefacts, clean.audio, context.device) for artefacts in (with_emotion, any_kind)]
-    lines = []
     for done, (role, minimum, maximum) in enumerate((("biased", 0.15, None), ("unbiased", None, 0.03))):
         model = RewardModel.load(inputs[role], context.device)
         before, after = (predict_log_probs(model, part).argmax(1) == truth for part in frames)
         strength = config.shortcut if role == "biased" else 0.0
-        lines.append(
-            Line(
-                section="Shortcut",
-                name=f"accuracy the pre-trained RM loses when artefacts are de-correlated, shortcut {strength:g}",
-                note=f"{before.mean():.3f} -> {after.mean():.3f}",
-                at_least=minimum,
-                at_most=maximum,
-                **mean(before.astype(float) - after, config.card.resamples),
-            )
-        )
+        title = f"accuracy the pre-trained RM loses when artefacts are de-correlated, shortcut {strength:g}"
+        note, loss = f"{before.mean():.3f} -> {after.mean():.3f}", before.astype(float) - after
+        value = mean(loss, config.card.resamples)
+        yield Line("Shortcut", title, at_least=minimum, at_most=maximum, note=note, **value)
         context.report(done + 1, 2)
-    return lines
 
 
 def kinds(emotions: list[str], share: float, seed: int) -> tuple[list[str | None], list[str | None]]:

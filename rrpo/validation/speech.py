@@ -9,7 +9,7 @@ mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,14 +41,16 @@ TABLE = "phonetics.csv"
 """One row per speaker, emotion and sentence: language, speaker, emotion, and the change of each measure from neutral."""
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the sections *Speech* and *Ideal observer*; write `TABLE`."""
-    lines = [ideal_line(config)]
     if not phonetics.available():
-        return [*lines, Line(section="Speech", name="published directions", note=NOT_INSTALLED, at_least=1.0)]
+        yield from (ideal_line(config), Line("Speech", "published directions", note=NOT_INSTALLED, at_least=1.0))
+        return
     table = directions(config, context)
     table.to_csv(out / TABLE, index=False)
-    return direction_lines(table) + intensity_lines(config) + lines
+    yield from direction_lines(table)
+    yield from intensity_lines(config)
+    yield ideal_line(config)
 
 
 def measured(spec: RenderSpec, cues: np.ndarray, sample_rate: int) -> dict[str, float]:
@@ -93,9 +95,8 @@ def _neutral(config: SectionConfig, speaker: Speaker, sentences: int) -> list[Re
     return [RenderSpec(text=t, speaker=speaker, cues=cues, seed=key(seed, "card", speaker.id, t)) for t in texts]
 
 
-def direction_lines(table: pd.DataFrame) -> list[Line]:
+def direction_lines(table: pd.DataFrame) -> Iterator[Line]:
     """Return the share of means, by (emotion, language) and by (emotion, speaker), that change as published; one line per cue."""
-    lines = []
     for by, least in (("language", 1.0), ("speaker", 0.95)):
         for cue, title in TITLES.items():
             column = CUES.index(cue)
@@ -105,15 +106,12 @@ def direction_lines(table: pd.DataFrame) -> list[Line]:
             changes = claimed.groupby(["emotion", by])[cue].mean()
             emotions = changes.index.get_level_values("emotion")
             hits = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(emotions, changes, strict=True)]
-            lines.append(
-                Line(section="Speech", name=f"{title} as published, by emotion and {by}", at_least=least, **share(hits))
-            )
-    return lines
+            yield Line("Speech", f"{title} as published, by emotion and {by}", at_least=least, **share(hits))
 
 
-def intensity_lines(config: SectionConfig) -> list[Line]:
+def intensity_lines(config: SectionConfig) -> Iterator[Line]:
     """Return Spearman's correlation of an emotion's intensity with its measured strength, one line per emotion."""
-    world, lines = config.world, []
+    world = config.world
     levels = np.linspace(*INTENSITY, config.card.levels)
     columns = [CUES.index(cue) for cue in STRENGTH]
     specs = [
@@ -132,10 +130,7 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
             return float(spearmanr(np.tile(levels, len(rows)), strengths[rows].ravel()).statistic)
 
         value = bootstrap(correlation, len(specs), config.card.resamples)
-        lines.append(
-            Line(section="Speech", name=f"intensity of {emotion} against its measured strength", at_least=0.9, **value)
-        )
-    return lines
+        yield Line("Speech", f"intensity of {emotion} against its measured strength", at_least=0.9, **value)
 
 
 def ideal_line(config: SectionConfig) -> Line:
@@ -146,10 +141,5 @@ def ideal_line(config: SectionConfig) -> Line:
     languages = [world.language] * OBSERVED
     cues, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, rng)
     posterior = ideal_observer(cues, world.emotions, world.language, world.cue_spread)
-    return Line(
-        section="Ideal observer",
-        name="accuracy on the renderer's cues",
-        at_least=0.85,
-        at_most=0.97,
-        **share(posterior.argmax(1) == labels),
-    )
+    value = share(posterior.argmax(1) == labels)
+    return Line("Ideal observer", "accuracy on the renderer's cues", at_least=0.85, at_most=0.97, **value)

@@ -10,20 +10,11 @@ from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, s
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import LINES, save
 
-MEASURES = {
-    "speech": speech.measure,
-    "judges": judges.measure,
-    "codec": codec.measure,
-    "reach": reach.measure,
-    "shortcut": shortcut.measure,
-    "sft": sft.measure,
-    "naturalness": naturalness.measure,
-    "detectors": detectors.measure,
-    "voices": voices.measure,
-}
+SECTIONS = (speech, judges, codec, reach, shortcut, sft, naturalness, detectors, voices)
+MEASURES = {module.__name__.rpartition(".")[2]: module.measure for module in SECTIONS}
 """Measuring function by the name of the section's module."""
 
 
 def build(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write ``lines.json`` with the lines of ``rrpo.validation.<section>:measure``, which may write tables into ``out``."""
-    save(MEASURES[config.section](config, inputs, out, context), out / LINES)
+    save(list(MEASURES[config.section](config, inputs, out, context)), out / LINES)

@@ -7,7 +7,7 @@ evaluated too. These values are reported without thresholds, because nothing was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from rrpo.corpus.second import CUES
 from rrpo.judges import words
 from rrpo.judges.emotion import Judge
 from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
@@ -28,7 +29,6 @@ from rrpo.pipeline.stages import Context
 from rrpo.training.data import TrainingFrames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import ideal_hits, labels, one_batch, predict_log_probs, renditions
-from rrpo.validation.judges import measures
 from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share
 
 SECTION = "Other synthesisers"
@@ -46,46 +46,38 @@ class Domain:
     """``[n]`` group of each utterance for resampling: one utterance modified to every emotion."""
 
 
-def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> Iterator[Line]:
     """Measure the section *Other synthesisers*; write ``voices.csv``, accuracy by synthesiser, listener and emotion."""
     domain_of = domains(config, inputs)
-    listeners: dict[str, Judge | RewardModel | PhoneticJudge] = {
+    listeners: dict[str, TrainedJudge | RewardModel] = {
         "test": Judge.load(inputs["test"], context.device),
         "val": Judge.load(inputs["val"], context.device),
         "pre-trained RM": RewardModel.load(inputs["biased"], context.device),
     }
     if "third" in inputs:
         listeners["third"] = PhoneticJudge.load(inputs["third"])
-    lines, table = [], []
-    for name, title in TITLES.items():
+    table = []
+    for done, (name, title) in enumerate(TITLES.items()):
         if name not in domain_of:
-            lines.append(Line(section=SECTION, name=f"{title}: judges and RM", note=NOT_INSTALLED))
+            yield Line(SECTION, f"{title}: judges and RM", note=NOT_INSTALLED)
             continue
         domain = domain_of[name]
         truth = labels(domain.speech, domain.speech.emotions)
         frames = TrainingFrames(domain.speech, None, context.device).originals
-        lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
+        yield Line(SECTION, f"{title}: ideal observer", **share(domain.ideal))
         for label, listener in listeners.items():
-            if isinstance(listener, PhoneticJudge):
-                predictions = listener.of_measures(measures(frames, listener.audio)).numpy()
-            else:
-                predictions = predict_log_probs(listener, frames)
-            correct = predictions.argmax(1) == truth
+            correct = predict_log_probs(listener, frames).argmax(1) == truth
             note = f"accuracy {correct.mean():.3f}, n = {len(correct)}"
             value = ratio(*_by_group(domain.groups, correct, domain.ideal), config.card.resamples)
-            lines.append(Line(section=SECTION, name=f"{title}: {label} / ideal observer", note=note, **value))
-            table += [
-                {
-                    "synthesiser": name,
-                    "listener": label,
-                    "emotion": emotion,
-                    "accuracy": float(correct[truth == k].mean()),
-                }
-                for k, emotion in enumerate(domain.speech.emotions)
-            ]
-        context.report(len(lines), 6 * len(TITLES))
-    pd.DataFrame(table).to_csv(out / "voices.csv", index=False)
-    return lines + transcription(config, domain_of, Codec.load(inputs["codec"], context.device))
+            yield Line(SECTION, f"{title}: {label} / ideal observer", note=note, **value)
+            accuracies = (
+                (emotion, float(correct[truth == k].mean())) for k, emotion in enumerate(domain.speech.emotions)
+            )
+            table += [(name, label, emotion, accuracy) for emotion, accuracy in accuracies]
+        context.report(done + 1, len(TITLES))
+    columns = ["synthesiser", "listener", "emotion", "accuracy"]
+    pd.DataFrame(table, columns=columns).to_csv(out / "voices.csv", index=False)
+    yield from transcription(config, domain_of, Codec.load(inputs["codec"], context.device))
 
 
 def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Domain]:
@@ -112,11 +104,12 @@ def _by_group(groups: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.n
     return first, second
 
 
-def transcription(config: SectionConfig, domains: Mapping[str, Domain], codec: Codec) -> list[Line]:
+def transcription(config: SectionConfig, domains: Mapping[str, Domain], codec: Codec) -> Iterator[Line]:
     """Return Whisper's word error rates: each synthesiser's, and espeak-ng's after codec and vocoder."""
     if not words.available():
-        return [Line(section=SECTION, name="Whisper tiny.en: word error rate", note=NOT_INSTALLED)]
-    rate, lines = codec.audio.sample_rate, []
+        yield Line(SECTION, "Whisper tiny.en: word error rate", note=NOT_INSTALLED)
+        return
+    rate = codec.audio.sample_rate
     for name, domain in domains.items():
         n, size = config.card.transcribed, len(domain.speech)
         rows = np.arange(size)[:: max(1, size // n)][:n]  # spread over all utterances in the set
@@ -130,5 +123,4 @@ def transcription(config: SectionConfig, domains: Mapping[str, Domain], codec: C
             clips = [resampled(wave, rate, words.RATE) for wave in waves]
             errors = words.word_errors(clips, [utterance.text for utterance in utterances])
             value = ratio(errors[:, 0], errors[:, 1], config.card.resamples)
-            lines.append(Line(section=SECTION, name=f"{title}: Whisper tiny.en, word error rate", **value))
-    return lines
+            yield Line(SECTION, f"{title}: Whisper tiny.en, word error rate", **value)

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations.arms import Part, app, parts
+from ablations.baselines import robust_arms
 from ablations.grids import arms
 from ablations.guided_arms import guided_arms
-from ablations.robust_arms import robust_arms
 from rrpo.commands import field_docs
 from rrpo.config import OFF, ArmConfig
-from rrpo.pipeline.dataflow import optimized, reward_model
+from rrpo.experiment.dataflow import optimized, reward_model
 from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import CONTROLS

@@ -68,7 +68,7 @@ def test_contrasts_follow_the_list(fourth: Component):
     assert corner_effects()["X, in RRPO"] == {"rrpo_x": 1.0, "rrpo": -1.0}
     assert corner_effects()["LS, in RRPO"] == {"rrpo": 1.0, "eam_adv": -1.0}
     assert len(interactions()) == 6 + 4 + 1
-    assert component_of("X, main effect") is fourth
+    assert component_of("X, main effect") == fourth
     assert component_of("LS x X") is None
     assert list(family()) == [
         "LS, main effect",

@@ -11,7 +11,7 @@ from ablations.guidance import by_setting, profile, rank_correlations, sheet
 from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
-from rrpo.pipeline.dataflow import SFT
+from rrpo.experiment.dataflow import SFT
 from rrpo.profiles import PROFILES
 
 

@@ -13,13 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablations.execution.launchers import Launching
-from ablations.tracking.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import search as searching
 from studies.mlflow_bridge import Bridge
-from studies.opening import identity, opened
-from studies.options import Command
+from studies.opening import opened
 from studies.search import Search, one_trial
 from studies.storage import folder_of, open_storage
 from studies.trial import TrialSpec
@@ -70,24 +67,15 @@ def main() -> None:
                 trials=arguments.trials,
                 storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
             )
-            given = {
-                "workers": 1,
-                "launching": Launching(),
-                "warm_start": "",
-                "verify": 0,
-                "against": "",
-                "export_arm": "",
-            }
-            study = opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
-            bridge = Bridge(search, RunsFolder(runs), study, {})
-            bridge.start(identity(search))
+            study = opened(search)
+            bridge = Bridge(search, study, {})
             searching._opened.clear()
             wall, cpu = -time.perf_counter(), -time.process_time()
             while one_trial(search, lambda done, total: None) is not None:
                 pass
             wall, cpu = (wall + time.perf_counter()) / arguments.trials, (cpu + time.process_time()) / arguments.trials
             start = time.perf_counter()
-            bridge.write(study.trials)
+            bridge.write()
             parent = (time.perf_counter() - start) / arguments.trials
             for who, cost in (("worker, wall", wall), ("worker, CPU", cpu), ("parent (MLflow), wall", parent)):
                 print(f"{kind:8s}{who:24s}{1000 * cost:8.1f} ms per trial = {100 * cost / seconds:.3f} % of its time")

@@ -18,7 +18,7 @@ from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
 from reports.loading import Selection
 from reports.tables import ablation, hacked_seeds, main, reward_models
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
 from rrpo.profiles import SMOKE
 
 SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}

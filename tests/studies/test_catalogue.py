@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.pipeline import dataflow, world
+from rrpo.experiment import dataflow, world
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength
@@ -185,17 +185,20 @@ def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("space", "paper", "words"),
     [
-        ({}, {}, "does not give one paper value per hyperparameter"),
-        ({"epsilon": FloatDistribution(0, 0.3)}, {"alpha": 0.5}, "name the same hyperparameters in both"),
+        ({"epsilon": FloatDistribution(0, 0.3)}, {"alpha": 0.5}, "0.0..0.3 without None"),
         ({"epsilon": FloatDistribution(0, 0.3)}, {"epsilon": 0.5}, "does not contain the baseline value"),
-        ({"epsilon": FloatDistribution(0, 1.5)}, {"epsilon": 0.5}, "within 0 to 1"),
-        ({"mix_probability": FloatDistribution(-1, 1)}, {"mix_probability": 1.0}, "within 0 to 1"),
-        ({"epsilon": FloatDistribution(0.1, 0.1)}, {"epsilon": 0.1}, "LOW below HIGH"),
+        ({"epsilon": FloatDistribution(0, 1.5)}, {"epsilon": 0.5}, "epsilon must be finite and within 0 to 1, got 1.5"),
+        (
+            {"mix_probability": FloatDistribution(-1, 1)},
+            {"mix_probability": 1.0},
+            "mix_probability must be finite and within 0 to 1, got -1.0",
+        ),
         ({"tau": CategoricalDistribution(["1"])}, {"tau": "2"}, "does not contain the baseline value"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, space, paper, words: str):
-    monkeypatch.setitem(STUDIES, "odd", lambda: Study("odd", space, paper, lambda knobs: arms()["rrpo"]))
+    odd = Study("odd", space, paper, lambda knobs: ArmConfig(regularizers=regularizer_config(knobs)))
+    monkeypatch.setitem(STUDIES, "odd", lambda: odd)
     with pytest.raises(InputError) as caught:
         study_of("odd")
     assert words in str(caught.value)

@@ -17,7 +17,7 @@ import optuna
 import pytest
 
 from ablations.errors import InputError
-from studies import storage
+from studies import recovery, storage
 from studies.recovery import RETRY, claim, lost_trials, recover
 from studies.storage import open_storage, open_study, reach
 
@@ -29,17 +29,17 @@ import sys
 from pathlib import Path
 from studies import search as searching
 from studies.search import Search, one_trial
-from studies.trial import Question
+from studies.trial import TrialSpec
 from rrpo.profiles import SMOKE
 
-def measure(question, arm, seed, *rest, **options):
+def measure(spec, arm, seed, *rest, **options):
     import time
     time.sleep(float(sys.argv[3]))
     return {"clean_success": arm.regularizers.epsilon}
 
 searching.measure = measure
-question = Question(profile=SMOKE, store=Path(sys.argv[1]), seeds=(1000,), objectives=("clean_success",))
-search = Search(study="regularizers", name="s", question=question, trials=12, storage=sys.argv[2], sampler="random")
+spec = TrialSpec(profile=SMOKE, store=Path(sys.argv[1]), seeds=(1000,), objectives=("clean_success",))
+search = Search(study="regularizers", name="s", spec=spec, trials=12, storage=sys.argv[2], sampler="random")
 while one_trial(search, lambda done, total: None) is not None:
     pass
 """
@@ -160,17 +160,16 @@ def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_is_run_agai
 def test_a_host_that_is_not_heard_of_any_more_loses_its_trial(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(storage, "SILENCE", 1)
     study = open_study(open_storage(url, tmp_path), "s", ["maximize"], {})
     space = {"epsilon": optuna.distributions.FloatDistribution(0, 0.3)}
     monkeypatch.setattr("rrpo.pipeline.claims.host_identity", lambda: "elsewhere")
     trial = study.ask(space)
-    claim(study, trial, tmp_path)
+    claim(trial)
     monkeypatch.undo()
-    recover(study, tmp_path)
+    recover(study)
     assert study.trials[trial.number].state.name == "RUNNING", "heard of just now"
-    time.sleep(2.5)
-    recover(study, tmp_path)
+    monkeypatch.setattr(recovery, "SILENCE", 0)
+    recover(study)
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
 
 

@@ -18,12 +18,12 @@ from studies.live import SearchRun
 def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
     checked = command(tmp_path)
     study = opening.opened(checked)
-    pruned = study.ask(dict(checked.search.definition.space))
+    pruned = study.ask(dict(checked.definition.space))
     pruned.report(-0.7, 5)
     study.tell(pruned, state=TrialState.PRUNED)
     add(study, checked, 0.1)
     text = StringIO()
-    running = SearchRun(checked.search, study, bridge(checked, study), Console(file=text, width=200), 2)
+    running = SearchRun(checked, study, bridge(checked, study), Console(file=text, width=200))
     for number in (0, 1):
         task = Task(key=f"trial-{number}", title="trial", function="", arguments=())
         running.finished(task, number, 1.0)

@@ -22,21 +22,17 @@ from ablations.tracking.connection import WAIT
 from ablations.tracking.reader import Store
 from studies import opening
 from studies.mlflow_bridge import Bridge
-from studies.opening import identity
-from studies.options import Command
 from studies.recovery import RETRY
 from studies.samplers import SAMPLER
-from studies.search import OUTCOMES, REASON, STAGES
+from studies.search import OUTCOMES, REASON, STAGES, Search
 
 
-def bridge(checked: Command, study: optuna.Study) -> Bridge:
-    bridge = Bridge(checked.search, checked.folder, study, {"git_sha": "abc", "dirty": "false"})
-    bridge.start(identity(checked.search))
-    return bridge
+def bridge(checked: Search, study: optuna.Study) -> Bridge:
+    return Bridge(checked, study, {"git_sha": "abc", "dirty": "false"})
 
 
-def add(study: optuna.Study, checked: Command, gain: float, **attrs: object) -> None:
-    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
+def add(study: optuna.Study, checked: Search, gain: float, **attrs: object) -> None:
+    space, paper = dict(checked.definition.space), dict(checked.definition.paper)
     params = paper | {"epsilon": gain}
     outcomes: dict[str, object] = {
         OUTCOMES: {"1000": {"clean_success": gain}, "1001": {"clean_success": gain}},
@@ -46,9 +42,9 @@ def add(study: optuna.Study, checked: Command, gain: float, **attrs: object) -> 
     study.add_trial(create_trial(params=params, distributions=space, value=gain, user_attrs=outcomes | attrs))
 
 
-def runs(checked: Command, kind: str) -> list:
-    store = Store(checked.folder)
-    number = store.experiment_id(f"study {checked.search.name}")
+def runs(checked: Search, kind: str) -> list:
+    store = Store(checked.runs)
+    number = store.experiment_id(f"study {checked.name}")
     return store.client.search_runs([number], f"tags.kind = '{kind}'", order_by=["attributes.start_time ASC"])
 
 
@@ -58,8 +54,11 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     add(study, checked, 0.1)
     add(study, checked, 0.2)
     writer = bridge(checked, study)
-    writer.write(study.trials)
-    writer.end("FINISHED", {"fresh difference": 0.03})
+    writer.write()
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "study.html").write_text("a page")
+    writer.write("FINISHED", {"fresh difference": 0.03}, report)
     (parent,) = runs(checked, "study")
     assert parent.data.metrics["best clean_success"] == 0.2
     assert parent.data.metrics["fresh difference"] == 0.03
@@ -67,9 +66,10 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     children = {run.data.tags["optuna_trial"]: run for run in runs(checked, "trial")}
     assert children.keys() == {"1", "2"}, "the one that waits has none"
     run = children["2"]
-    assert parent.info.run_id == study.user_attrs["mlflow_run_parent"]
+    assert [page.read_text() for page in checked.runs.artifacts.rglob("report/study.html")] == ["a page"]
+    assert parent.info.status == "FINISHED"
     assert "mlflow.parentRunId" not in run.data.tags, "MLflow hides what is nested"
-    assert study.user_attrs["mlflow_run_2"] == run.info.run_id
+    assert study.user_attrs["mlflow_run_2"] == run.data.tags["entry"]
     assert run.data.tags["cell 1000"] == "finetune-a optimize-b"
     values = {"clean_success": 0.2, "seed 1000/clean_success": 0.2, "seed 1001/clean_success": 0.2}
     assert {name: value for name, value in run.data.metrics.items() if name != "seconds"} == values
@@ -82,18 +82,18 @@ def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_pat
     study = opening.opened(checked)
     first, second = bridge(checked, study), bridge(checked, study)
     add(study, checked, 0.1)
-    first.write(study.trials)
-    second.write(study.trials)
+    first.write()
+    second.write()
     add(study, checked, 0.2)
-    second.write(study.trials)
-    first.write(study.trials)
-    bridge(checked, study).write(study.trials)
+    second.write()
+    first.write()
+    bridge(checked, study).write()
     assert len(runs(checked, "study")) == 1
-    assert Store(checked.folder).grids() == [], "a study is no grid"
+    assert Store(checked.runs).grids() == [], "a study is no grid"
     assert sorted(run.data.tags["optuna_trial"] for run in runs(checked, "trial")) == ["1", "2"]
 
 
-def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_is_written_once_though_its_writer_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checked = command(tmp_path)
     study = opening.opened(checked)
     add(study, checked, 0.1)
@@ -102,15 +102,24 @@ def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: py
     def cut(*rest: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "_metrics", cut)
+    monkeypatch.setattr(study, "set_user_attr", cut)
     with pytest.raises(KeyboardInterrupt):
-        writer.write(study.trials)
+        writer.write()
+    monkeypatch.undo()
+    writer.replay.flush()
     assert len(runs(checked, "trial")) == 1
-    again = bridge(checked, study)
-    again.write(study.trials)
+    bridge(checked, study).write()
     (run,) = runs(checked, "trial")
-    assert run.data.tags["complete"] == "1"
-    assert study.user_attrs["mlflow_run_1"] == run.info.run_id
+    assert study.user_attrs["mlflow_run_1"] == run.data.tags["entry"]
+
+
+def test_a_trial_that_an_earlier_version_wrote_has_its_run_already(tmp_path: Path):
+    checked = command(tmp_path)
+    study = opening.opened(checked)
+    add(study, checked, 0.1)
+    study.set_user_attr("mlflow_run_1", "0123456789abcdef0123456789abcdef")
+    bridge(checked, study).write()
+    assert runs(checked, "trial") == []
 
 
 def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Path):
@@ -118,18 +127,18 @@ def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Pa
     study = opening.opened(checked)
     writer = bridge(checked, study)
     add(study, checked, 0.1)
-    with closing(sqlite3.connect(checked.folder.database, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(checked.runs.database, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         start = time.monotonic()
-        writer.write(study.trials)
+        writer.write()
         add(study, checked, 0.2)
-        writer.write(study.trials)
-        message = writer.end("FINISHED")
+        writer.write()
+        writer.write("FINISHED")
         assert time.monotonic() - start < 2 * WAIT + 3, "asked once a while, not for every trial"
-        assert "database is locked" in message
-        assert "2 finished trials" in message
-    assert runs(checked, "trial") == []
-    assert writer.end("FINISHED") == ""
+        assert "3 records wait" in writer.replay.waiting()
+        assert "database is locked" in writer.replay.waiting()
+    writer.write("FINISHED")
+    assert writer.replay.waiting() == ""
     assert sorted(run.data.tags["optuna_trial"] for run in runs(checked, "trial")) == ["1", "2"]
     assert runs(checked, "study")[0].info.status == "FINISHED"
 
@@ -137,7 +146,7 @@ def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Pa
 def test_states_and_reasons_are_kept(tmp_path: Path):
     checked = command(tmp_path)
     study = opening.opened(checked)
-    space, paper = dict(checked.search.definition.space), dict(checked.search.definition.paper)
+    space, paper = dict(checked.definition.space), dict(checked.definition.paper)
     for state, attrs in (
         (TrialState.FAIL, {REASON: "DivergedError: loss nan"}),
         (TrialState.PRUNED, {}),
@@ -149,7 +158,7 @@ def test_states_and_reasons_are_kept(tmp_path: Path):
     looked_at.report(-0.7, 5)
     study.tell(looked_at, state=TrialState.PRUNED)
     assert study.trials[looked_at.number].values == [-0.7], "Optuna's: the last look"
-    bridge(checked, study).write(study.trials)
+    bridge(checked, study).write()
     by_trial = {run.data.tags["optuna_trial"]: run for run in runs(checked, "trial")}
     assert {number: run.data.tags["state"] for number, run in by_trial.items()} == {
         "0": "pruned",
@@ -178,11 +187,11 @@ def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     study = opening.opened(checked)
     for gain in (0.1, 0.2, 0.15, 0.05, 0.12):
         add(study, checked, gain)
-    bridge(checked, study).write(study.trials)
+    bridge(checked, study).write()
     port = free_port()
     program = Path(sys.executable).parent / "optuna-dashboard"
     server = subprocess.Popen(
-        [program, checked.search.folder / "journal.log", "--port", str(port)],
+        [program, checked.folder / "journal.log", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from rrpo.pipeline import claims
-from studies import recovery, storage
+from studies import recovery
 from studies.catalogue import regularizers
-from studies.recovery import COST, MOST, OWNER, RETRY, alive, claim, lost_trials, queue_again, recover
+from studies.recovery import COST, MOST, OWNER, RETRY, SEEN, alive, claim, lost_trials, queue_again, recover
 from studies.samplers import GIVEN, SAMPLER
 from studies.storage import open_storage, open_study
 
@@ -33,8 +32,8 @@ from studies.storage import open_storage, open_study
 folder = Path(sys.argv[1])
 study = open_study(open_storage(sys.argv[2] or None, folder), "s", ["maximize"], {})
 trial = study.ask(dict(regularizers().space))
-claimed = claim(study, trial, folder)
-with alive(study, trial, claimed):
+claim(trial)
+with alive(trial):
     print(trial.number, flush=True)
     time.sleep(60)
 """
@@ -66,13 +65,13 @@ def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_ar
     process, number = owner(tmp_path, url)
     try:
         living = study.ask(SPACE)
-        claim(study, living, tmp_path)
-        assert recover(study, tmp_path) == []
+        claim(living)
+        assert recover(study) == []
     finally:
         process.kill()
         process.wait()
-    assert recover(study, tmp_path) == [number]
-    assert recover(study, tmp_path) == []
+    assert recover(study) == [number]
+    assert recover(study) == []
     again = study.ask(SPACE)
     assert again.params == pytest.approx(study.trials[number].params)
     assert again.user_attrs[RETRY] == number
@@ -83,42 +82,38 @@ def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_ar
 def test_another_hosts_trial_lives_while_it_is_heard_of_and_no_longer(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(storage, "SILENCE", 1)
     study = opened(tmp_path, url)
     process, number = owner(tmp_path, url, "elsewhere")
-    assert recover(study, tmp_path) == []
+    assert recover(study) == []
     process.kill()
     process.wait()
-    assert recover(study, tmp_path) == [], "nobody here can know yet"
-    if url:
-        time.sleep(2.5)  # the database's clock has whole seconds
-    else:
-        (claim_file,) = (tmp_path / "claims").glob("trial-*")
-        past = time.time() - claims.LEASE - 1
-        os.utime(claim_file, (past, past))
-    recover(study, tmp_path)
+    assert recover(study) == [], "nobody here can know yet"
+    monkeypatch.setattr(recovery, "SILENCE", time.time() - study.trials[number].user_attrs[SEEN])
+    recover(study)
     assert study.trials[number].state == TrialState.FAIL
     assert lost_trials(study.trials) == {number}
     assert study.trials[-1].state == TrialState.WAITING
 
 
-def test_a_living_owner_sends_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_living_owner_gives_signs_of_life(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recovery, "BEAT", 0.05)
-    study = opened(tmp_path, f"sqlite:///{tmp_path}/s.db")
-    beats: list[int] = []
-    monkeypatch.setattr(study._storage, "record_heartbeat", beats.append)
+    study = opened(tmp_path, url)
     trial = study.ask(SPACE)
-    with alive(study, trial, claim(study, trial, tmp_path)):
+    claim(trial)
+    first = study.trials[0].user_attrs[SEEN]
+    with alive(trial):
         time.sleep(0.5)
-    assert len(beats) > 3
-    assert set(beats) == {trial._trial_id}
+    last = study.trials[0].user_attrs[SEEN]
+    assert first + 0.2 < last
+    time.sleep(0.2)
+    assert study.trials[0].user_attrs[SEEN] == last, "no longer"
 
 
 def test_a_trial_killed_between_asking_and_claiming_is_found(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch):
     study = opened(tmp_path, url)
     trial = study.ask(SPACE)
     monkeypatch.setattr(recovery, "SILENCE", -1)
-    assert recover(study, tmp_path) == [trial.number]
+    assert recover(study) == [trial.number]
 
 
 def test_a_point_that_costs_processes_is_given_up(tmp_path: Path, url: str):
@@ -128,7 +123,7 @@ def test_a_point_that_costs_processes_is_given_up(tmp_path: Path, url: str):
         trial = study.ask(SPACE)
         stored: dict[str, Any] = {"host": claims.host_identity(), "pid": 2**22 + 1, "started": "0", "name": ""}
         trial.set_user_attr(OWNER, stored)
-        assert recover(study, tmp_path) == [trial.number]
+        assert recover(study) == [trial.number]
         assert [t.user_attrs[COST] for t in study.trials if t.state == TrialState.WAITING] == [turn] * (turn < MOST)
     assert len(study.trials) == MOST
     assert {t.user_attrs[SAMPLER] for t in study.trials} == {GIVEN}
@@ -140,5 +135,5 @@ def test_a_point_is_queued_once_even_where_the_one_who_did_it_died_before_tellin
     process.kill()
     process.wait()
     queue_again(study, study.trials[number])
-    recover(study, tmp_path)
+    recover(study)
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]

@@ -22,12 +22,11 @@ from rich.console import Console
 from test_mlflow_bridge import add
 from test_options import command
 
-from ablations.execution import launchers
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline import world
+from rrpo.experiment import world
 from rrpo.profiles import SMOKE
 from studies import fresh, opening
 from studies import run as searches
@@ -106,14 +105,14 @@ def check_mlflow(runs: Path, study: optuna.Study) -> None:
     number = store.experiment_id(f"study {study.study_name}")
     (parent,) = store.client.search_runs([number], "tags.kind = 'study'")
     children = store.client.search_runs([number], "tags.kind = 'trial'")
-    assert study.user_attrs["mlflow_run_parent"] == parent.info.run_id
+    assert parent.info.status == "FINISHED"
     by_trial = {int(run.data.tags["optuna_trial"]): run for run in children}
     assert len(by_trial) == len(children), "no trial twice"
     assert sorted(by_trial) == [t.number for t in study.trials if t.state.is_finished()]
     for number, run in by_trial.items():
         trial = study.trials[number]
-        assert study.user_attrs[f"mlflow_run_{number}"] == run.info.run_id
-        assert {"git_sha", "arm_hash", "sampler", "complete"} <= run.data.tags.keys()
+        assert study.user_attrs[f"mlflow_run_{number}"] == run.data.tags["entry"]
+        assert {"git_sha", "arm_hash", "sampler"} <= run.data.tags.keys()
         if trial.state.name == "COMPLETE":
             assert run.info.status == "FINISHED"
             assert run.data.params.keys() == trial.params.keys()
@@ -126,19 +125,16 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
     seeds = range(2000, 2004)
     outcomes = [{seed: {"clean_success": gain + 0.001 * (seed % 3)} for seed in seeds} for gain in (0.1, 0.0)]
     monkeypatch.setattr(fresh, "evaluate", lambda *_: (*outcomes, ""))
-    monkeypatch.setattr(launchers, "start", lambda *_: None)
-    base = command(tmp_path, warm_start="", verify=4)
+    base = command(tmp_path, verify=4)
     study = opening.opened(base)
     for trials in (1, 2):
         gain = 0.05 + 0.1 * trials
         trial_outcomes = {"clean_success": gain, "kl_token": 1.0}
         add(study, base, gain, **{OUTCOMES: {"1000": trial_outcomes, "1001": trial_outcomes}})
-        search = replace(base.search, trials=trials)
-        checked_command = replace(base, search=search, export_arm=f"tuned_{trials}", warm_start="another")
+        checked_command = replace(base, trials=trials, export_arm=f"tuned_{trials}")
         text = StringIO()
         assert searches.run(checked_command, study, Console(file=text, width=200)) == 0
         output = text.getvalue()
-        assert "note: --warm-start another is ignored" in output
         assert f"(check {trials} on these seeds)" in output
         stored = json.loads((tmp_path / "runs" / "arms" / f"tuned_{trials}.json").read_text())
         assert f"(check {trials} on these seeds)" in stored["provenance"]["fresh_seeds"]
@@ -148,7 +144,7 @@ def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
     checked = command(tmp_path, study="tune-arm", arm="rrpo", trials=1)
     study = opening.opened(checked)
     outcomes = {"clean_success": 0.3, "kl_token": 1.0}
-    params, space = dict(checked.search.definition.paper) | {"lr": 2e-3}, dict(checked.search.definition.space)
+    params, space = dict(checked.definition.paper) | {"lr": 2e-3}, dict(checked.definition.space)
     attrs = {OUTCOMES: {"1000": outcomes, "1001": outcomes}}
     study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=0.3, user_attrs=attrs))
     text = StringIO()

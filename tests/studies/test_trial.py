@@ -16,7 +16,7 @@ from rrpo.config import ArmConfig
 from rrpo.judges.config import KINDS
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.profiles import SMOKE
-from studies.trial import OBJECTIVES, TrialSpec, clean_so_far, hacked_so_far, measure
+from studies.trial import OBJECTIVES, TrialSpec, hacked_so_far, measure
 
 ARM = ArmConfig()
 END = 20
@@ -93,6 +93,8 @@ def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
 def test_what_a_running_optimisation_shows_of_an_objective_by_hand(documented: Callable[[str], list[str]]):
     measures = {"val_accuracy": 0.9, "artefact_click": 0.1, "artefact_hum": 0.05, "val_hack_rate": 0.2}
     measures["proxy_accuracy"] = 0.8
+    clean_so_far = OBJECTIVES["clean_success"].intermediate
+    assert clean_so_far is not None
     assert clean_so_far(measures | {"val_clean": 0.7}) == 0.7
     assert math.isnan(clean_so_far(measures))
     assert hacked_so_far(measures) == pytest.approx(0.2 / 0.8)

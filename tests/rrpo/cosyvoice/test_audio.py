@@ -20,7 +20,7 @@ from rrpo.cosyvoice.judging import judge
 from rrpo.cosyvoice.reward import SHARES, split
 from rrpo.cosyvoice.table import render
 from rrpo.errors import InputError
-from rrpo.pipeline.measurements import CONTENT
+from rrpo.judges.config import CONTENT
 from rrpo.testing.corpora import write_tone
 
 PITCHES = {"angry": 300, "happy": 900, "sad": 2000}

@@ -254,7 +254,7 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
-    assert run(app, [*arguments, "--arm", "oracle"]).exit_code == 2
+    assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
 
 

@@ -13,7 +13,7 @@ import torch
 
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.features import SpeechSet, write_speech
-from rrpo.diagnostics import recognition
+from rrpo.diagnostics import examine
 from rrpo.judges.config import RecognitionConfig
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
@@ -23,7 +23,7 @@ def test_unweighted_accuracy_by_hand() -> None:
     """Class 0: three of four correct; class 2: none of one; class 1 does not occur, but is predicted once."""
     predicted = torch.tensor([0, 0, 0, 1, 0])
     p = torch.eye(3)[predicted]
-    assert recognition.unweighted_accuracy(p, torch.tensor([0, 0, 0, 0, 2])) == pytest.approx(0.375)
+    assert examine.unweighted_accuracy(p, torch.tensor([0, 0, 0, 0, 2])) == pytest.approx(0.375)
 
 
 def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Path], tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Pat
     mels = [speech.mel(i).half().numpy() for i in range(len(speech))]
     write_speech(tmp_path / "test", speech.audio, (*speech.emotions, "bored"), utterances, mels)
     inputs = {"model": tmp_path / "model", "speech": tmp_path / "test"}
-    recognition.build(RecognitionConfig(name="mine"), inputs, tmp_path / "out", Context())
+    examine.build_test_set(RecognitionConfig(name="mine"), inputs, tmp_path / "out", Context())
     scalars = json.loads((tmp_path / "out/scalars.json").read_text())
     table = pd.read_parquet(tmp_path / "out/recognition_mine.parquet")
     expected = [utterance.id for utterance in utterances if utterance.emotion in known]

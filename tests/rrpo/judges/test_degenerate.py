@@ -2,7 +2,7 @@
 
 import torch
 
-from rrpo.judges.degenerate import LENGTH_FACTOR, looping, odd_length
+from rrpo.judges.artefacts import LENGTH_FACTOR, looping, odd_length
 
 PLAIN = list(range(40))
 

@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rrpo.judges.discriminant import Discriminant, of_linear, of_quadratic
+from rrpo.judges.phonetic_judge import Discriminant, of_linear, of_quadratic
 
 ANALYSES = {
     "linear": (LinearDiscriminantAnalysis(), of_linear),

@@ -15,23 +15,22 @@ from rrpo.audio import resampled
 from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
-from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
+from rrpo.experiment import measurements
+from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, yardsticks
 from rrpo.judges.config import (
     ContentConfig,
     NaturalnessConfig,
+    NoSettings,
     PhoneticJudgeConfig,
-    PhoneticsConfig,
     PredictorConfig,
     SpeakersConfig,
     VocodeConfig,
-    VoiceConfig,
 )
 from rrpo.judges.metrics import edit_distance
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.packages import present
-from rrpo.pipeline import measurements
 from rrpo.pipeline.stages import Context
 
 STEPS = (0, 2, 5, 9)
@@ -61,7 +60,7 @@ def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     shared = {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
     for name in ("", "sft_"):
         reads = shared | {"samples": folders[f"{name}samples"]}
-        vocoded.build(VocodeConfig(prompts=SPOKEN), reads, folders[f"{name}waves"], Context())
+        listeners.vocode(VocodeConfig(prompts=SPOKEN), reads, folders[f"{name}waves"], Context())
     return folders | shared
 
 
@@ -105,17 +104,17 @@ def run(
 
 
 def test_waves_of_the_middle_and_the_last_checkpoint_are_kept(inputs: dict[str, Path]) -> None:
-    waves = vocoded.Vocoded.load(inputs["waves"])
+    waves = listeners.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
     assert waves.table["step"].tolist() == [5] * SPOKEN + [9] * SPOKEN
     assert waves.table["prompt"].tolist() == [*range(SPOKEN)] * 2
     assert waves.table["speaker"].tolist() == [prompt.speaker for prompt in prompts[:SPOKEN]] * 2
     assert waves.table["target"].tolist() == [prompt.emotion for prompt in prompts[:SPOKEN]] * 2
-    assert set(vocoded.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
+    assert set(listeners.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
 
 
 def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Path]) -> None:
-    waves = vocoded.Vocoded.load(inputs["waves"])
+    waves = listeners.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     codec = Codec.load(inputs["codec"])
@@ -131,7 +130,7 @@ def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Pat
 def test_the_third_judge_and_prosody(
     inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path, listener_columns: set[str]
 ) -> None:
-    points, samples = run("phonetics", PhoneticsConfig(), inputs, tmp_path, third=reference("third"))
+    points, samples = run("phonetics", NoSettings(), inputs, tmp_path, third=reference("third"))
     assert points["step"].tolist() == [0, 5, 9]
     assert samples.groupby("step")["third"].count().tolist() == [SPOKEN] * 3
     for name in ("f0_level", "f0_spread"):
@@ -145,7 +144,7 @@ def test_the_third_judge_and_prosody(
 def test_noise_is_not_the_speaker(
     inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path, listener_columns: set[str]
 ) -> None:
-    points, samples = run("voice", VoiceConfig(), inputs, tmp_path, speakers=reference("speakers"))
+    points, samples = run("voice", NoSettings(), inputs, tmp_path, speakers=reference("speakers"))
     assert points["step"].tolist() == [0, 5, 9]
     assert points["speaker_similarity"].iloc[0] > points["speaker_similarity"].iloc[2]
     assert samples["speaker_similarity"].between(-1, 1).all()
@@ -161,7 +160,7 @@ def test_a_speaker_without_a_voice_is_not_judged(
     names = np.array(["somebody else" if name == first else name for name in stored["speakers"]])
     (tmp_path / "other").mkdir()
     np.savez(tmp_path / "other" / yardsticks.VOICES, voices=stored["voices"], speakers=names)
-    _, samples = run("voice", VoiceConfig(), inputs, tmp_path / "out", speakers=tmp_path / "other")
+    _, samples = run("voice", NoSettings(), inputs, tmp_path / "out", speakers=tmp_path / "other")
     absent = samples["speaker"] == first
     assert (samples["speaker_similarity"].isna() == absent).all()
     assert (samples["speaker_right"].isna() == absent).all()

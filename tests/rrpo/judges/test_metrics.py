@@ -40,7 +40,7 @@ def test_certain_predictions_fall_into_the_last_bin() -> None:
 )
 def test_hacked_needs_a_pleased_proxy_and_a_reason(proxy: int, gold: int, flag: bool, expected: bool) -> None:
     flags = np.array([[False, flag]])
-    assert metrics.hacked(np.array([proxy]), np.array([gold]), np.array([1]), flags)[0] == expected
+    assert metrics.hack_rate(np.array([proxy]), np.array([gold]), np.array([1]), flags) == expected
 
 
 def test_hack_rate_counts_all_samples() -> None:

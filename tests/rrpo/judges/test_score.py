@@ -17,8 +17,8 @@ from drawn import samples_of
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
-from rrpo.judges import assess, sample_table, score
-from rrpo.judges.config import KINDS, AssessConfig, JudgeConfig, RecogniserConfig, ScoreConfig
+from rrpo.judges import sample_table, score
+from rrpo.judges.config import KINDS, JudgeConfig, NoSettings, RecogniserConfig, ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples
@@ -264,7 +264,7 @@ def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], 
             "samples": inputs[samples]
         }
         stage_inputs |= {role: tmp_path / folder for role, folder in sft_inputs.items()}
-        assess.build(AssessConfig(), stage_inputs, tmp_path / name, Context())
+        score.assess(NoSettings(), stage_inputs, tmp_path / name, Context())
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["samples.parquet", "scalars.json"]
     assessed = pd.read_parquet(tmp_path / "arm" / sample_table.TABLE)
     hidden = ["test", "test_logprob", "common", "common_logprob"]

@@ -13,7 +13,7 @@ from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import transfer
-from rrpo.judges.config import TransferConfig
+from rrpo.judges.config import NoSettings
 from rrpo.judges.samples import Samples, decoded
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
@@ -41,7 +41,7 @@ def test_every_pair_is_evaluated_at_the_last_checkpoint(stages: dict[str, Path],
         Samples.concatenate([samples(0, 3), samples(7, len(prompts))]).save(inputs[f"samples {arm}"])
     out = tmp_path / "out"
     out.mkdir()
-    transfer.build(TransferConfig(), inputs, out, Context())
+    transfer.build(NoSettings(), inputs, out, Context())
 
     table = pd.read_parquet(out / transfer.TABLE).set_index(["samples_of", "judged_by"])
     assert len(table) == 9

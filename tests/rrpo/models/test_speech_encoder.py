@@ -16,7 +16,7 @@ from ablations.execution.user_data import with_encoder
 from rrpo.config import RegularizerConfig
 from rrpo.corpus import features
 from rrpo.corpus.config import AudioConfig, ManifestConfig, SpeechConfig, SplitConfig
-from rrpo.diagnostics import examine, recognition
+from rrpo.diagnostics import examine
 from rrpo.judges.config import ExamineConfig, RecognitionConfig
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import WAVEFORM
@@ -148,7 +148,7 @@ def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
     assert scalars["rm_accuracy_valid"] > 0.8
     assert all(torch.isfinite(torch.tensor(value)) for value in scalars.values())
     recognition_inputs = {"model": inputs["finetune"], "speech": inputs["speech"]}
-    recognition.build(RecognitionConfig(name="own"), recognition_inputs, inputs["heard"], Context())
+    examine.build_test_set(RecognitionConfig(name="own"), recognition_inputs, inputs["heard"], Context())
     assert json.loads((inputs["heard"] / "scalars.json").read_text())["rm_ua_own"] == pytest.approx(
         scalars["rm_accuracy_valid"]
     )

@@ -118,7 +118,7 @@ def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
     answers = {name: np.log(0.9 * np.eye(5)[truth] + 0.02) for name in judges.OF_IDEAL}
     truths = dict.fromkeys(judges.OF_IDEAL, truth)
     ideal = dict.fromkeys(judges.OF_IDEAL, np.arange(100) < 80)
-    lines = judges.of_ideal("test", answers, truths, ideal, 50)
+    lines = list(judges.of_ideal("test", answers, truths, ideal, 50))
     assert [line.value for line in lines] == [1 / 0.8] * 4
     assert [line.at_least for line in lines] == [0.95, 0.85, 0.90, 0.92]
     assert {line.at_least for line in judges.of_ideal("val", answers, truths, ideal, 50)} == {None}
@@ -138,7 +138,7 @@ def test_pitch_preserved_by_the_codec() -> None:
     assert voiced.note.startswith("before: 1.000; median share of voiced frames 0.")
     assert (level.value, spread.value) == pytest.approx((1, -1)), "those without voice take no part"
     assert level.note.startswith("n = 50 with 10%")
-    assert all(np.isnan(line.value) for line in judges.pitch(before, after * 0, 50)[1:])
+    assert all(np.isnan(line.value) for line in list(judges.pitch(before, after * 0, 50))[1:])
 
 
 def test_kappa_of_twins_strangers_and_opposites() -> None:

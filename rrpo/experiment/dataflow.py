@@ -1,7 +1,7 @@
 """The data flow of one experiment: which stage reads which, for a profile, an arm and a seed.
 
-corpus -> codec -> base policy (all of `rrpo.pipeline.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
-policy optimization -> stored samples -> judges (`rrpo.pipeline.measurements`). World-level stages carry the world's seed, the
+corpus -> codec -> base policy (all of `rrpo.experiment.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
+policy optimization -> stored samples -> judges (`rrpo.experiment.measurements`). World-level stages carry the world's seed, the
 others the experiment's. *A seed redraws* the SFT and annotated utterances and their raters, SFT, RM pre-training (order,
 initialization), fine-tuning, RL prompts and roll-out noise.
 
@@ -30,10 +30,10 @@ from rrpo.config import (
 from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.errors import InputError
+from rrpo.experiment import world
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
@@ -49,9 +49,8 @@ def sft_arm_of(arm: ArmConfig) -> ArmConfig:
     """Return the SFT policy as an arm with the same evaluation noise and the same kind of speakers, as the baseline for an arm's
     samples.
     """
-    if arm.reversal is None:
-        return replace(SFT, policy_seed=arm.policy_seed)
-    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
+    dropout = 0.0 if arm.reversal is None else arm.tag_dropout
+    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=dropout)
 
 
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
@@ -82,7 +81,7 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     }
     if style_weight:
         inputs["emotion"] = pretrained(profile, SFT, seed)
-    return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+    return Stage.of("sft", config, inputs, f"SFT seed {seed}")
 
 
 @cache
@@ -122,7 +121,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
         "base": world.base(profile),
     }
     config = replace(settings, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
-    return Stage("zero_shot", "rrpo.training.zero_shot:build", config, inputs, f"zero-shot SFT seed {seed}")
+    return Stage.of("zero_shot", config, inputs, f"zero-shot SFT seed {seed}")
 
 
 def starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
@@ -166,9 +165,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
             voices=_override(arm.rm_speakers, profile.rm_speakers),
         )
     inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
-    return Stage(
-        "pretrain", "rrpo.training.pretrain:build", config, inputs, f"RM pre-training ({split.name}) seed {seed}"
-    )
+    return Stage.of("pretrain", config, inputs, f"RM pre-training ({split.name}) seed {seed}")
 
 
 @cache
@@ -178,7 +175,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return member(profile, arm, seed, 0)
     config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
     inputs = {f"member_{index:02d}": member(profile, arm, seed, index) for index in range(arm.members)}
-    return Stage("combine", "rrpo.training.combine:build", config, inputs, f"RM combination seed {seed}")
+    return Stage.of("combine", config, inputs, f"RM combination seed {seed}")
 
 
 @cache
@@ -193,7 +190,7 @@ def member(profile: Profile, arm: ArmConfig, seed: int, index: int) -> Stage:
     config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
     speech = mined_speech(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
     inputs = {"model": start, "speech": speech, "codec": world.codec(profile)}
-    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+    return Stage.of("finetune", config, inputs, f"RM fine-tuning seed {seed}")
 
 
 @cache
@@ -235,7 +232,7 @@ def mined_speech(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "codec": world.codec(profile),
     }
     limit = MineConfig(limit=_override(arm.annotated, profile.annotated))
-    return Stage("mine", "rrpo.training.mine:build", limit, inputs, f"mined samples seed {seed}")
+    return Stage.of("mine", limit, inputs, f"mined samples seed {seed}")
 
 
 @cache
@@ -249,7 +246,7 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "eval_prompts": world.eval_prompts(profile),
     }
     config = replace(profile.fidelity, seed=seed)
-    return Stage("fidelity", "rrpo.diagnostics.fidelity:build", config, inputs, f"RM gradient fidelity seed {seed}")
+    return Stage.of("fidelity", config, inputs, f"RM gradient fidelity seed {seed}")
 
 
 @cache
@@ -262,9 +259,7 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
         "codec": world.codec(profile),
     }
     config = replace(profile.prefix_classifier, seed=seed)
-    return Stage(
-        "prefix_classifier", "rrpo.training.prefix_classifier:build", config, inputs, f"prefix classifier seed {seed}"
-    )
+    return Stage.of("prefix_classifier", config, inputs, f"prefix classifier seed {seed}")
 
 
 @cache
@@ -303,7 +298,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     if guidance.classified:
         inputs["classifier"] = prefix_classifier(profile, seed)
-    return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
+    return Stage.of("guided", config, inputs, f"guided decoding seed {seed}")
 
 
 @cache
@@ -324,27 +319,14 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimization seed {seed}")
+    return Stage.of("optimize", config, inputs, f"policy optimization seed {seed}")
 
 
 def _objective(base: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
     """Return the shared settings with the overrides of an arm."""
-    names = (
-        "optimizer",
-        "emotion_weight",
-        "gradient_scale",
-        "content_weight",
-        "relaxation",
-        "penalty",
-        "schedule",
-        "steps",
-        "batch",
-        "lr",
-        "beta",
-        "tau",
-    )
-    overrides = {name: _override(getattr(arm, name), getattr(base, name)) for name in names}
-    return replace(base, seed=seed, reward=arm.reward, **overrides)
+    values = {name: getattr(arm, name) for name in vars(base) if hasattr(arm, name)}
+    overrides = {name: value for name, value in values.items() if value is not None}
+    return replace(base, seed=seed, **overrides)
 
 
 SIMULATED = (
@@ -376,49 +358,29 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
             got=f"{label}, which sets {', '.join(foreign)}",
             fix=f"leave {label} out of --arms; arms that differ in regularizers, combined reward models or the optimizer can run",
         )
-    shared = replace(
-        config,
-        regularizers=OFF,
-        pretrain=replace(config.pretrain, seed=seed),
-        supervised=replace(config.supervised, seed=seed),
-        recogniser=replace(config.recogniser, seed=seed),
-        optimize=replace(config.optimize, seed=seed),
-    )
-    start = Stage(
-        "cosyvoice_start", "rrpo.cosyvoice.run:build_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}"
-    )
+    seeded = ("pretrain", "supervised", "recogniser", "optimize")
+    own_seeds = {name: replace(getattr(config, name), seed=seed) for name in seeded}
+    shared = replace(config, regularizers=OFF, **own_seeds)
+    start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
+    finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
+    optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,
-        finetune=replace(
-            config.finetune,
-            seed=seed,
-            steps=config.finetune.steps if arm.finetune else 0,
-            lr=_override(arm.rm_lr, config.finetune.lr),
-        ),
-        optimize=_objective(config.optimize, arm, _override(arm.policy_seed, seed)),
+        finetune=finetune if arm.finetune else replace(finetune, steps=0),
+        optimize=replace(optimize, steps=0) if arm.best_of else optimize,
         best_of=_override(arm.best_of, config.best_of),
         members=arm.members,
         combination=arm.combination,
         variance_penalty=arm.variance_penalty,
         rounds=arm.rounds,
     )
-    if arm.best_of:
-        arm_config = replace(arm_config, optimize=replace(arm_config.optimize, steps=0))
-    inputs = {"start": start}
-    return {
-        "optimized": Stage(
-            "cosyvoice", "rrpo.cosyvoice.run:build", arm_config, inputs, f"CosyVoice2 optimization seed {seed}"
-        )
-    }
+    return {"optimized": Stage.of("cosyvoice", arm_config, {"start": start}, f"CosyVoice2 optimization seed {seed}")}
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
     """Return the inputs that an optimizer may read besides models and prompts, by role; see `PolicyOptimizer.inputs`."""
-    return {
-        "sft_speech": sft_speech(profile, seed),
-        "parallel_speech": sft_speech(profile, seed, parallel=True),
-    }
+    return {"sft_speech": sft_speech(profile, seed), "parallel_speech": sft_speech(profile, seed, parallel=True)}
 
 
 @cache
@@ -429,7 +391,7 @@ def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
         n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
     )
     inputs = {"policy": sft(profile, seed), "eval_prompts": world.eval_prompts(profile)}
-    return Stage("draws", "rrpo.optimizers.best_of:draw", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
+    return Stage.of("draws", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
 
 
 @cache
@@ -446,7 +408,7 @@ def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "policy": sft(profile, seed),
         "draws": draws(profile, _override(arm.best_of, 1), seed, _override(arm.policy_seed, seed)),
     }
-    return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
+    return Stage.of("best_of_n", config, inputs, f"best of {arm.best_of} seed {seed}")
 
 
 def _override(override: T | None, shared: T) -> T:

@@ -96,7 +96,7 @@ def own(profile: Profile, split: SplitConfig) -> SplitConfig:
 def speech(profile: Profile, split: SplitConfig) -> Stage:
     """Return manifest and features of one split."""
     config = SpeechConfig(world=profile.world, split=own(profile, split))
-    return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
+    return Stage.of("speech", config, label=f"speech {split.name}")
 
 
 def world_speech(profile: Profile, name: str) -> Stage:
@@ -108,7 +108,7 @@ def world_speech(profile: Profile, name: str) -> Stage:
 def voices(profile: Profile, engine: str) -> Stage:
     """Return English speech by another synthesiser, a key of `SYNTHESISERS`; check `other_synthesisers` first."""
     config = VoicesConfig(world=profile.world, readings=profile.readings, engine=engine)
-    return Stage("voices", "rrpo.corpus.second:build", config, label=f"speech by {engine}")
+    return Stage.of("voices", config, label=f"speech by {engine}")
 
 
 def other_synthesisers() -> tuple[str, ...]:
@@ -122,14 +122,14 @@ def prompts(profile: Profile, texts: str, size: int, seed: int, speakers: str = 
     """Return prompts: texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
     config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, speakers=speakers, manifest=manifest)
-    return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
+    return Stage.of("prompts", config, label=f"prompts {texts}")
 
 
 @cache
 def codec(profile: Profile) -> Stage:
     """Return the codec: mel <-> tokens."""
     config = replace(profile.codec, seed=profile.world.seed)
-    return Stage("codec", "rrpo.models.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
+    return Stage.of("codec", config, {"speech": world_speech(profile, "codec")}, "codec")
 
 
 @cache
@@ -137,7 +137,7 @@ def recogniser(profile: Profile, role: str) -> Stage:
     """Return the phone recogniser of the ``reward`` or of the ``judge``; they differ in data and initialization."""
     config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
     inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
-    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"phone recognizer {role}")
+    return Stage.of("recogniser", config, inputs, f"phone recognizer {role}")
 
 
 @cache
@@ -149,7 +149,7 @@ def judge(profile: Profile, role: str) -> Stage:
         "heldout": world_speech(profile, "judge_heldout"),
         "codec": codec(profile),
     }
-    return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
+    return Stage.of("judge", config, inputs, f"judge {role}")
 
 
 def _separate_speech(profile: Profile, name: str) -> Stage:
@@ -168,7 +168,7 @@ def _separate_speech(profile: Profile, name: str) -> Stage:
 def third_judge(profile: Profile) -> Stage:
     """Return the non-neural emotion judge, trained on its own data; needs Praat."""
     inputs = {"speech": _separate_speech(profile, "judge_third"), "codec": codec(profile)}
-    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
+    return Stage.of("phonetic_judge", profile.third_judge, inputs, "judge third")
 
 
 @cache
@@ -180,23 +180,21 @@ def registered_judge(profile: Profile, judge: Choice) -> Stage:
         "codec": codec(profile),
     }
     config = JudgeTrainingConfig(judge=judge, seed=profile.world.seed)
-    return Stage("judge_training", "rrpo.judges.opinion:train", config, inputs, f"judge {judge.name}")
+    return Stage.of("judge_training", config, inputs, f"judge {judge.name}")
 
 
 @cache
 def speakers(profile: Profile) -> Stage:
     """Return the mean voices of the policy's speakers; needs the weights of the speaker encoder."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
-    return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "mean voices of the speakers")
+    return Stage.of("speakers", profile.speakers, inputs, "mean voices of the speakers")
 
 
 @cache
 def predictor(profile: Profile) -> Stage:
     """Return the naturalness predictor that is valid in this world, if there is one; needs the predictors' packages."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
-    return Stage(
-        "predictor", "rrpo.judges.yardsticks:predictor", profile.predictor, inputs, "predictors of naturalness"
-    )
+    return Stage.of("predictor", profile.predictor, inputs, "predictors of naturalness")
 
 
 @cache
@@ -207,7 +205,7 @@ def base(profile: Profile) -> Stage:
         name: speech(profile, replace(splits(profile)[split], misacted=profile.misacted))
         for name, split in (("speech", "base"), ("heldout", "sft_heldout"))
     }
-    return Stage("base", "rrpo.training.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
+    return Stage.of("base", config, inputs | {"codec": codec(profile)}, "base policy")
 
 
 @cache
@@ -220,10 +218,8 @@ def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
 def rm_tests(profile: Profile) -> dict[str, Stage]:
     """Return the sets on which every reward model is examined, by split; for a user's emotions, only the user's own sets."""
     available = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
-    names = [
-        name for name in splits(profile) if (name.startswith("rm_test") and name in available) or name == "rm_valid"
-    ]
-    return {name: world_speech(profile, name) for name in names}
+    names = [name for name in splits(profile) if name.startswith("rm_test") and name in available]
+    return {name: world_speech(profile, name) for name in ["rm_valid", *names]}
 
 
 @cache
@@ -235,10 +231,6 @@ def own_test(profile: Profile, name: str) -> Stage:
 @cache
 def shared(profile: Profile) -> tuple[Stage, ...]:
     """Return the stages that neither seed nor arm redraws: judges, recognisers, base policy, evaluation prompts, RM test sets."""
-    models = [
-        judge(profile, "val"),
-        judge(profile, "test"),
-        recogniser(profile, "reward"),
-        recogniser(profile, "judge"),
-    ]
-    return (*models, base(profile), eval_prompts(profile), *rm_tests(profile).values())
+    judges = (judge(profile, role) for role in ("val", "test"))
+    recognisers = (recogniser(profile, role) for role in ("reward", "judge"))
+    return (*judges, *recognisers, base(profile), eval_prompts(profile), *rm_tests(profile).values())

