@@ -130,9 +130,6 @@ def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utte
     """
     candidates = [other for other in recorded if other.emotion == utterance.emotion and other.text != utterance.text]
     if not candidates:
-        raise InputError(
-            "no acoustic prompt",
-            got=f"no other text in the emotion {utterance.emotion}",
-            fix="add recordings to the manifest",
-        )
+        got = f"no other text in the emotion {utterance.emotion}"
+        raise InputError("no acoustic prompt", got=got, fix="add recordings to the manifest")
     return min(candidates, key=lambda other: (other.speaker != utterance.speaker, other.id))
