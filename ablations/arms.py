@@ -24,9 +24,9 @@ from ablations.errors import choose
 from ablations.grids import arms
 from rrpo.commands import field_docs
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
+from rrpo.experiment.dataflow import SFT
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline.dataflow import SFT
 from rrpo.plugins import Choice, OptionRegistry
 from rrpo.regularizers import Knob, active
 

@@ -29,7 +29,7 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
-from rrpo.pipeline import dataflow, measurements
+from rrpo.experiment import dataflow, measurements
 
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"

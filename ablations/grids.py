@@ -17,7 +17,7 @@ from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.plugins import Registry
 from rrpo.profiles import Profile
 

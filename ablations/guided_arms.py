@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rrpo.config import ArmConfig
+from rrpo.experiment.dataflow import SFT
 from rrpo.models.guidance import GUIDANCE
-from rrpo.pipeline.dataflow import SFT
 from rrpo.plugins import Scalar
 
 TAG_DROPOUT = 0.15

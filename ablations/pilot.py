@@ -34,7 +34,7 @@ from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, fami
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import analyze_power
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
 SEEDS = range(1000, 1008)

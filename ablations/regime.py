@@ -24,7 +24,7 @@ from ablations.outcomes import clean, flagged, same
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.arms import BASE
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, measurements
+from rrpo.experiment import dataflow, measurements
 from rrpo.profiles import EMBEDDED, Profile
 
 if TYPE_CHECKING:

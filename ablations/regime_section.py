@@ -12,7 +12,7 @@ from ablations.regime import ORACLE, PHONES, SATURATED_PROXY, VANILLA
 from ablations.stats.statistics import Interval, at_passage, t_interval
 from rrpo.arms import BASE
 from rrpo.config import ArmConfig
-from rrpo.pipeline import measurements
+from rrpo.experiment import measurements
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 from rrpo.validation.lines import Line

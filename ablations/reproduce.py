@@ -2,7 +2,7 @@
 
 With the same software on a CPU, every number must be equal to the last bit; otherwise (another processor, library or version of
 the code, or a GPU) within ``--tolerance``. The cell is built in a separate stage store inside the runs folder, so that stored
-results are not reused. Stages installed with the package (`rrpo.pipeline.frozen`) are reused, because they are the same
+results are not reused. Stages installed with the package (`rrpo.experiment.frozen`) are reused, because they are the same
 everywhere.
 
 Exit status: 0 if the numbers are equal, 1 if they differ or the cell cannot be built, 2 for invalid input, 130 after Ctrl-C (the
@@ -33,8 +33,8 @@ from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline import stages
-from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 
 if TYPE_CHECKING:

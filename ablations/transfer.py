@@ -27,8 +27,8 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
-from rrpo.pipeline import measurements
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment import measurements
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 
 app, main = program("ablations.transfer")

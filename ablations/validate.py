@@ -36,7 +36,7 @@ from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title
 from rrpo.validation.lines import LINES, Line, load

@@ -18,8 +18,8 @@ import typer
 from ablations.commands import RunsDir, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
 from ablations.execution.building import Builder
 from ablations.tracking import recorder, records
-from rrpo.pipeline import frozen
-from rrpo.pipeline.frozen import Review
+from rrpo.experiment import frozen
+from rrpo.experiment.frozen import Review
 from rrpo.pipeline.stages import Stage
 
 app, main = program("ablations.world")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # the same names as in _MODULES
     from rrpo.arms import ARMS, arm  # noqa: F401
     from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig  # noqa: F401
     from rrpo.errors import InputError  # noqa: F401
-    from rrpo.pipeline.cell import Cell  # noqa: F401
-    from rrpo.pipeline.effective import effective  # noqa: F401
+    from rrpo.experiment.cell import Cell  # noqa: F401
+    from rrpo.experiment.effective import effective  # noqa: F401
     from rrpo.plugins import Choice, PluginError, Registry  # noqa: F401
     from rrpo.profiles import PROFILES, Profile  # noqa: F401
     from rrpo.settings import changed  # noqa: F401
@@ -32,8 +32,8 @@ _MODULES = {
     "rrpo.arms": ("ARMS", "arm"),
     "rrpo.config": ("ArmConfig", "OptimizeConfig", "RegularizerConfig"),
     "rrpo.errors": ("InputError",),
-    "rrpo.pipeline.cell": ("Cell",),
-    "rrpo.pipeline.effective": ("effective",),
+    "rrpo.experiment.cell": ("Cell",),
+    "rrpo.experiment.effective": ("effective",),
     "rrpo.plugins": ("Choice", "PluginError", "Registry"),
     "rrpo.profiles": ("PROFILES", "Profile"),
     "rrpo.settings": ("changed",),

@@ -13,8 +13,8 @@ from typing import Any
 from rrpo.arms import arm as named_arm
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError, choose
-from rrpo.pipeline.cell import Cell, collect
-from rrpo.pipeline.effective import effective
+from rrpo.experiment.cell import Cell, collect
+from rrpo.experiment.effective import effective
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.plugins import Scalar

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.errors import InputError
-from rrpo.pipeline.dataflow import SFT
+from rrpo.experiment.dataflow import SFT
 from rrpo.plugins import Registry
 from rrpo.regularizers import REGULARIZERS, configured
 

@@ -27,7 +27,7 @@ class Profile:
     world: WorldConfig
     """The simulated world."""
     sizes: Mapping[str, int]
-    """Utterances of each named split; see `rrpo.pipeline.world.splits`."""
+    """Utterances of each named split; see `rrpo.experiment.world.splits`."""
     artefact_rate: float = 0.25
     """Share of uncorrelated artefacts in the data of the oracle RM and the recognisers, and in the judges' calibration data."""
     policy_artefact_rate: float = 0.1

@@ -18,8 +18,8 @@ from ablations.judges import tuning
 from ablations.outcomes import Outcome, clean_success, hacked_share
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, measurements
-from rrpo.pipeline.cell import collect
+from rrpo.experiment import dataflow, measurements
+from rrpo.experiment.cell import collect
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
 

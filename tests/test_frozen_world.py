@@ -11,7 +11,8 @@ import pytest
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder
-from rrpo.pipeline import frozen, stages
+from rrpo.experiment import frozen
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER
 
 pytestmark = pytest.mark.timeout(900)

@@ -17,6 +17,20 @@ MAY_IMPORT = {
     "reports": {"reports", "ablations", "rrpo"},
 }
 OURS = set(MAY_IMPORT)
+FOLDERS = (
+    *(
+        "rrpo.pipeline",
+        "rrpo.corpus",
+        "rrpo.models",
+        "rrpo.regularizers",
+        "rrpo.training",
+        "rrpo.judges",
+        "rrpo.optimizers",
+    ),
+    *("rrpo.stacking", "rrpo.cosyvoice", "rrpo.diagnostics", "rrpo.experiment", "rrpo.testing", "rrpo.validation"),
+    *("ablations.stats", "ablations.tracking", "ablations.rendering", "ablations.execution", "reports.figures"),
+)
+"""Folders below the packages, from the lowest: each may import those before it. CONTRIBUTING shows them."""
 TRACKERS = {"mlflow", "optuna"}
 
 
@@ -38,6 +52,28 @@ def test_imports_point_one_way(package: str):
     assert files
     for path in files:
         assert imported(path) & OURS <= MAY_IMPORT[package], path
+
+
+def imported_folders(path: Path) -> set[str]:
+    """Folders of `FOLDERS` that a file imports, inside functions as well, except for type checking."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    froms = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    names = [f"{node.module}.{alias.name}." for node in froms for alias in node.names]
+    return {folder for folder in FOLDERS for name in names if name.startswith(f"{folder}.")}
+
+
+def test_folders_import_downward():
+    existing = {
+        f"{path.parent.name}.{path.name}" for package in OURS for path in (ROOT / package).iterdir() if path.is_dir()
+    }
+    assert {name for name in existing if list((ROOT / name.replace(".", "/")).glob("*.py"))} == set(FOLDERS)
+    for position, folder in enumerate(FOLDERS):
+        for path in (ROOT / folder.replace(".", "/")).rglob("*.py"):
+            upward = imported_folders(path) - set(FOLDERS[: position + 1])
+            assert not upward, f"{path} imports {upward}"
 
 
 def test_a_cell_knows_neither_mlflow_nor_optuna():

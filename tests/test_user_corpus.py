@@ -14,7 +14,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
-from rrpo.pipeline import world
+from rrpo.experiment import world
 from rrpo.profiles import SMOKE
 
 pytestmark = pytest.mark.long

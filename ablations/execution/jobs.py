@@ -23,7 +23,7 @@ from ablations.stats.family import primary
 from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import SAMPLES_FILE, Record
-from rrpo.pipeline.cell import Cell, collect
+from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk

@@ -23,7 +23,7 @@ from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import code_warning
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
 from rrpo.pipeline.versions import DESCRIPTIONS

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablations.tracking.runs_folder import RunsFolder
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import walk
 
 

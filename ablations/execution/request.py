@@ -19,8 +19,8 @@ from ablations.grids import GRIDS, Grid, product, scale_batches
 from ablations.grids import arms as named_arms
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.cosyvoice.config import Source
-from rrpo.pipeline import world
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment import world
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world

@@ -34,7 +34,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import git_state
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 
 LOOK = 1.0
 """Seconds between checks for free disk space at the end of a run."""

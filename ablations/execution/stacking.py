@@ -18,8 +18,8 @@ from ablations.errors import InputError, positive
 from ablations.execution import packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Task
+from rrpo.experiment.cell import Cell
 from rrpo.identity import content_hash
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.executor import MARK, OPTIMIZATION, PRECISIONS, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
 from rrpo.stacking.groups import stack_group

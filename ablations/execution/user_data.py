@@ -17,11 +17,11 @@ from ablations.errors import InputError, choose, positive
 from ablations.execution.options import Options
 from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.experiment import world
+from rrpo.experiment.cell import Cell
+from rrpo.experiment.dataflow import SFT
 from rrpo.identity import content_hash, files_digest
 from rrpo.judges.protocol import JUDGES
-from rrpo.pipeline import world
-from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.dataflow import SFT
 from rrpo.profiles import Profile
 from rrpo.settings import assignments
 

@@ -6,8 +6,8 @@ import dataclasses
 import json
 
 from ablations.errors import InputError
+from rrpo.experiment.cell import Cell
 from rrpo.identity import rebuild
-from rrpo.pipeline.cell import Cell
 
 CELL_FILE = "cell.json"
 

@@ -10,7 +10,7 @@ from typing import Any
 from ablations.failures import KINDS, Lost
 from ablations.stats.family import declared
 from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 
 DEVELOPMENT = 1000
 """The first development seed. Seeds below it, from `ablations.grids.FIRST_SEED` on, are reserved for reports."""

@@ -39,9 +39,9 @@ from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import dirty_diff
+from rrpo.experiment.cell import Cell
+from rrpo.experiment.effective import effective
 from rrpo.identity import content_hash
-from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.effective import effective
 from rrpo.pipeline.stages import MARKER, walk
 from rrpo.settings import text
 

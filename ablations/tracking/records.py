@@ -101,7 +101,7 @@ TAG_PROFILE = "profile"
 TAG_COMPLETE = "complete"
 """The cell's hash, written last. Only a run with this tag counts as complete."""
 TAG_OPTIONAL = "optional"
-"""Roles of the optional stages (`rrpo.pipeline.cell.Cell.optional`) whose results the run contains, comma-separated."""
+"""Roles of the optional stages (`rrpo.experiment.cell.Cell.optional`) whose results the run contains, comma-separated."""
 TAG_SHA = "git_sha"
 TAG_DIRTY = "dirty"
 TAG_DIFF = "diff_hash"
@@ -150,7 +150,7 @@ class Record:
     profile: str = ""
     """Name of the profile."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Effective settings of the cell (`rrpo.pipeline.effective`) as text; in older records the whole flat config as JSON."""
+    """Effective settings of the cell (`rrpo.experiment.effective`) as text; in older records the whole flat config as JSON."""
     run_id: str = ""
     """Id of the MLflow run."""
     recorded: int = 0

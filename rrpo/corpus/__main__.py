@@ -10,22 +10,20 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from rrpo.commands import Plugin, program
-from rrpo.corpus.importing import Summary, import_corpus
+from rrpo.commands import Plugin, exit_on_input_error, option, options_of, program
+from rrpo.corpus.importing import Settings, Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
-from rrpo.corpus.recordings import LONGEST
-from rrpo.plugins import PluginError
 
 app, main = program("rrpo.corpus")
 
@@ -35,86 +33,37 @@ def corpus() -> None:
     """Import your own corpora."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Settings):
+    """The options of the command."""
+
+    reader: Annotated[
+        str, typer.Argument(help=f"Layout of the corpus: {', '.join(sorted(READERS))}, or one of a plugin.")
+    ]
+    path: Annotated[Path, typer.Argument(help="Folder of the corpus.")]
+    out: Path = option("Options", ...)
+    """JSON-lines manifest to write; with --split, out.SPLIT.jsonl instead of out.jsonl."""
+    labels: Path | None = option("Options", None)
+    """JSON file that maps labels of the corpus to emotions: {"anger": "angry"}. Default: the reader's map."""
+    plugin: Plugin = None
+
+
 @app.command(name="import")
-def import_(
-    reader: Annotated[str, typer.Argument(help=f"Layout of the corpus: {', '.join(READERS)}, or one of a plugin.")],
-    path: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
-    out: Annotated[
-        Path, typer.Option(help="JSON-lines manifest to write; with --split, out.SPLIT.jsonl instead of out.jsonl.")
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON file that maps labels of the corpus to emotions: {"anger": "angry"}. Default: the reader\'s map.'
-        ),
-    ] = None,
-    language: Annotated[
-        str, typer.Option(help="Language code such as en, de or cmn, for recordings without one.", show_default=False)
-    ] = "",
-    only: Annotated[str, typer.Option(help="Use recordings in this language only.", show_default=False)] = "",
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SHARE", help="Split and its share of the speakers; repeat with shares that add up to 1."
-        ),
-    ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Instead of --split: number of folds over speakers, in out.foldK.train.jsonl and out.foldK.test.jsonl.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the assignment of speakers to splits.")] = 0,
-    loudness: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DBFS",
-            help="Write mono 16 kHz copies with this mean level per speaker, such as -26. Default: use the files unchanged.",
-            show_default=False,
-        ),
-    ] = None,
-    longest: Annotated[float, typer.Option(help="Maximum duration in seconds; longer files are skipped.")] = LONGEST,
-    plugin: Plugin = None,
-) -> None:
+@options_of(Options)
+def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> None:
     """Check a corpus and write manifests of it; unusable entries are skipped and reported with reasons."""
     console = Console()
     torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
-        corpus_reader = READERS[reader]
-        label_map = corpus_reader.labels if labels is None else read_labels(labels)
-        shares = read_splits(split) if split else None
-        if shares and folds:
-            raise ManifestError(
-                f"--split and --folds are mutually exclusive; got {', '.join(split or ())} and {folds}; give only one"
-            )
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
-            task = bar.add_task("reading")
-
+        with exit_on_input_error(), console.status("reading") as status:
+            label_map = READERS[reader].labels if labels is None else read_labels(labels)
             start = time.monotonic()
 
             def report(summary: Summary) -> None:
-                bar.update(task, description=progress(summary, time.monotonic() - start))
+                status.update(progress(summary, time.monotonic() - start))
 
-            summary = import_corpus(
-                corpus_reader,
-                path,
-                out,
-                labels=label_map,
-                language=language,
-                only=only,
-                splits=shares,
-                folds=folds,
-                seed=seed,
-                loudness=loudness,
-                longest=longest,
-                report=report,
-            )
+            summary = import_corpus(READERS[reader], labels=label_map, report=report, **values)
             seconds = time.monotonic() - start
-    except (ManifestError, PluginError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     except OSError as error:
         print(f"error: {error}; check the path, its permissions and the free space, and run it again", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -136,39 +85,15 @@ def read_labels(path: Path) -> dict[str, str]:
         labels = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ManifestError(f"--labels {path} cannot be read ({error}); give a JSON file") from error
-    if (
-        not isinstance(labels, dict)
-        or not labels
-        or not all(isinstance(emotion, str) and emotion for emotion in labels.values())
-    ):
+    if not (isinstance(labels, dict) and labels and all(isinstance(name, str) and name for name in labels.values())):
         raise ManifestError(f'--labels {path} is not a label map; give a JSON object such as {{"anger": "angry"}}')
     return labels
 
 
-def read_splits(entries: Sequence[str]) -> dict[str, float]:
-    """Parse ``NAME=SHARE`` entries. Raises `ManifestError` on an invalid entry."""
-    shares: dict[str, float] = {}
-    for entry in entries:
-        name, _, share = entry.partition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            value = 0.0
-        if not (name and name not in shares and name == Path(name).name and value > 0):
-            raise ManifestError(
-                f"--split takes NAME=SHARE, with each name once and a positive share; got {entry!r}; use, for example, train=.8"
-            )
-        shares[name] = value
-    return shares
-
-
 def label_table(summary: Summary, labels: Mapping[str, str]) -> Table:
     """Return a table of the label map with the amount of speech per label, followed by the labels that are not in the map."""
-    table = Table(title="Labels")
-    for heading in ("in the corpus", "emotion"):
-        table.add_column(heading)
-    for heading in ("utterances", "minutes", "speakers"):
-        table.add_column(heading, justify="right")
+    amounts = [Column(heading, justify="right") for heading in ("utterances", "minutes", "speakers")]
+    table = Table("in the corpus", "emotion", *amounts, title="Labels")
     for label in dict.fromkeys((*labels, *sorted(summary.utterances))):
         minutes, speakers = summary.seconds.get(label, 0.0) / 60, summary.speakers.get(label, ())
         count = summary.utterances[label]

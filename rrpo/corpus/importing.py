@@ -9,16 +9,20 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
 from rrpo.audio import AudioError, load_wave
+from rrpo.commands import option
 from rrpo.corpus import espeak, recordings
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import key
@@ -46,7 +50,7 @@ class Summary:
     """All other entries that were left out."""
     without_text: int = 0
     """Number of usable utterances without a text."""
-    written: dict[Path, int] = field(default_factory=dict)
+    written: Counter[Path] = field(default_factory=Counter)
     """Number of lines per manifest."""
     energy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Sum of power times seconds per speaker."""
@@ -57,6 +61,71 @@ class Summary:
     copies: Path | None = None
     """Folder of converted files; None without ``loudness``."""
 
+    def add(self, entry: Recording, sound: recordings.Sound) -> None:
+        """Count a usable utterance."""
+        self.utterances[entry.label] += 1
+        self.seconds[entry.label] += sound.seconds
+        self.speakers[entry.label].add(entry.speaker)
+        self.energy[entry.speaker] += sound.power * sound.seconds
+        self.spoken[entry.speaker] += sound.seconds
+        self.without_text += not entry.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a corpus is imported; the docstrings are the help of the command (`rrpo.commands.options_of`)."""
+
+    language: str = option("Options", "")
+    """Language code such as en, de or cmn, for recordings without one."""
+    only: str = option("Options", "")
+    """Use recordings in this language only."""
+    split: list[str] | None = option("Options", None, metavar="NAME=SHARE")
+    """Split and its share of the speakers; repeat with shares that add up to 1. Splits have no speaker in common, and depend only
+    on the speakers and the seed."""
+    folds: int | None = option("Options", None)
+    """Instead of --split: number of folds over speakers, 2 or more, in out.foldK.train.jsonl and out.foldK.test.jsonl."""
+    seed: int = option("Options", 0)
+    """Seed of the assignment of speakers to splits."""
+    loudness: float | None = option("Options", None, metavar="DBFS")
+    """Write mono 16 kHz copies with this mean level per speaker, such as -26, to the folder out.audio. The gain is constant per
+    speaker, so that anger stays louder than sadness. Default: use the files unchanged."""
+    longest: float = option("Options", recordings.LONGEST)
+    """Maximum duration in seconds; longer files are skipped."""
+
+    def parts(self, speakers: set[str]) -> dict[str, list[str]]:
+        """Return the names of the manifests that have each speaker's lines; the name is empty without splits or folds.
+
+        Raises ManifestError if a share is invalid or there are too few speakers.
+        """
+        if self.folds is None:
+            return {speaker: [name] for speaker, name in assign(speakers, self.shares(), self.seed).items()}
+        folds = [str(number) for number in range(1, self.folds + 1)]
+        tested = assign(speakers, dict.fromkeys(folds, 1 / self.folds), self.seed)
+        return {
+            speaker: [f"fold{fold}.{'test' if fold == own else 'train'}" for fold in folds]
+            for speaker, own in tested.items()
+        }
+
+    def shares(self) -> dict[str, float]:
+        """Parse ``split``; without it, all speakers have the empty name. Raises `ManifestError` if it is invalid."""
+        if self.folds is not None and (self.split or self.folds < 2):
+            got = ", ".join([f"{self.folds} folds", *(self.split or [])])
+            raise ManifestError(
+                f"--folds takes 2 or more, and no --split; got {got}; give more folds, or only one of them"
+            )
+        if not self.split:
+            return {"": 1.0}
+        shares: dict[str, float] = {}
+        for entry in self.split:
+            match = re.fullmatch(r"(?P<name>[^/=]+)=(?P<share>\d*\.?\d+)", entry)
+            if match is None or match["name"] in shares:
+                raise ManifestError(
+                    f"--split takes NAME=SHARE, with each name once and a positive share; got {entry!r}; use, for example, "
+                    "train=.8"
+                )
+            shares[match["name"]] = float(match["share"])
+        return shares
+
 
 def import_corpus(
     reader: CorpusReader,
@@ -64,66 +133,37 @@ def import_corpus(
     out: Path,
     *,
     labels: Mapping[str, str],
-    language: str = "",
-    only: str = "",
-    splits: Mapping[str, float] | None = None,
-    folds: int | None = None,
-    seed: int = 0,
-    loudness: float | None = None,
-    longest: float = recordings.LONGEST,
     report: Callable[[Summary], None] = lambda summary: None,
+    **settings: Any,
 ) -> Summary:
-    """Write the manifest ``out`` of the corpus at ``path``; with ``splits`` or ``folds``, several manifests named by
-    `split_path`.
+    """Write the manifest ``out`` of the corpus at ``path``; with splits or folds, several manifests named by `split_path`.
 
     Args:
         reader: Reader for the layout of the corpus.
         path: Folder of the corpus.
         out: JSON-lines file; an existing file is replaced after the corpus has been read.
         labels: Map from labels to emotions; empty: labels are emotions.
-        language: Language of recordings for which the corpus gives none.
-        only: Use only recordings in this language; empty: all.
-        splits: Share of the speakers per split. Splits have no speaker in common, and depend only on the speakers and ``seed``.
-        folds: Instead of ``splits``, the number of cross-validation folds over speakers. Fold k tests on part k
-            (``fold1.test``) and trains on the others (``fold1.train``).
-        seed: Seed of the assignment of speakers to splits.
-        loudness: Mean level of each speaker, dBFS. The manifest then names mono copies at the models' rate, in the folder
-            ``mine.audio`` for ``mine.jsonl``. The gain is constant per speaker, so that anger stays louder than sadness. None:
-            the manifest names the original files, which are converted to mono and resampled when they are read.
-        longest: Maximum duration in seconds; longer files are skipped.
         report: Called after each entry.
+        settings: Fields of `Settings`.
 
     Raises:
-        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits, or ``out`` is a
-            folder.
+        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits, a setting is
+            invalid, or ``out`` is a folder.
         OSError: A file or folder cannot be read or written.
     """
+    options, summary = Settings(**settings), Summary()
+    options.shares()  # raises before anything is read
     if out.is_dir():
         raise ManifestError(f"{out}: a folder, not a manifest to write; give a file, such as {out / 'manifest.jsonl'}")
-    summary = Summary()
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for line in _lines(reader, path, out.parent.resolve(), labels, language, only, longest, summary, report):
+            for line in _lines(reader.read(path), out.parent.resolve(), labels, options, summary, report):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        if loudness is not None:
-            summary.copies = out.with_name(f"{out.stem}.audio")
-            _convert(partial, out.parent, summary, loudness)
         if not summary.utterances:
             raise ManifestError(f"{path}: no usable recording: {_why_empty(summary, labels)}")
-        speakers = set().union(*summary.speakers.values())
-        if folds is not None:
-            parts = [str(k + 1) for k in range(folds)]
-            part_of = assign(speakers, dict.fromkeys(parts, 1 / folds), seed)
-            names = {part: [f"fold{k}.{'test' if k == part else 'train'}" for k in parts] for part in parts}
-            _write_splits(partial, out, {speaker: names[part] for speaker, part in part_of.items()}, summary)
-        elif splits is not None:
-            split_of = assign(speakers, splits, seed)
-            _write_splits(partial, out, {speaker: [name] for speaker, name in split_of.items()}, summary)
-        else:
-            os.replace(partial, out)
-            summary.written[out] = summary.utterances.total()
+        _distribute(partial, out, options, summary)
     finally:
         for leftover in out.parent.glob(f"{escape(partial.name)}*"):
             leftover.unlink()
@@ -156,69 +196,67 @@ def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[s
 
 
 def split_path(out: Path, name: str) -> Path:
-    """Return the manifest path of one split: ``mine.train.jsonl`` for ``mine.jsonl``."""
-    return out.with_name(f"{out.stem}.{name}{out.suffix}")
+    """Return the manifest path of one split: ``mine.train.jsonl`` for ``mine.jsonl``, or ``mine.jsonl`` for an empty name."""
+    return out.with_name(f"{out.stem}.{name}{out.suffix}") if name else out
 
 
 def _lines(
-    reader: CorpusReader,
-    path: Path,
+    entries: Iterator[Recording | Skipped],
     folder: Path,
     labels: Mapping[str, str],
-    language: str,
-    only: str,
-    longest: float,
+    options: Settings,
     summary: Summary,
     report: Callable[[Summary], None],
 ) -> Iterator[dict[str, object]]:
     """Yield the manifest line of each usable recording, and count all entries in ``summary``."""
     seen: set[bytes] = set()
     checksum = hashlib.sha256()
-    for entry in reader.read(path):
+
+    def skip(entry: object, reason: str) -> None:
+        printable = str(entry).encode(errors="replace").decode()  # a name may have bytes that are not UTF-8
+        summary.skipped.append(Skipped(entry=printable, reason=reason))
+
+    for entry in entries:
         if isinstance(entry, Skipped):
-            summary.skipped.append(Skipped(entry=entry.entry.encode(errors="replace").decode(), reason=entry.reason))
-        elif only and (entry.language or language) != only:
-            summary.skipped.append(Skipped(entry=_printable(entry.audio), reason="in another language"))
+            skip(entry.entry, entry.reason)
+        elif options.only not in ("", entry.language or options.language):
+            skip(entry.audio, "in another language")
         elif labels and entry.label not in labels:
             summary.unmapped[entry.label] += 1
         else:
             try:
-                sound = recordings.examine(entry.audio, AudioConfig().sample_rate, longest)
-                if bytes.fromhex(sound.digest) in seen:
+                sound = recordings.examine(entry.audio, AudioConfig().sample_rate, options.longest)
+                digest = bytes.fromhex(sound.digest)
+                if digest in seen:
                     raise AudioError(f"{entry.audio}: the same bytes as another file; duplicates are skipped")
-                line = _line(entry, folder, labels.get(entry.label, entry.label), entry.language or language, sound)
+                spoken = replace(entry, language=entry.language or options.language)
+                line = _line(spoken, folder, labels.get(entry.label, entry.label), sound.digest)
             except (AudioError, espeak.EspeakError, OSError) as error:
-                summary.skipped.append(Skipped(entry=_printable(entry.audio), reason=_reason(error, entry)))
+                skip(entry.audio, _reason(error, entry))
             else:
-                seen.add(bytes.fromhex(sound.digest))
+                seen.add(digest)
                 checksum.update(sound.digest.encode())
-                summary.utterances[entry.label] += 1
-                summary.seconds[entry.label] += sound.seconds
-                summary.speakers[entry.label].add(entry.speaker)
-                summary.energy[entry.speaker] += sound.power * sound.seconds
-                summary.spoken[entry.speaker] += sound.seconds
-                summary.without_text += not entry.text
+                summary.add(entry, sound)
                 yield line
         report(summary)
     summary.checksum = checksum.hexdigest()[:32]
 
 
-def _line(entry: Recording, folder: Path, emotion: str, language: str, sound: recordings.Sound) -> dict[str, object]:
+def _line(entry: Recording, folder: Path, emotion: str, digest: str) -> dict[str, object]:
     """Return one manifest line. Raises EspeakError if the text has no phones."""
-    if not language:
+    if not entry.language:
         raise ManifestError(
             f"{entry.audio}: the corpus does not give the language; set --language, for example to en, de or cmn"
         )
-    phones = _phones(entry.text, language) if entry.text else (NO_PHONE,)
     audio = entry.audio.resolve()
     return {
         "audio": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
         "text": entry.text or NO_TEXT,
-        "phones": list(phones),
+        "phones": _phones(entry.text, entry.language) if entry.text else [NO_PHONE],
         "speaker": entry.speaker,
-        "language": language,
+        "language": entry.language,
         "emotion": emotion,
-        "sha256": sound.digest,
+        "sha256": digest,
     }
 
 
@@ -228,31 +266,40 @@ def _phones(text: str, language: str) -> tuple[str, ...]:
     return espeak.phones([text], language)[0]
 
 
-def _convert(manifest: Path, folder: Path, summary: Summary, loudness: float) -> None:
-    """Write copies to ``summary.copies`` with the mean level ``loudness`` per speaker, and name them in ``manifest``."""
-    copies, rate = summary.copies, AudioConfig().sample_rate
-    assert copies is not None
-    copies.mkdir(exist_ok=True)
-    converted = manifest.with_name(f"{manifest.name}.converted")
-    with manifest.open(encoding="utf-8") as lines, converted.open("w", encoding="utf-8") as out:
-        for line in lines:
+def _distribute(lines: Path, out: Path, options: Settings, summary: Summary) -> None:
+    """Write each of ``lines`` to the manifests of its speaker; with a loudness, convert its audio to a copy."""
+    parts = options.parts(set(summary.spoken))
+    if options.loudness is not None:
+        summary.copies = out.with_name(f"{out.stem}.audio")
+        summary.copies.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(lines.with_name(f"{lines.name}.{name}").open("w", encoding="utf-8"))
+            for name in sorted(set().union(*parts.values()))
+        }
+        for line in stack.enter_context(lines.open(encoding="utf-8")):
             row = json.loads(line)
             speaker = row["speaker"]
-            level = 10 * math.log10(summary.energy[speaker] / summary.spoken[speaker])
-            gain = round(loudness - level, 2)
-            copy = copies / f"{row['sha256']}{gain:+.2f}dB.wav"
-            if not copy.is_file():
-                wave = load_wave(folder / row["audio"], rate).numpy() * 10 ** (gain / 20)
-                partial = copy.with_name(f".{copy.name}.{os.getpid()}.wav")
-                soundfile.write(partial, wave, rate, subtype="FLOAT")
-                os.replace(partial, copy)
-            out.write(json.dumps(row | {"audio": f"{copies.name}/{copy.name}"}, ensure_ascii=False) + "\n")
-    os.replace(converted, manifest)
+            if summary.copies is not None and options.loudness is not None:
+                level = 10 * math.log10(summary.energy[speaker] / summary.spoken[speaker])
+                gain = round(options.loudness - level, 2)
+                copy = _converted(out.parent / row["audio"], gain, summary.copies / f"{row['sha256']}{gain:+.2f}dB.wav")
+                row["audio"] = f"{summary.copies.name}/{copy.name}"
+            for name in parts[speaker]:
+                files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
+                summary.written[split_path(out, name)] += 1
+    for name, file in files.items():
+        os.replace(file.name, split_path(out, name))
 
 
-def _printable(path: Path) -> str:
-    """Return the path with replacement characters for bytes that are not UTF-8."""
-    return str(path).encode(errors="replace").decode()
+def _converted(audio: Path, gain: float, copy: Path) -> Path:
+    """Write ``copy``, mono at the models' rate and ``gain`` dB louder, unless it exists. Return its path."""
+    if not copy.is_file():
+        rate = AudioConfig().sample_rate
+        partial = copy.with_name(f".{copy.name}.{os.getpid()}.wav")
+        soundfile.write(partial, load_wave(audio, rate).numpy() * 10 ** (gain / 20), rate, subtype="FLOAT")
+        os.replace(partial, copy)
+    return copy
 
 
 def _reason(error: Exception, entry: Recording) -> str:
@@ -272,21 +319,3 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
     reasons = Counter(entry.reason for entry in summary.skipped)
     text = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
     return f"{text}; give the top folder of the corpus, or use the reader of its layout"
-
-
-def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:
-    """Write each line to the manifests that ``splits_of`` gives for its speaker."""
-    names = sorted(set().union(*splits_of.values()))
-    files = {name: partial.with_name(f"{partial.name}.{name}").open("w", encoding="utf-8") for name in names}
-    try:
-        with partial.open(encoding="utf-8") as lines:
-            for line in lines:
-                for name in splits_of[json.loads(line)["speaker"]]:
-                    files[name].write(line)
-                    path = split_path(out, name)
-                    summary.written[path] = summary.written.get(path, 0) + 1
-    finally:
-        for file in files.values():
-            file.close()
-    for name, file in files.items():
-        os.replace(file.name, split_path(out, name))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
@@ -44,7 +44,8 @@ def check_manifest(
     """
     start = time.monotonic()
     count, cache = _locate(utterances, audio)
-    if cache is None or (digest := _read_cache(cache)) is None:
+    digest = cache.read_text() if cache is not None and cache.is_file() else ""
+    if not digest:
         check = partial(_check_audio, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
         content = hashlib.sha256()
         lines = iter(utterances)
@@ -88,10 +89,6 @@ def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple
             key.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrpo" / "manifests"
     return count, cache / key.hexdigest() if recordings >= MANY else None
-
-
-def _read_cache(path: Path) -> str | None:
-    return path.read_text() if path.is_file() else None
 
 
 def _write_cache(path: Path, digest: str) -> None:
@@ -149,12 +146,10 @@ def check_speakable(name: str, prompts: Iterable[Utterance], training: Iterable[
     ``training``."""
 
     def symbols(utterances: Iterable[Utterance]) -> set[tuple[str, str]]:
-        return {
-            (kind, symbol)
-            for u in utterances
-            for kind, values in (("speaker", (u.speaker,)), ("emotion", (u.emotion,)), ("phone", u.phones))
-            for symbol in values
-        }
+        named = (
+            (("speaker", u.speaker), ("emotion", u.emotion), *(("phone", p) for p in u.phones)) for u in utterances
+        )
+        return set(chain.from_iterable(named))
 
     trained = symbols(training)
     if unknown := sorted(symbols(prompts) - trained):

@@ -18,13 +18,17 @@ from typing import Any
 from rrpo.corpus import espeak
 from rrpo.corpus.render import RenderSpec
 from rrpo.corpus.speakers import Speaker
+from rrpo.errors import InputError
 
 REQUIRED = ("audio", "text", "speaker", "language", "emotion")
 """Required keys of a user's manifest. ``audio`` is first because prompts and rendered utterances omit it."""
 
 
-class ManifestError(ValueError):
+class ManifestError(InputError):
     """A manifest or a line of it cannot be used. The message gives file and line, the error, the value and the fix."""
+
+    def __init__(self, message: str) -> None:
+        ValueError.__init__(self, message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +97,15 @@ class Manifest:
         hashes: set[int] = set()
         defaults = bytearray(1)  # by line number: whether the line has its default id
         for number, line in self._lines():
-            where, default_id = f"{self.path}:{number}", self._default_id(number)
-            utterance = _parse(line, where, self.path.parent, self.emotions, default_id, self.split, self.audio)
-            duplicate = hash(utterance.id) in hashes or self._has_default_id(utterance.id, defaults)
-            if duplicate and (first := self._line_of(utterance.id, number)):
-                raise ManifestError(
-                    f"{where}: id {utterance.id!r} was used on line {first}; give each line a unique id"
-                )
+            try:
+                utterance = self._parse(line, self._default_id(number))
+                duplicate = hash(utterance.id) in hashes or self._has_default_id(utterance.id, defaults)
+                if duplicate and (first := self._line_of(utterance.id, number)):
+                    raise ManifestError(f"id {utterance.id!r} was used on line {first}; give each line a unique id")
+            except ManifestError as error:
+                raise ManifestError(f"{self.path}:{number}: {error}") from error.__cause__
             defaults.extend(bytes(number + 1 - len(defaults)))
-            if utterance.id == default_id:
+            if utterance.id == self._default_id(number):
                 defaults[number] = True
             else:
                 hashes.add(hash(utterance.id))
@@ -111,16 +115,55 @@ class Manifest:
                 f"{self.path}: the manifest is empty; write one JSON object per line with the keys {', '.join(REQUIRED)}"
             )
 
+    def _parse(self, line: str, default_id: str) -> Utterance:
+        """Return the utterance of a line. Raises `ManifestError`, without the name of the file, if it cannot be used."""
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            position = f"{error.msg} at column {error.colno}"
+            raise ManifestError(f"not JSON ({position}); write one JSON object per line") from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"a {type(row).__name__}, not an object; write one JSON object per line")
+        rendered = row.get("spec") is not None
+        required = REQUIRED if self.audio and not rendered else REQUIRED[1:]
+        missing = [key for key in required if key not in row]
+        if missing:
+            raise ManifestError(f"lacks {', '.join(missing)}; got the keys {', '.join(row)}; add what is missing")
+        for key in required:
+            if not (isinstance(row[key], str) and row[key].strip()):
+                raise ManifestError(f"{key} is {row[key]!r}; give a non-empty string")
+        votes = _names(row, "votes")
+        for emotion in (row["emotion"], *(votes or ())):
+            if self.emotions is not None and emotion not in self.emotions:
+                raise ManifestError(f"unknown emotion {emotion!r}; use one of {', '.join(self.emotions)}")
+        try:
+            phones = _names(row, "phones") or espeak.phones([row["text"]], row["language"])[0]
+        except espeak.EspeakError as error:
+            raise ManifestError(f"no phones ({error}); give them under the key phones") from error
+        return Utterance(
+            id=str(row.get("id", default_id)),
+            text=row["text"],
+            phones=phones,
+            speaker=row["speaker"],
+            language=row["language"],
+            emotion=row["emotion"],
+            true_emotion=str(row.get("true_emotion", row["emotion"])),
+            votes=votes,
+            split=row.get("split", self.split),
+            audio=str(self.path.parent / row["audio"]) if "audio" in required else None,
+            spec=_spec(row["spec"]) if rendered else None,
+            artefact=row.get("artefact"),
+        )
+
     def _default_id(self, number: int) -> str:
         """Return the id of a line that gives none."""
         return f"{self.path.stem}-{number:05d}"
 
     def _has_default_id(self, id: str, defaults: bytearray) -> bool:
         """Return whether one of the lines marked in ``defaults`` has this id."""
-        _, _, number = id.rpartition("-")
-        if not number.isdecimal() or int(number) >= len(defaults):
-            return False
-        return bool(defaults[int(number)]) and id == self._default_id(int(number))
+        _, _, tail = id.rpartition("-")
+        number = int(tail) if tail.isdecimal() else 0
+        return defaults[number : number + 1] == b"\1" and id == self._default_id(number)
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Yield the number (from 1) and text of each non-blank line."""
@@ -149,62 +192,18 @@ def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:
     return tuple(sorted({phone for utterance in utterances for phone in utterance.phones}))
 
 
-def _parse(
-    line: str, where: str, folder: Path, emotions: Sequence[str] | None, default_id: str, split: str, audio: bool
-) -> Utterance:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ManifestError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); write one JSON object per line"
-        ) from error
-    if not isinstance(row, dict):
-        raise ManifestError(f"{where}: a {type(row).__name__}, not an object; write one JSON object per line")
-    rendered = row.get("spec") is not None
-    required = REQUIRED if audio and not rendered else REQUIRED[1:]
-    missing = [key for key in required if key not in row]
-    if missing:
-        raise ManifestError(f"{where}: lacks {', '.join(missing)}; got the keys {', '.join(row)}; add what is missing")
-    for key in required:
-        if not (isinstance(row[key], str) and row[key].strip()):
-            raise ManifestError(f"{where}: {key} is {row[key]!r}; give a non-empty string")
-    votes = _names(row, "votes", where)
-    for emotion in (row["emotion"], *(votes or ())):
-        if emotions is not None and emotion not in emotions:
-            raise ManifestError(f"{where}: unknown emotion {emotion!r}; use one of {', '.join(emotions)}")
-    try:
-        phones = _names(row, "phones", where) or espeak.phones([row["text"]], row["language"])[0]
-    except espeak.EspeakError as error:
-        raise ManifestError(f"{where}: no phones ({error}); give them under the key phones") from error
-    return Utterance(
-        id=str(row.get("id", default_id)),
-        text=row["text"],
-        phones=phones,
-        speaker=row["speaker"],
-        language=row["language"],
-        emotion=row["emotion"],
-        true_emotion=str(row.get("true_emotion", row["emotion"])),
-        votes=votes,
-        split=row.get("split", split),
-        audio=str(folder / row["audio"]) if "audio" in required else None,
-        spec=_spec(row["spec"], where) if rendered else None,
-        artefact=row.get("artefact"),
-    )
-
-
-def _names(row: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
+def _names(row: dict[str, Any], key: str) -> tuple[str, ...] | None:
     value = row.get(key)
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ManifestError(f"{where}: {key} is {value!r}; give a list of strings, or leave it out")
+        raise ManifestError(f"{key} is {value!r}; give a list of strings, or leave it out")
     return tuple(map(sys.intern, value))  # a phone is one object, however many lines have it
 
 
-def _spec(row: Any, where: str) -> RenderSpec:
+def _spec(row: Any) -> RenderSpec:
     try:
         return RenderSpec(**{**row, "speaker": Speaker(**row["speaker"]), "cues": tuple(row["cues"])})
     except (TypeError, KeyError) as error:
-        raise ManifestError(
-            f"{where}: spec is not a RenderSpec ({error}); give audio instead, or restore the original spec"
-        ) from error
+        fix = "give audio instead, or restore the original spec"
+        raise ManifestError(f"spec is not a RenderSpec ({error}); {fix}") from error

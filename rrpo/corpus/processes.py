@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing.connection import wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,33 +26,40 @@ def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iter
     """Yield ``work`` of each item, in order. With one process, the current one does the work. ``work`` and items must be
     picklable.
 
-    Each process uses one torch thread, so results equal those of one process with one thread, bit for bit.
+    The processes are torch's data-loading workers: each uses one torch thread, so results equal those of one process with one
+    thread, bit for bit, and ends when its parent dies.
     """
     if processes == 1:
         yield from map(work, items)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare)
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= AHEAD * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    loader: Iterable[Any] = DataLoader(
+        _Results(work),
+        batch_size=None,  # each item is an index of its own
+        sampler=items,
+        num_workers=processes,
+        prefetch_factor=AHEAD,
+        collate_fn=_unchanged,
+        multiprocessing_context="spawn",
+        generator=torch.Generator(),  # leaves the global generator alone
+    )
+    for result in loader:
+        if isinstance(result, Exception):
+            raise result
+        yield result
 
 
-def _prepare() -> None:
-    """Use one torch thread, and exit when the parent dies: it may be killed while this process waits for work."""
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+class _Results(Dataset[Any]):
+    """The result of ``work`` for an item, or its error, which the loader itself would replace with one of another message."""
 
-    def exit_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
 
-    threading.Thread(target=exit_with_parent, daemon=True, name="parent").start()
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self.work(item)
+        except Exception as error:
+            return error
+
+
+def _unchanged(result: Any) -> Any:
+    return result

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +54,12 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
             for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
         ]
     )
-    lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)
+    write_prompts(out, prompts)
+
+
+def write_prompts(out: Path, prompts: Sequence[Prompt]) -> None:
+    """Write ``prompts.jsonl``, which `load_prompts` reads, into the folder ``out``."""
+    lines = (json.dumps(vars(prompt), ensure_ascii=False) for prompt in prompts)
     (out / "prompts.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

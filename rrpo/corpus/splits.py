@@ -7,6 +7,8 @@ change votes.
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from rrpo.corpus import espeak
@@ -134,14 +136,11 @@ def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: K
 
 
 def _check(split: SplitConfig) -> None:
-    for name in ("artefact_rate", "shortcut", "misacted"):
-        value = getattr(split, name)
-        if not 0 <= value <= 1:
-            raise ValueError(f"SplitConfig.{name} is {value}; it must be a probability; give a number in [0, 1]")
     if split.raters and split.misacted:
         raise ValueError("SplitConfig.misacted and raters both define the label; set one of them to 0")
-    if split.voices is not None and split.voices < 1:
-        raise ValueError(f"SplitConfig.voices is {split.voices}; give 1 or more, or None for the whole group")
-    for name in ("size", "raters", "rater_noise"):
-        if getattr(split, name) < 0:
-            raise ValueError(f"SplitConfig.{name} is {getattr(split, name)}; give 0 or more")
+    limits = {"artefact_rate": (0, 1), "shortcut": (0, 1), "misacted": (0, 1), "voices": (1, inf)}
+    for name, (low, high) in (limits | dict.fromkeys(("size", "raters", "rater_noise"), (0, inf))).items():
+        value = getattr(split, name)
+        if value is not None and not low <= value <= high:
+            fix = "a probability, a number in [0, 1]" if high == 1 else f"{low} or more"
+            raise ValueError(f"SplitConfig.{name} is {value}; give {fix}")

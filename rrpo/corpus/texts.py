@@ -48,12 +48,12 @@ _MODALS = {
 }
 _OBJECTS = {
     "cmn": {
-        "买": "苹果 书 衣服 茶 花 鱼",
-        "吃": "苹果 米饭 面包 鱼",
-        "喝": "茶 水 牛奶 咖啡",
-        "看": "书 电影 电视 花",
-        "找": "书 衣服 手机 水",
-        "去": "学校 北京 公园 商店",
+        "买": "苹果|书|衣服|茶|花|鱼",
+        "吃": "苹果|米饭|面包|鱼",
+        "喝": "茶|水|牛奶|咖啡",
+        "看": "书|电影|电视|花",
+        "找": "书|衣服|手机|水",
+        "去": "学校|北京|公园|商店",
     },
     "en": {
         "buy": "the book|the coat|the bread|the flowers|the fish|milk",
@@ -79,37 +79,22 @@ _ORDERS = {
 }
 
 
-def _objects(language: str, verb: str) -> list[str]:
-    return _OBJECTS[language][verb].split(" " if language == "cmn" else "|")
-
-
 @lru_cache
 def words(language: str) -> tuple[str, ...]:
     """Return the words of ``language`` (articles stay with their nouns). Raises `ValueError` if the language is unknown."""
     _check(language)
     verbs = _OBJECTS[language]
-    vocabulary = [
-        *_SUBJECTS[language],
-        *_TIMES[language],
-        *_MODALS[language],
-        *verbs,
-        *(o for verb in verbs for o in _objects(language, verb)),
-    ]
-    return tuple(dict.fromkeys(vocabulary))
+    objects = (noun for nouns in verbs.values() for noun in nouns.split("|"))
+    return tuple(dict.fromkeys((*_SUBJECTS[language], *_TIMES[language], *_MODALS[language], *verbs, *objects)))
 
 
 @lru_cache
 def sentences(language: str) -> tuple[str, ...]:
     """Return all sentences of the templates of ``language``, in a fixed order."""
     _check(language)
-    pairs = [(verb, noun) for verb in _OBJECTS[language] for noun in _objects(language, verb)]
-    texts = (
-        order.format(s=s, t=t, m=m, v=v, o=o)
-        for order, s, t, m, (v, o) in product(
-            _ORDERS[language], _SUBJECTS[language], _TIMES[language], _MODALS[language], pairs
-        )
-    )
-    return tuple(dict.fromkeys(texts))
+    pairs = [(verb, noun) for verb, nouns in _OBJECTS[language].items() for noun in nouns.split("|")]
+    parts = product(_ORDERS[language], _SUBJECTS[language], _TIMES[language], _MODALS[language], pairs)
+    return tuple(dict.fromkeys(order.format(s=s, t=t, m=m, v=v, o=o) for order, s, t, m, (v, o) in parts))
 
 
 def pool_of(text: str, world_seed: int) -> str:

@@ -7,21 +7,13 @@ Importing this package does not import torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-if TYPE_CHECKING:
-    from rrpo.cosyvoice.config import CosyVoiceConfig
-    from rrpo.cosyvoice.fsq import FsqDigits
-    from rrpo.cosyvoice.policy import CosyVoice2Policy
-    from rrpo.cosyvoice.run import train
-
-__all__ = ["CosyVoice2Policy", "CosyVoiceConfig", "FsqDigits", "train"]
 _MODULES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "config", "FsqDigits": "fsq", "train": "run"}
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

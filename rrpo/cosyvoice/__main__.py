@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, exit_on_input_error, start
+from rrpo.commands import Plugin, exit_on_input_error, option, options_of, start
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.errors import InputError
+from rrpo.cosyvoice.config import LoraConfig
+from rrpo.cosyvoice.paper import PAPER
+from rrpo.errors import InputError, positive
 from rrpo.plugins import Choice
 
 app = typer.Typer(
@@ -27,28 +28,69 @@ app = typer.Typer(
     help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
 )
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
-Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="bf16 (by autocast) or fp32.")]
-Recompute = Annotated[
-    bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, a third more time per update.")
-]
 
 
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Handle errors like `exit_on_input_error`; on Ctrl-C, print that the command can be resumed."""
-    try:
-        with exit_on_input_error():
-            yield
-    except KeyboardInterrupt:
-        print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
-        raise typer.Exit(130) from None
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Options of how a policy is computed."""
+
+    lora: int = option("Options", 0)
+    """Rank of low-rank updates; 0 trains all weights."""
+    micro: int | None = option("Options", None)
+    """Roll-outs per forward pass; gradients are accumulated. Default: the batch on a GPU, 8 on the CPU."""
+    recompute: bool = option("Options", False, flag="--recompute")
+    """Gradient checkpointing: less memory, a third more time per update."""
+    precision: str = option("Options", PAPER.precision)
+    """bf16 (by autocast) or fp32."""
+    device: Device = "cpu"
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
+@dataclass(frozen=True, kw_only=True)
+class Training(Resources):
+    """The options of `train`."""
+
+    model: Model
+    tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")]
+    out: Path = option("Options", ...)
+    """Folder of the results."""
+    arm: str = option("Options", "rrpo")
+    """Regularizers of the reward model: rrpo (all), diffro (none), ls, ls_adv, ..., or a plugin's."""
+    optimizer: str = option("Options", "diffro")
+    """Optimizer: diffro, reinforce, grpo, emo-dpo, or a plugin's, with options as in emo-dpo:pairs=samples."""
+    plugin: Plugin = None
+    steps: int = option("Options", PAPER.optimize.steps)
+    """Updates of the policy."""
+    batch: int = option("Options", PAPER.optimize.batch)
+    """Roll-outs per update."""
+    lr: float = option("Options", PAPER.optimize.lr)
+    """Learning rate of Adam for the policy."""
+    beta: float = option("Options", PAPER.optimize.beta)
+    """Weight of the KL to the supervised policy."""
+    content: float = option("Options", PAPER.optimize.content_weight)
+    """Weight of the character recognizer's loss."""
+    reward_steps: int = option("Options", PAPER.pretrain.steps)
+    """Updates of plain reward-model training."""
+    sft_steps: int = option("Options", PAPER.supervised.steps)
+    """Updates of supervised fine-tuning before the optimization."""
+    robust_steps: int = option("Options", PAPER.finetune.steps)
+    """Updates of robust fine-tuning of the reward model."""
+    max_tokens: int = option("Options", PAPER.max_tokens)
+    """Maximum roll-out length in tokens (25 per second)."""
+    best_of: int = option("Options", 1)
+    """Evaluate the best by reward of this many samples per evaluation prompt."""
+    seed: int = option("Options", 0)
+    """Random seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning(Resources):
+    """The options of `plan`."""
+
+    measure: bool = option("Options", False, flag="--measure")
+    """Time one step on this machine, with random weights at full size."""
+    gpus: int = option("Options", 1)
+    """GPUs that share each batch."""
 
 
 def regularizers_of(name: str) -> RegularizerConfig:
@@ -61,11 +103,8 @@ def regularizers_of(name: str) -> RegularizerConfig:
 
     config = arm(name)
     if config != ArmConfig(regularizers=config.regularizers):
-        raise InputError(
-            "this command accepts only arms that differ in their regularizers",
-            got=name,
-            fix=f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper",
-        )
+        fix = f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper"
+        raise InputError("this command accepts only arms that differ in their regularizers", got=name, fix=fix)
     return config.regularizers
 
 
@@ -84,7 +123,7 @@ def chosen(text: str) -> Choice:
 @app.command()
 def check(model: Model) -> None:
     """Load a release and check that it has CosyVoice2's layout."""
-    with resumable():
+    with exit_on_input_error():
         from rrpo.cosyvoice.policy import CosyVoice2Policy
 
         policy = CosyVoice2Policy.load(model)
@@ -110,25 +149,23 @@ def extract(
     out: Annotated[Path, typer.Option(help="File of labelled tokens to write (.jsonl).")],
 ) -> None:
     """Convert a manifest of labelled audio to labelled speech tokens, the input of `train`."""
-    with resumable():
+    with exit_on_input_error():
         from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
 
-        utterances = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
-        audio = {name: Path(utterance.audio) for name, utterance in utterances.items() if utterance.audio is not None}
-        extracted = extract(SpeechTokenizer(onnx), audio, print)
-        tokens.write_labelled(out, [(utterances[name], row) for name, row in extracted.items()])
-        print(f"{out}: {len(extracted)} of {len(utterances)} utterances")
+        utterances = read_manifest(manifest, None)
+        count = tokens.write_labelled(out, extract(SpeechTokenizer(onnx), utterances, print))
+        print(f"{out}: {count} of {len(utterances)} utterances")
 
 
 @app.command()
 def table(runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`.")]) -> None:
     """Compare finished runs: accuracy by reward model and held-out judge before and after, and the KL."""
-    with resumable():
-        from rrpo.cosyvoice.table import lines
+    with exit_on_input_error():
+        from rrpo.cosyvoice.table import compared, render
 
-        print(*lines(runs), sep="\n")
+        print(render(compared(runs)))
 
 
 @app.command()
@@ -144,7 +181,7 @@ def decode(
     ] = None,
 ) -> None:
     """Decode a run's samples to audio with an installed CosyVoice, into RUN/audio (or RUN/recordings)."""
-    with resumable():
+    with exit_on_input_error():
         from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.audio import CosyVoiceDecoder
@@ -152,7 +189,7 @@ def decode(
 
         samples = tokens.load(run)
         if recordings is not None:
-            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
+            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings)}
             samples = {name: recorded[name] for name in samples if name in recorded}
         folder = run / ("audio" if recordings is None else "recordings")
         decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
@@ -164,110 +201,72 @@ def judge(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens on which the runs were trained.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of the same utterances' audio.")],
     runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`, decoded by `decode`.")],
-    steps: Annotated[int | None, typer.Option(help="Updates of the audio judge. Default: 400.")] = None,
+    steps: Annotated[int, typer.Option(help="Updates of the audio judge.")] = 400,
     device: Device = "cpu",
 ) -> None:
     """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
-    with resumable():
-        from rrpo.cosyvoice.judging import TRAINING, lines
+    with exit_on_input_error():
+        from rrpo.cosyvoice.judging import TRAINING
         from rrpo.cosyvoice.judging import judge as judge_runs
+        from rrpo.cosyvoice.table import render
         from rrpo.pipeline.stages import Context
 
-        config = replace(TRAINING, **given(steps=steps))
-        rows = list(judge_runs(tokens, manifest, runs, config, Context(device=device), print))
-        print(*lines(rows), sep="\n")
+        context = Context(device=device)
+        print(render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=steps), context, print)))
 
 
 @app.command()
-def train(
-    model: Model,
-    tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")],
-    out: Out,
-    arm: Annotated[
-        str,
-        typer.Option(
-            help="Regularizers of the reward model: rrpo (all), diffro (none), ls, ls_adv, ..., or a plugin's."
-        ),
-    ] = "rrpo",
-    optimizer: Annotated[
-        str,
-        typer.Option(
-            help="Optimizer: diffro, reinforce, grpo, emo-dpo, or a plugin's, with options as in emo-dpo:pairs=samples."
-        ),
-    ] = "diffro",
-    plugin: Plugin = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Updates of the policy. Default of this and the next six: see `plan`.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Roll-outs per update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam for the policy.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the KL to the supervised policy.")] = None,
-    content: Annotated[float | None, typer.Option(help="Weight of the character recognizer's loss.")] = None,
-    reward_steps: Annotated[int | None, typer.Option(help="Updates of plain reward-model training.")] = None,
-    sft_steps: Annotated[
-        int | None, typer.Option(help="Updates of supervised fine-tuning before the optimization.")
-    ] = None,
-    robust_steps: Annotated[int | None, typer.Option(help="Updates of robust fine-tuning of the reward model.")] = None,
-    lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(help="Maximum roll-out length in tokens (25 per second).")] = None,
-    micro: Annotated[int | None, typer.Option(help="Roll-outs per forward pass; gradients are accumulated.")] = None,
-    recompute: Recompute = False,
-    best_of: Annotated[
-        int, typer.Option(min=1, help="Evaluate the best by reward of this many samples per evaluation prompt.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    precision: Precision = "bf16",
-    device: Device = "cpu",
-) -> None:
+@options_of(Training)
+def train(**values: Any) -> None:
     """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
-    with resumable():
-        from rrpo.cosyvoice.config import LoraConfig
-        from rrpo.cosyvoice.paper import PAPER
-        from rrpo.cosyvoice.run import train
-        from rrpo.pipeline.stages import Context
+    options = Training(**values)
+    seed = options.seed
+    try:
+        with exit_on_input_error():
+            from rrpo.cosyvoice.run import train
+            from rrpo.pipeline.stages import Context
 
-        optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
-        config = replace(
-            PAPER,
-            regularizers=regularizers_of(arm),
-            pretrain=replace(PAPER.pretrain, seed=seed, **given(steps=reward_steps)),
-            finetune=replace(PAPER.finetune, seed=seed, **given(steps=robust_steps)),
-            supervised=replace(PAPER.supervised, seed=seed, **given(steps=sft_steps)),
-            recogniser=replace(PAPER.recogniser, seed=seed),
-            optimize=replace(PAPER.optimize, seed=seed, optimizer=chosen(optimizer), **optimize),
-            lora=LoraConfig(rank=lora, seed=seed) if lora else None,
-            precision=precision,
-            recompute=recompute,
-            best_of=best_of,
-            **given(max_tokens=max_tokens),
-        )
-        context = Context(device=device, micro=micro, checkpoints=out / "checkpoints")
-        train(model, tokens, out, config, context=context, tell=print)
+            config = replace(
+                PAPER,
+                regularizers=regularizers_of(options.arm),
+                pretrain=replace(PAPER.pretrain, seed=seed, steps=options.reward_steps),
+                finetune=replace(PAPER.finetune, seed=seed, steps=options.robust_steps),
+                supervised=replace(PAPER.supervised, seed=seed, steps=options.sft_steps),
+                recogniser=replace(PAPER.recogniser, seed=seed),
+                optimize=replace(
+                    PAPER.optimize,
+                    seed=seed,
+                    optimizer=chosen(options.optimizer),
+                    steps=options.steps,
+                    batch=options.batch,
+                    lr=options.lr,
+                    beta=options.beta,
+                    content_weight=options.content,
+                ),
+                lora=LoraConfig(rank=options.lora, seed=seed) if options.lora else None,
+                precision=options.precision,
+                recompute=options.recompute,
+                best_of=positive("--best-of", options.best_of),
+                max_tokens=options.max_tokens,
+            )
+            context = Context(device=options.device, micro=options.micro, checkpoints=options.out / "checkpoints")
+            train(options.model, options.tokens, options.out, config, context=context, tell=print)
+    except KeyboardInterrupt:
+        print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command()
-def plan(
-    device: Device = "cpu",
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time one step on this machine, with random weights at full size.")
-    ] = False,
-    micro: Annotated[int | None, typer.Option(help="Roll-outs per forward pass. Default: the batch.")] = None,
-    lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
-    recompute: Recompute = False,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share each batch.")] = 1,
-    precision: Precision = "bf16",
-) -> None:
+@options_of(Planning)
+def plan(measure: bool, gpus: int, device: str, lora: int, **sizes: Any) -> None:
     """Print the plan of the profile `paper`: settings with sources, memory by formula, and hours if a step is measured."""
-    with resumable():
+    with exit_on_input_error():
         from rrpo.cosyvoice import paper
         from rrpo.cosyvoice.standin import FULL
 
-        sizes: dict[str, Any] = {"micro": micro, "rank": lora, "precision": precision, "recompute": recompute}
-        print(*paper.describe(**sizes, gpus=gpus), sep="\n", flush=True)
-        step = None
-        if measure:
-            config = replace(paper.PAPER.optimize, content_weight=0.0)
-            step = paper.measure(config, FULL, device=device, **sizes)
+        print(*paper.describe(rank=lora, gpus=positive("--gpus", gpus), **sizes), sep="\n", flush=True)
+        config = replace(PAPER.optimize, content_weight=0.0)
+        step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None
         print(*paper.describe_hours(step, gpus), sep="\n")
 
 

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from rrpo.audio import AudioError, load_wave
+from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.packages import present
@@ -28,16 +29,6 @@ PROMPT_RATE = 16000
 """Sample rate at which CosyVoice reads acoustic prompts, Hz."""
 MANIFEST = "manifest.jsonl"
 """Manifest of the decoded samples, labelled by their target emotions."""
-
-
-class TokenDecoder(Protocol):
-    """Decoder from speech tokens to waves."""
-
-    rate: int
-    """Sample rate of the waves, Hz."""
-
-    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
-        """Return the wave ``[S]`` of the tokens in the voice of the recording ``prompt``."""
 
 
 class CosyVoiceDecoder:
@@ -58,18 +49,13 @@ class CosyVoiceDecoder:
             )
         from cosyvoice.cli.cosyvoice import CosyVoice2
 
-        try:
+        with reading(release, "a release by CosyVoice", "give a complete folder of CosyVoice2-0.5B"):
             self._voice: Any = CosyVoice2(str(release))
-        except Exception as error:  # its own errors have no common base class
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise InputError(
-                f"CosyVoice cannot load {release}", got=got, fix="give a complete folder of CosyVoice2-0.5B"
-            ) from error
         self.rate = int(self._voice.sample_rate)
         self._prompt = cache(self._read)
 
-    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
-        """As `TokenDecoder.__call__`."""
+    def __call__(self, tokens: Sequence[int], prompt: Utterance) -> np.ndarray:
+        """Return the wave ``[S]`` of the tokens, at ``rate`` Hz, in the voice of the recording ``prompt``."""
         model = self._voice.model
         newer = "source_speech_token" in inspect.signature(model.tts).parameters
         convert = model.tts if newer else model.vc
@@ -77,19 +63,19 @@ class CosyVoiceDecoder:
         parts = convert(**self._prompt(prompt), source_speech_token=source, stream=False, speed=1.0)
         return np.concatenate([part["tts_speech"].flatten().cpu().numpy() for part in parts])
 
-    def _read(self, prompt: Path) -> dict[str, Tensor]:
+    def _read(self, prompt: Utterance) -> dict[str, Tensor]:
         """Return what the decoder needs of an acoustic prompt: its tokens, frames and speaker vector."""
         frontend = self._voice.frontend.frontend_vc
         # Newer releases take a path, older ones a wave [1, S] at PROMPT_RATE.
         parameter = list(inspect.signature(frontend).parameters)[1]
-        source = str(prompt) if parameter == "prompt_wav" else load_wave(prompt, PROMPT_RATE)[None]
+        source = str(prompt.audio) if parameter == "prompt_wav" else wave_of(prompt, PROMPT_RATE)[None]
         inputs = frontend(source, source, self.rate)
         names = ("flow_prompt_speech_token", "prompt_speech_feat", "flow_embedding")
         return {name: inputs[name] for name in names}
 
 
 def decode(
-    decoder: TokenDecoder,
+    decoder: CosyVoiceDecoder,
     samples: Mapping[str, Sequence[int]],
     recorded: Sequence[Utterance],
     out: Path,
@@ -105,7 +91,7 @@ def decode(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: An id is unknown, or no recording can be a prompt.
+        InputError: An id is unknown, or no recording can be a prompt or be read.
     """
     by_id = {utterance.id: utterance for utterance in recorded}
     if unknown := [name for name in samples if name not in by_id]:
@@ -118,18 +104,14 @@ def decode(
     decoded = []
     for done, (name, tokens) in enumerate(samples.items(), 1):
         utterance = by_id[name]
-        prompt = Path(str(acoustic_prompt(utterance, recorded).audio))
-        path = out / f"{content_hash([name, list(tokens), str(prompt)])[:16]}.wav"
+        prompt = acoustic_prompt(utterance, recorded)
+        path = out / f"{content_hash([name, list(tokens), str(prompt.audio)])[:16]}.wav"
         if not tokens:
             tell(f"{name}: left out, it has no tokens")
             continue
         if not path.is_file():
-            try:
-                wave = decoder(tokens, prompt)
-            except AudioError as error:
-                raise InputError("an acoustic prompt cannot be read", got=error, fix="repair the file") from error
             partial = path.with_suffix(".partial")
-            soundfile.write(partial, wave, decoder.rate, format="WAV", subtype="PCM_16")
+            soundfile.write(partial, decoder(tokens, prompt), decoder.rate, format="WAV", subtype="PCM_16")
             partial.replace(path)
         decoded.append(replace(utterance, audio=path.name, split="spoken", votes=None))
         if done % 10 == 0 or done == len(samples):
@@ -148,9 +130,6 @@ def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utte
     """
     candidates = [other for other in recorded if other.emotion == utterance.emotion and other.text != utterance.text]
     if not candidates:
-        raise InputError(
-            "no acoustic prompt",
-            got=f"no other text in the emotion {utterance.emotion}",
-            fix="add recordings to the manifest",
-        )
+        got = f"no other text in the emotion {utterance.emotion}"
+        raise InputError("no acoustic prompt", got=got, fix="add recordings to the manifest")
     return min(candidates, key=lambda other: (other.speaker != utterance.speaker, other.id))

@@ -7,42 +7,31 @@ gets no tokens. The package onnxruntime is optional (extra ``judges``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+from transformers import WhisperFeatureExtractor
 
-from rrpo.errors import InputError
-from rrpo.packages import present
+from rrpo.corpus.features import wave_of
+from rrpo.corpus.manifest import ManifestError, Utterance
+from rrpo.cosyvoice.layout import reading
 
-SAMPLE_RATE, N_FFT, HOP, MELS = 16000, 400, 160, 128
+SAMPLE_RATE, MELS = 16000, 128
 """Settings of Whisper's spectrogram."""
 LONGEST = 30.0
 """Maximum duration in seconds."""
 
 
-@cache
-def mel_filters() -> Tensor:
-    """Return ``[128, 201]``: Slaney's mel scale and area normalization, 0 to 8000 Hz, as in Whisper (librosa's default)."""
-    from torchaudio.functional import melscale_fbanks
-
-    filters: Tensor = melscale_fbanks(
-        N_FFT // 2 + 1, 0.0, SAMPLE_RATE / 2, MELS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+def whisper_log_mel(audio: Tensor) -> np.ndarray:
+    """Return ``[1, 128, S // 160]`` of ``audio [S]`` at 16 kHz, float32: Whisper's log-mel spectrogram."""
+    extractor = WhisperFeatureExtractor(feature_size=MELS)
+    features = extractor(
+        audio.numpy(), sampling_rate=SAMPLE_RATE, padding="longest", truncation=False, return_tensors="np"
     )
-    return filters.T.contiguous()
-
-
-def whisper_log_mel(audio: Tensor) -> Tensor:
-    """Return ``[128, S // 160]`` of ``audio [S]`` at 16 kHz: log10 mel power, floored at 8 below its maximum, then ``(x + 4) /
-    4``."""
-    spectrum = torch.stft(audio, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
-    power = spectrum[:, :-1].abs().square()
-    logs = (mel_filters() @ power).clamp(min=1e-10).log10()
-    return (logs.clamp(min=float(logs.max()) - 8.0) + 4.0) / 4.0
+    return np.asarray(features["input_features"])
 
 
 class SpeechTokenizer:
@@ -50,57 +39,36 @@ class SpeechTokenizer:
 
     def __init__(self, path: Path) -> None:
         """Raise InputError if onnxruntime is not installed, or the file is missing or has other inputs."""
-        if not present("onnxruntime"):
-            raise InputError(
-                "extracting speech tokens needs onnxruntime", got="it is not installed", fix="pip install onnxruntime"
-            )
-        if not path.is_file():
-            raise InputError(
-                f"{path} does not exist", got="no such file", fix="give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
-            )
-        import onnxruntime
+        fix = "pip install onnxruntime, and give speech_tokenizer_v2.onnx of CosyVoice2-0.5B; if it is that file, copy it again"
+        with reading(path, "CosyVoice2's speech tokenizer", fix):
+            import onnxruntime
 
-        providers = onnxruntime.get_available_providers()
-        try:
+            providers = onnxruntime.get_available_providers()
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base class
-            got = (str(error).splitlines() or [""])[0]
-            raise InputError(f"{path} cannot be read as an ONNX model", got=got, fix="copy the file again") from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 2:
-            raise InputError(
-                f"{path} is not CosyVoice2's speech tokenizer",
-                got=f"{len(inputs)} inputs instead of a spectrogram and its length",
-                fix="give speech_tokenizer_v2.onnx",
-            )
+            inputs = self._session.get_inputs()
+            if len(inputs) != 2:
+                raise ValueError(f"{len(inputs)} inputs instead of a spectrogram and its length")
         self._names = [node.name for node in inputs]
 
-    def __call__(self, audio: Tensor, rate: int) -> list[int]:
-        """Return the token ids of ``audio [S]`` at ``rate`` Hz; empty above 30 s, as upstream."""
-        from torchaudio.functional import resample
-
-        audio = resample(audio, rate, SAMPLE_RATE)
+    def __call__(self, audio: Tensor) -> list[int]:
+        """Return the token ids of ``audio [S]`` at 16 kHz; empty above 30 s, as upstream."""
         if len(audio) > LONGEST * SAMPLE_RATE:
             return []
-        mel = whisper_log_mel(audio)[None].numpy()
+        mel = whisper_log_mel(audio)
         feeds = {self._names[0]: mel, self._names[1]: np.array([mel.shape[2]], dtype=np.int32)}
         return [int(token) for token in self._session.run(None, feeds)[0].ravel()]
 
 
 def extract(
-    tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
-) -> dict[str, list[int]]:
-    """Return the token ids of audio files by name, with channels averaged. Unreadable files are reported and skipped."""
-    import soundfile
-
-    tokens = {}
-    for name, path in audio.items():
+    tokenizer: SpeechTokenizer, utterances: Iterable[Utterance], tell: Callable[[str], None] = lambda line: None
+) -> Iterator[tuple[Utterance, list[int]]]:
+    """Yield recordings and their token ids, with channels averaged. Files that cannot be used are reported and skipped."""
+    for utterance in utterances:
         try:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            tell(f"{path}: left out, {error}")
+            tokens = tokenizer(wave_of(utterance, SAMPLE_RATE))
+        except ManifestError as error:
+            tell(f"left out: {error}")
             continue
-        tokens[name] = tokenizer(torch.from_numpy(samples.mean(1)), rate)
-        if not tokens[name]:
-            tell(f"{path}: no tokens, longer than {LONGEST:.0f} s")
-    return tokens
+        if not tokens:
+            tell(f"{utterance.audio}: no tokens, longer than {LONGEST:.0f} s")
+        yield utterance, tokens

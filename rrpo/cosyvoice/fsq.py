@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from rrpo.corpus.config import AudioConfig
-from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 
 LEVELS, DIGITS = 3, 8
@@ -72,16 +71,5 @@ class FsqDigits:
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> FsqDigits:
-        """Load what `save` wrote.
-
-        Raises:
-            InputError: The file describes another codec.
-        """
-        description = json.loads((folder / "fsq.json").read_text())
-        if (description["levels"], description["digits"]) != (LEVELS, DIGITS):
-            raise InputError(
-                f"{folder} contains another codec",
-                got=f"{description['digits']} digits of {description['levels']} levels",
-                fix=f"CosyVoice2 has {DIGITS} digits of {LEVELS} levels",
-            )
+        """Load what `save` wrote."""
         return FsqDigits(device)

@@ -8,51 +8,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
-from rrpo.audio import load_wave
 from rrpo.config import OFF, FinetuneConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
-from rrpo.corpus.features import frames_of
-from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
+from rrpo.corpus.features import BATCH, frames_of, wave_of
+from rrpo.corpus.manifest import Utterance, read_manifest
 from rrpo.cosyvoice.audio import MANIFEST
 from rrpo.cosyvoice.reward import LabelledFrames, accuracy, read_parts, train_reward_model
 from rrpo.errors import InputError
 from rrpo.judges import content, naturalness
+from rrpo.judges.config import CONTENT
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import LOG_MEL
 from rrpo.packages import present
-from rrpo.pipeline.measurements import CONTENT
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames
 
 TRAINING = FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF)
 """Training of the audio judge; declared defaults."""
 AUDIO = AudioConfig()
-COLUMNS = ("samples", "token judge", "audio judge", "phone errors", "DNSMOS")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Measurements of one set of utterances; NaN where a package is not installed or the judge does not apply."""
-
-    name: str
-    """Name of the set."""
-    samples: int
-    """Number of utterances."""
-    by_tokens: float
-    """Accuracy by the held-out reward model on tokens."""
-    by_audio: float
-    """Unweighted average recall by the audio judge."""
-    phone_errors: float
-    """Mean phone error rate by Whisper."""
-    dnsmos: float
-    """Mean DNSMOS."""
 
 
 def judge(
@@ -62,8 +43,11 @@ def judge(
     config: FinetuneConfig = TRAINING,
     context: Context | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> Iterator[Evaluation]:
-    """Yield the measurements of the recordings of the evaluation texts, then of each run's decoded samples.
+) -> pd.DataFrame:
+    """Return one row for the recordings of the evaluation texts, then one for each run's decoded samples.
+
+    Columns: number of samples, accuracy by the held-out reward model on tokens, unweighted average recall by the audio judge,
+    mean phone error rate by Whisper, mean DNSMOS; NaN where a package is not installed or the judge does not apply.
 
     Args:
         corpus: Labelled tokens on which the runs were trained.
@@ -74,7 +58,7 @@ def judge(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing.
+        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing or cannot be used.
     """
     context = context or Context()
     folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
@@ -99,65 +83,42 @@ def judge(
     tell(f"training the audio judge on {len(judged)} recordings")
     audio_judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
     recogniser = cache(content.whisper) if all(map(present, CONTENT["whisper"])) else None
-    yield measured("recordings", evaluation, audio_judge, recogniser, math.nan, context.device)
+    rows = {"recordings": measured(evaluation, audio_judge, recogniser, math.nan, context.device)}
     for run, part in folders:
         by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
-        name = run.name if part == "audio" else f"{run.name}: recordings, decoded"
+        name, shown = (run.name, by_tokens) if part == "audio" else (f"{run.name}: recordings, decoded", math.nan)
         decoded = read_manifest(run / part / MANIFEST, None)
-        shown = by_tokens if part == "audio" else math.nan
-        yield measured(name, decoded, audio_judge, recogniser, shown, context.device)
+        rows[name] = measured(decoded, audio_judge, recogniser, shown, context.device)
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
-    """Return the log-mel frames of recordings.
-
-    Raises:
-        InputError: A file cannot be used.
-    """
-    import torch
-
-    try:
-        mels = [
-            mel for start in range(0, len(utterances), 10) for mel in frames_of(utterances[start : start + 10], AUDIO)
-        ]
-    except ManifestError as error:
-        raise InputError("a recording cannot be used", got=error, fix="repair it or remove its line") from error
-    rows = [torch.from_numpy(mel).float().to(device) for mel in mels]
-    return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterances))
+def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames:
+    """Return the log-mel frames of recordings. Raises `ManifestError` if a file cannot be used."""
+    batches = (frames_of(utterances[start : start + BATCH], AUDIO) for start in range(0, len(utterances), BATCH))
+    rows = [torch.from_numpy(mel).float().to(device) for batch in batches for mel in batch]
+    return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterance.emotion for utterance in utterances))
 
 
 def measured(
-    name: str,
     utterances: Sequence[Utterance],
     judge: RewardModel,
     recogniser: Callable[[str], content.Hear] | None,
     by_tokens: float,
     device: str,
-) -> Evaluation:
+) -> dict[str, float]:
     """Return all measurements of one set of utterances; ``recogniser`` gives the recognizer of a language, None if there is
     none."""
-    waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
+    waves = [wave_of(utterance, content.RATE).numpy() for utterance in utterances]
     errors = predicted = np.array([np.nan])
     if recogniser is not None:
         pairs = zip(utterances, waves, strict=True)
         errors = np.array([content.phone_errors(recogniser(u.language), wave, u.phones) for u, wave in pairs])
     if naturalness.available():
         predicted = naturalness.predicted("dnsmos", waves, content.RATE)
-    return Evaluation(
-        name,
-        len(utterances),
-        by_tokens,
-        accuracy(judge, analyzed(utterances, device)),
-        float(errors.mean()),
-        float(predicted.mean()),
-    )
-
-
-def lines(rows: Sequence[Evaluation]) -> Iterator[str]:
-    """Yield a heading and one line per set; a dash where nothing was measured."""
-    width = max(len(row.name) for row in rows)
-    yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS)
-    for row in rows:
-        numbers = (row.by_tokens, row.by_audio, row.phone_errors, row.dnsmos)
-        cells = [str(row.samples), *("-" if value != value else f"{value:.3f}" for value in numbers)]
-        yield f"{row.name:<{width}}" + "".join(f"  {cell:>12}" for cell in cells)
+    return {
+        "samples": len(utterances),
+        "token judge": by_tokens,
+        "audio judge": accuracy(judge, analyzed(utterances, device)),
+        "phone errors": float(errors.mean()),
+        "DNSMOS": float(predicted.mean()),
+    }

@@ -7,7 +7,9 @@ this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rrpo.errors import InputError
@@ -22,31 +24,41 @@ BACKBONE = "llm.model.model."
 EMBEDDING, HEAD = f"{BACKBONE}embed_tokens.weight", "llm.model.lm_head.weight"
 """The text embedding, and the language-model head, which CosyVoice2 does not use."""
 NEEDED = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
+    *("hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "vocab_size"),
 )
 """Fields of config.json that determine the layout."""
 BOOKKEEPING = ("epoch", "step")
 """Counters that upstream's trainer stores among the tensors of its checkpoints; upstream's inference rejects files with them."""
 
 
-class LayoutError(InputError):
-    """A file is not the expected model. The message lists all differences and the fix."""
+@contextmanager
+def reading(path: Path, kind: str, fix: str) -> Iterator[None]:
+    """Turn any error of reading a user's file, which libraries raise without a common base class, into an InputError.
+
+    Args:
+        path: The file or folder.
+        kind: What it should be.
+        fix: What to do.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise InputError(f"{path} cannot be read as {kind}", got=got, fix=fix) from error
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return name -> shape of all tensors, in upstream's order, for a Qwen2 ``config.json``.
 
     Raises:
-        LayoutError: The config lacks a field, or its value is not a positive integer.
+        InputError: The config lacks a field, or its value is not a positive integer.
     """
     missing = [name for name in NEEDED if not (isinstance(config.get(name), int) and config[name] > 0)]
     if missing:
-        raise LayoutError(
+        raise InputError(
             "config.json does not describe a Qwen2 model",
             got=", ".join(f"{name} {config[name]!r}" if name in config else f"no {name}" for name in missing),
             fix="use the file in CosyVoice-BlankEN from the same release as llm.pt",
@@ -83,7 +95,7 @@ def check(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], source
     """Compare the shapes of the tensors in a file with `expected_shapes`.
 
     Raises:
-        LayoutError: The file is CosyVoice3's, or tensors are missing, unknown or of another shape; all of them are listed.
+        InputError: The file is CosyVoice3's, or tensors are missing, unknown or of another shape; all of them are listed.
     """
     if "speech_embedding.weight" in shapes and {"llm_embedding.weight", "llm_decoder.bias"}.isdisjoint(shapes):
         raise cosyvoice3(
@@ -99,7 +111,7 @@ def check(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], source
         if name in shapes and tuple(shapes[name]) != shape
     ]
     if differences:
-        raise LayoutError(
+        raise InputError(
             f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)",
             got="\n    ".join([f"{len(shapes)} tensors", *differences]),
             fix="take llm.pt and CosyVoice-BlankEN/config.json of one release of CosyVoice2-0.5B; for a checkpoint of a wrapped "
@@ -107,9 +119,9 @@ def check(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], source
         )
 
 
-def cosyvoice3(source: str, got: str) -> LayoutError:
+def cosyvoice3(source: str, got: str) -> InputError:
     """Return the error for CosyVoice3's files."""
-    return LayoutError(
+    return InputError(
         f"{source} is a CosyVoice3 language model, which has its special tokens in the speech embedding",
         got=got,
         fix="give a folder of CosyVoice2-0.5B, the only supported layout",

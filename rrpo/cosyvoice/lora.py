@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rrpo.cosyvoice.config import LoraConfig
-from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     from rrpo.cosyvoice.policy import CosyVoice2Policy
@@ -42,15 +41,7 @@ class LowRank(nn.Module):
 
 
 def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
-    """Add low-rank updates to the policy and freeze all other weights.
-
-    Raises:
-        InputError: The policy is already adapted.
-    """
-    if any(True for _ in updates(policy)):
-        raise InputError(
-            "the policy already has low-rank updates", got="a second call", fix="reload the policy to change them"
-        )
+    """Add low-rank updates to the policy and freeze all other weights."""
     policy.requires_grad_(False)
     generator = torch.Generator().manual_seed(config.seed)
     for name, module in list(policy.llm.named_modules()):
@@ -67,16 +58,8 @@ def updates(policy: CosyVoice2Policy) -> Iterator[tuple[str, LowRank]]:
 
 
 def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` in the format that `peft` reads for a ``Qwen2Model``.
-
-    Raises:
-        InputError: The policy is not adapted.
-    """
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` in the format that `peft` reads for a ``Qwen2Model``."""
     adapters = dict(updates(policy))
-    if not adapters:
-        raise InputError(
-            "the policy has no low-rank updates", got="full weights", fix="save it with CosyVoice2Policy.save"
-        )
     from safetensors.torch import save_file
 
     tensors = {

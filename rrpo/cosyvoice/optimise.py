@@ -8,14 +8,30 @@ model), a held-out reward model in place of gold, the KL to the reference, and l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.prompts import write_prompts
+from rrpo.cosyvoice.config import LoraConfig
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.lora import adapt
+from rrpo.cosyvoice.policy import CosyVoice2Policy
+from rrpo.cosyvoice.reward import NoContent
+from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
 from rrpo.models.policy import Rollout
+from rrpo.models.protocols import TokenCodec
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.loop import Trajectory, optimize
 from rrpo.optimizers.parallel import ALONE, Processes
@@ -26,6 +42,25 @@ from rrpo.seeding import uniform
 
 EVALUATED = 128
 """Evaluation prompts per batch."""
+
+
+def with_reference(
+    policy: CosyVoice2Policy,
+    lora: LoraConfig | None,
+    reward_model: RewardModel,
+    judge: RewardModel,
+    codec: FsqDigits,
+    recogniser: Recogniser | None = None,
+    micro: int | None = None,
+) -> Models:
+    """Return the models of an optimization: the policy, with low-rank updates if ``lora`` is given, a frozen copy of it as it was
+    before, and the others; ``judge`` takes the place of gold, and without ``recogniser`` the content loss is constant."""
+    reference = deepcopy(policy).requires_grad_(False)
+    if lora is not None:
+        adapt(policy, lora)
+    content = recogniser or cast(Recogniser, NoContent())
+    gold = cast(Judge, judge)  # any frame classifier with log_probs works
+    return Models(policy, reference, reward_model, content, codec, gold, micro)
 
 
 def optimise(
@@ -47,7 +82,7 @@ def optimise(
         evaluation: Evaluation prompts.
         config: The shared settings.
         context: Device, checkpoints and callbacks.
-        inputs: Additional inputs of optimizers, from `rrpo.cosyvoice.inputs`.
+        inputs: Additional inputs of optimizers, from `write_inputs`.
         best_of: n: evaluate the sample with the lowest cost by the arm's reward of n samples per evaluation prompt.
         processes: Processes that share each batch.
     """
@@ -55,18 +90,39 @@ def optimise(
     def measure(step: int) -> tuple[dict[str, float], list[list[int]]]:
         return measured(models, evaluation, config, best_of)
 
-    def meter(models: Models, batch: Batch, config: OptimizeConfig, update: int) -> TokenMeter:
-        return TokenMeter(batch, processes)
-
+    meter = partial(TokenMeter, processes=processes)
     return optimize(models, train, config, context or Context(), inputs or {}, measure, meter, processes)
+
+
+def write_inputs(
+    out: Path, utterances: Sequence[TokenUtterance], codec: TokenCodec, emotions: Sequence[str]
+) -> dict[str, Path]:
+    """Write the inputs of `PolicyOptimizer.start`: ``rl_prompts``, and one half of the utterances each as ``sft_speech`` and
+    ``parallel_speech``. Return the folders by name."""
+    half = len(utterances) // 2
+    for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        digits = (codec.codebook[torch.tensor(u.tokens, device=codec.device)].half().cpu().numpy() for u in part)
+        prompts = [utterance.prompt for utterance in part]
+        speech = [
+            Utterance(**vars(p), language="und", true_emotion=p.emotion, split="tokens", audio="tokens")
+            for p in prompts
+        ]
+        write_speech(out / name, codec.audio, emotions, speech, digits)
+    (out / "rl_prompts").mkdir(exist_ok=True)
+    write_prompts(out / "rl_prompts", [utterance.prompt for utterance in utterances])
+    return {path.name: path for path in out.iterdir()}
 
 
 @dataclass
 class TokenMeter:
     """The KL and the lengths of the roll-outs of one update, means over the processes."""
 
+    models: Models
     batch: Batch
-    processes: Processes
+    config: OptimizeConfig
+    update: int
+    processes: Processes = ALONE
     loss: float = 0.0
     """The loss, summed in double precision."""
     kl: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
@@ -96,9 +152,8 @@ def measured(
     """
     device = prompts.prefix.device
     shape = models.policy.max_tokens, len(prompts.phones)
-    first = uniform(shape, config.seed, "evaluation noise", device=device)
-    others = (uniform(shape, config.seed, "evaluation noise", k, device=device) for k in range(1, best_of))
-    noises = [first, *others]
+    keys = [(), *((k,) for k in range(1, best_of))]  # the first sample has the noise of an evaluation without best-of-n
+    noises = [uniform(shape, config.seed, "evaluation noise", *key, device=device) for key in keys]
     outputs: list[dict[str, Tensor]] = []
     samples: list[list[int]] = []
     for rows in torch.arange(len(prompts.phones), device=device).split(EVALUATED):

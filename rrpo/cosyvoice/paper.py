@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout
@@ -48,10 +47,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     ),
     "alpha, epsilon_adv": ("0.5, 0.5", "RRPO, MED"),
     "reward model's rate": (f"{PAPER.finetune.lr:g}", "RRPO, MED, on a pre-trained speech encoder"),
-    "reward model's network": (
-        "6 layers of 512 on FSQ digits",
-        "declared; RRPO's is a speech emotion recognizer on audio",
-    ),
+    "reward model's network": ("6 layers of 512 on FSQ digits", "declared; RRPO's recognizes emotion in audio"),
     "reward model's updates": (f"{PAPER.pretrain.steps} plain at 1e-4, {PAPER.finetune.steps} robust", "declared"),
     "supervised fine-tuning": (
         f"{PAPER.supervised.steps} updates at {PAPER.supervised.lr:g}, the same utterances",
@@ -73,55 +69,38 @@ SPEECH, TEXT = 200, 40
 GIB = 2**30
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """GPU memory during the backward pass, bytes."""
+def memory(
+    config: Mapping[str, int], *, rows: int, rank: int, precision: str, recompute: bool = False
+) -> dict[str, int]:
+    """Compute the GPU memory in bytes by formula, for ``rows`` roll-outs per forward pass of `SPEECH` tokens after `TEXT`.
 
-    weights: int
-    """Policy and reference, float32."""
-    gradients: int
-    """Gradients of the trained weights, float32."""
-    adam: int
-    """Two moments of Adam, float32."""
-    copies: int
-    """Fused copies of the layers' weights in the compute type, kept for the gradient."""
-    activations: int
-    """Activations of the layers, kept for the gradient."""
-    logits: int
-    """Tensors with one value per code."""
-
-    @property
-    def total(self) -> int:
-        """Sum, without fragmentation and the allocator's cache."""
-        return self.weights + self.gradients + self.adam + self.copies + self.activations + self.logits
-
-
-def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str, recompute: bool = False) -> Memory:
-    """Compute the memory by formula, for ``rows`` roll-outs per forward pass of `SPEECH` tokens after `TEXT`.
-
-    Kept for the gradient per position and layer: 2 D values in float32 (inputs of the norms), and 5 D + 2 D_kv + 4 F values in
-    the compute type (inputs of the projections, queries, keys, values, attention output, gate, its SiLU, up, their product).
-    With ``recompute``, these are kept for the last layer and the layer being recomputed, and D float32 values for each other
-    layer. Per position and code: about ten float32 values (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
+    - ``weights``: policy and reference, float32; ``gradients`` and ``adam`` (two moments): of the trained weights, float32.
+    - ``copies``: fused copies of the layers' weights in the compute type, kept for the gradient.
+    - ``activations``, kept for the gradient per position and layer: 2 D values in float32 (inputs of the norms), and 5 D + 2 D_kv
+      + 4 F values in the compute type (inputs of the projections, queries, keys, values, attention output, gate, its SiLU, up,
+      their product). With ``recompute``, these are kept for the last layer and the layer being recomputed, and D float32 values
+      for each other layer.
+    - ``logits``: about ten float32 values per position and code (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
+    - ``total``: the sum, without fragmentation and the allocator's cache.
     """
-    numbers = {name: math.prod(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
-    total = sum(numbers.values())
-    adapted = {name: shape for name, shape in layout.expected_shapes(config).items() if name.endswith("_proj.weight")}
-    trained = sum(rank * sum(shape) for shape in adapted.values()) if rank else total
-    dim, intermediate, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    shapes = {name: shape for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
+    adapted = [shape for name, shape in shapes.items() if name.endswith("_proj.weight")]
+    total = sum(map(math.prod, shapes.values()))
+    trained = sum(rank * sum(shape) for shape in adapted) if rank else total
+    dim, layers = config["hidden_size"], config["num_hidden_layers"]
     kv_dim = dim // config["num_attention_heads"] * config["num_key_value_heads"]
     byte = 2 if precision == "bf16" else 4
-    position = 4 * 2 * dim + byte * (5 * dim + 2 * kv_dim + 4 * intermediate)
-    return Memory(
-        weights=2 * 4 * total,
-        gradients=4 * trained,
-        adam=8 * trained,
-        copies=byte * sum(math.prod(shape) for shape in adapted.values()),
-        activations=rows
-        * (SPEECH + TEXT + 2)
-        * (2 * position + (layers - 1) * 4 * dim if recompute else layers * position),
-        logits=rows * (SPEECH + 1) * (layout.CODES + 1) * 4 * 10,
-    )
+    position = 4 * 2 * dim + byte * (5 * dim + 2 * kv_dim + 4 * config["intermediate_size"])
+    kept = 2 * position + (layers - 1) * 4 * dim if recompute else layers * position
+    needed = {
+        "weights": 2 * 4 * total,
+        "gradients": 4 * trained,
+        "adam": 8 * trained,
+        "copies": byte * sum(map(math.prod, adapted)),
+        "activations": rows * (SPEECH + TEXT + 2) * kept,
+        "logits": rows * (SPEECH + 1) * (layout.CODES + 1) * 4 * 10,
+    }
+    return needed | {"total": sum(needed.values())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,15 +141,12 @@ def measure(
     from rrpo.corpus.prompts import Prompt
     from rrpo.cosyvoice import standin
     from rrpo.cosyvoice.fsq import FsqDigits
-    from rrpo.cosyvoice.lora import adapt
+    from rrpo.cosyvoice.optimise import TokenMeter, with_reference
     from rrpo.cosyvoice.policy import CosyVoice2Policy
-    from rrpo.cosyvoice.reward import NoContent
-    from rrpo.judges.emotion import Judge
-    from rrpo.judges.recogniser import Recogniser
     from rrpo.models.reward_model import RewardModel
-    from rrpo.optimizers.base import Batch
+    from rrpo.optimizers.loop import take_step
     from rrpo.optimizers.registry import OPTIMIZERS
-    from rrpo.optimizers.rollout import Models, Prompts
+    from rrpo.optimizers.rollout import Prompts
     from rrpo.optimizers.scoring import roll_out
 
     def clock() -> float:
@@ -182,23 +158,13 @@ def measure(
 
     with TemporaryDirectory() as folder:
         standin.write(Path(folder), dict(sizes), eos=-1e4, spread=0.02)
-        policy, reference = (
-            CosyVoice2Policy.load(Path(folder), device, precision=precision, max_tokens=tokens, recompute=recompute)
-            for _ in range(2)
+        policy = CosyVoice2Policy.load(
+            Path(folder), device, precision=precision, max_tokens=tokens, recompute=recompute
         )
-    if rank:
-        adapt(policy, LoraConfig(rank=rank))
     codec, emotions = FsqDigits(device), ("angry", "happy")
     reward = RewardModel(PAPER.reward_model, emotions, codec.codebook.shape[1], codec.audio.floor).to(device)
-    models = Models(
-        policy=policy,
-        reference=reference.requires_grad_(False),
-        reward_model=reward.eval().requires_grad_(False),
-        recogniser=cast(Recogniser, NoContent()),
-        codec=codec,
-        val=cast(Judge, reward),
-        micro=micro,
-    )
+    reward.eval().requires_grad_(False)
+    models = with_reference(policy, LoraConfig(rank=rank) if rank else None, reward, reward, codec, micro=micro)
     examples = [
         Prompt(id=str(i), text="the " * 8, phones=(), speaker="", emotion=emotions[i % 2]) for i in range(config.batch)
     ]
@@ -210,14 +176,9 @@ def measure(
     seconds: list[tuple[float, float]] = []
     for step in range(1 + steps):
         start = now()
-        batch: Batch = roll_out(models, prompts, config, step)
+        batch = roll_out(models, prompts, config, step)
         middle = now()
-        for losses in method.updates(models, batch, config, state):
-            optimizer.zero_grad(set_to_none=True)
-            for part in losses:
-                part.loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
-            optimizer.step()
+        take_step(models, method, state, batch, optimizer, config, TokenMeter)
         seconds.append((middle - start, now() - middle))
     rollout, update = (sum(column[1:]) / steps for column in zip(*seconds, strict=True))
     on_gpu = device != "cpu"
@@ -241,9 +202,9 @@ def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = 
     needed = memory(FULL, rows=rows, rank=rank, precision=precision, recompute=recompute)
     trained = f"low-rank updates of rank {rank}" if rank else "all weights"
     yield f"memory by formula, {trained} trained, {rows} roll-outs of {SPEECH} tokens per forward pass, {precision}:"
-    for name in ("weights", "gradients", "adam", "copies", "activations", "logits", "total"):
-        yield f"  {name:<{width}}  {getattr(needed, name) / GIB:.1f} GiB"
-    yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB per arm, with all arms in parallel"
+    for name, amount in needed.items():
+        yield f"  {name:<{width}}  {amount / GIB:.1f} GiB"
+    yield f"GPUs: {gpus} of more than {needed['total'] / GIB:.0f} GiB per arm, with all arms in parallel"
 
 
 def describe_hours(step: Measured | None, gpus: int = 1) -> Iterator[str]:

@@ -15,6 +15,7 @@ in float32. Tensors are saved in the types of the loaded file.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import Qwen2Config, Qwen2Model
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
 from rrpo.cosyvoice.config import MAX_TOKENS
-from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
+from rrpo.cosyvoice.text import WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 from rrpo.models.policy import Policy
@@ -133,9 +134,9 @@ class CosyVoice2Policy(Policy):
         blank = folder / BLANK
         blank.mkdir(parents=True, exist_ok=True)
         torch.save(self.tensors(), folder / "llm.pt")
-        for name in ("config.json", *FILES):
-            if (self.folder / BLANK / name).is_file():
-                (blank / name).write_bytes((self.folder / BLANK / name).read_bytes())
+        for file in (self.folder / BLANK).iterdir():
+            if file.suffix in (".json", ".txt") and file.parent.resolve() != blank.resolve():
+                shutil.copyfile(file, blank / file.name)
         settings = {"max_tokens": self.max_tokens, "words": self.words, "precision": self.precision}
         (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -149,37 +150,31 @@ class CosyVoice2Policy(Policy):
             settings: Arguments of the constructor; they override the folder's `SETTINGS`, if there are any.
 
         Raises:
-            LayoutError: ``llm.pt`` is not CosyVoice2's; all differences are listed.
+            InputError: ``llm.pt`` is not CosyVoice2's; all differences are listed.
             InputError: Files are missing or do not match.
         """
         folder = Path(folder)
-        stored = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-        policy = CosyVoice2Policy(folder, **{**stored, **settings})
-        policy.read(folder / "llm.pt", device)
-        return policy.eval()
-
-    def read(self, path: Path, device: str) -> None:
-        """Load the weights of an ``llm.pt``."""
-        stored = _read_tensors(path)
-        layout.check({name: tensor.shape for name, tensor in stored.items()}, self.description, str(path))
-        head = stored.pop(layout.HEAD)
-        if not torch.equal(head, stored[layout.EMBEDDING]):
-            if self.description.get("tie_word_embeddings"):
-                raise layout.LayoutError(
+        saved = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+        policy = CosyVoice2Policy(folder, **{**saved, **settings})
+        path = folder / "llm.pt"
+        tensors = _read_tensors(path)
+        layout.check({name: tensor.shape for name, tensor in tensors.items()}, policy.description, str(path))
+        head = tensors.pop(layout.HEAD)
+        if not torch.equal(head, tensors[layout.EMBEDDING]):
+            if policy.description.get("tie_word_embeddings"):
+                raise InputError(
                     f"{path} has two different text embeddings, and upstream would use the one named lm_head",
                     got=f"{layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them",
                     fix="store the trained one under both names",
                 )
-            self.unused = head.clone()
-        self.types = {name: tensor.dtype for name, tensor in stored.items()}
-        self.load_state_dict(
-            {
-                name.replace(layout.BACKBONE, "llm."): nn.Parameter(tensor.to(device, torch.float32, copy=True))
-                for name, tensor in stored.items()
-            },
-            assign=True,
-        )
-        self.to(device)
+            policy.unused = head.clone()
+        policy.types = {name: tensor.dtype for name, tensor in tensors.items()}
+        weights = {
+            name.replace(layout.BACKBONE, "llm."): nn.Parameter(tensor.to(device, torch.float32, copy=True))
+            for name, tensor in tensors.items()
+        }
+        policy.load_state_dict(weights, assign=True)
+        return policy.to(device).eval()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -204,48 +199,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        LayoutError: The file does not contain one.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise layout.LayoutError(f"{path} cannot be read", got=error, fix="copy the file again") from error
-    if not isinstance(value, dict):
-        raise layout.LayoutError(
-            f"{path} is not a JSON object", got=f"a {type(value).__name__}", fix="copy the file again"
-        )
-    return value
+    """Return the JSON object in a file. Raises InputError if it does not contain one."""
+    with layout.reading(path, "a JSON object", "copy the file again"):
+        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError(f"a {type(value).__name__}")
+        return value
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of an ``llm.pt``, memory-mapped, without the counters of upstream's trainer.
 
     Raises:
-        LayoutError: The file is not a dictionary of tensors.
+        InputError: The file is not a dictionary of tensors.
     """
-    try:
+    fix = "copy the file again; if it is a small text file, it is a Git LFS pointer; it must be a state dict"
+    with layout.reading(path, "weights", fix):
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise layout.LayoutError(
-            f"{path} cannot be read as weights",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="copy the file again; if it is a small text file, it is a Git LFS pointer",
-        ) from error
-    if not isinstance(stored, dict):
-        raise layout.LayoutError(
-            f"{path} is not a dictionary of tensors",
-            got=f"a {type(stored).__name__}",
-            fix="give a state dict as stored by upstream",
-        )
-    tensors = {name: entry for name, entry in stored.items() if name not in layout.BOOKKEEPING}
-    invalid = [name for name, entry in tensors.items() if not isinstance(entry, Tensor)]
-    if invalid:
-        raise layout.LayoutError(
-            f"{path} contains entries that are not tensors",
-            got=", ".join(map(str, invalid)),
-            fix="store only the state dict of the model",
-        )
-    return tensors
+        tensors = {name: entry for name, entry in stored.items() if name not in layout.BOOKKEEPING}
+        if invalid := [str(name) for name, entry in tensors.items() if not isinstance(entry, Tensor)]:
+            raise TypeError(f"not tensors: {', '.join(invalid)}")
+        return tensors

@@ -10,36 +10,33 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.inputs import write_inputs
-from rrpo.cosyvoice.lora import adapt, save_adapter
-from rrpo.cosyvoice.optimise import optimise
+from rrpo.cosyvoice.lora import save_adapter
+from rrpo.cosyvoice.optimise import optimise, with_reference, write_inputs
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
     LabelledFrames,
-    NoContent,
     accuracy,
+    mine_samples,
     read_parts,
+    robust_reward_model,
     train_recogniser,
     train_reward_model,
 )
-from rrpo.cosyvoice.robust import mine_samples, robust_reward_model
 from rrpo.cosyvoice.supervised import supervise
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
-from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.loop import Trajectory
 from rrpo.optimizers.parallel import Processes
-from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.rollout import Prompts
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.registry import switched_on
 
@@ -82,7 +79,7 @@ def train(
         key = content_hash([config, str(model.resolve()), str(corpus.resolve())])
         context = replace(context, checkpoints=context.checkpoints / key)
     start = begin(model, corpus, config, replace(context, checkpoints=None), tell)
-    processes.share(start.policy, *start.models())
+    processes.share(*start.models().values())
     scalars = finish(start, out, config, context, tell, processes)
     if context.checkpoints is not None and processes.first:
         shutil.rmtree(context.checkpoints, ignore_errors=True)
@@ -93,8 +90,6 @@ def train(
 class Start:
     """State shared by all arms of a seed: the parts of the corpus, and the models trained before robust fine-tuning."""
 
-    emotions: tuple[str, ...]
-    codec: FsqDigits
     parts: list[tuple[tokens.TokenUtterance, ...]]
     """Utterances of the reward model and the optimization, of the judge, and of evaluation."""
     policy: CosyVoice2Policy
@@ -106,42 +101,35 @@ class Start:
     """None if the content weight is 0."""
     scalars: dict[str, float]
 
-    def models(self) -> list[nn.Module]:
-        """Return all models except the policy."""
-        return [model for model in (self.reward_model, self.judge, self.recogniser) if model is not None]
+    def models(self) -> dict[str, Any]:
+        """Return the models by name."""
+        models = {name: getattr(self, name) for name in ("policy", "reward_model", "judge", "recogniser")}
+        return {name: model for name, model in models.items() if model is not None}
 
     def save(self, out: Path) -> None:
         """Write the models for `load`."""
-        saves = {"policy": self.policy.save, "reward_model": self.reward_model.save, "judge": self.judge.save}
-        if self.recogniser is not None:
-            saves["recogniser"] = self.recogniser.save
-        for name, save in saves.items():
-            (out / name).mkdir(parents=True)
-            save(out / name)
+        _save(out, self.models())
         (out / "scalars.json").write_text(json.dumps(self.scalars))
 
     @staticmethod
     def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Start:
         """Load what `save` wrote."""
-        emotions, codec, parts = _read(corpus, config, context)
-        with_content = (folder / "recogniser").is_dir()
+        _, parts = read_parts(corpus, config.emotions, config.optimize.seed)
         return Start(
-            emotions,
-            codec,
             parts,
             CosyVoice2Policy.load(folder / "policy", context.device),
             RewardModel.load(folder / "reward_model", context.device),
             RewardModel.load(folder / "judge", context.device),
-            Recogniser.load(folder / "recogniser", context.device) if with_content else None,
+            Recogniser.load(folder / "recogniser", context.device) if (folder / "recogniser").is_dir() else None,
             json.loads((folder / "scalars.json").read_text()),
         )
 
 
-def _read(
-    corpus: Path, config: CosyVoiceConfig, context: Context
-) -> tuple[tuple[str, ...], FsqDigits, list[tuple[tokens.TokenUtterance, ...]]]:
-    emotions, parts = read_parts(corpus, config.emotions, config.optimize.seed)
-    return emotions, FsqDigits(context.device), parts
+def _save(out: Path, models: Mapping[str, Any]) -> None:
+    """Write each model to a folder of its name."""
+    for name, model in models.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        model.save(out / name)
 
 
 def begin(
@@ -152,21 +140,23 @@ def begin(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Start:
     """Train the models that all arms of a seed share."""
-    emotions, codec, parts = _read(corpus, config, context)
-    rm_data, judge_data, evaluation = (LabelledFrames.of(part, codec) for part in parts)
+    emotions, parts = read_parts(corpus, config.emotions, config.optimize.seed)
+    rm_data, judge_data, evaluation = (LabelledFrames.of(part, FsqDigits(context.device)) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
     judge_config = replace(config.pretrain, seed=config.pretrain.seed + 1)
     judge = train_reward_model(judge_data, emotions, judge_config, model=config.reward_model, context=context)
     scalars = {"judge_accuracy": accuracy(judge, evaluation)}
-    with_content = config.optimize.content_weight > 0
-    recogniser = train_recogniser(rm_data, config.recogniser, context=context) if with_content else None
+    recogniser = None
+    if config.optimize.content_weight > 0:
+        characters = [utterance.prompt.phones for utterance in parts[0]]
+        recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context)
     settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
     policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
     if losses := supervise(policy, parts[0], config.supervised, context):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
         tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token")
-    return Start(emotions, codec, parts, policy, proxy, judge, recogniser, scalars)
+    return Start(parts, policy, proxy, judge, recogniser, scalars)
 
 
 def finish(
@@ -182,7 +172,7 @@ def finish(
     Each of `CosyVoiceConfig.rounds` first optimizes a copy of the policy, whose answers to training prompts that fool the reward
     model are added to its data.
     """
-    codec, parts, plain = start.codec, start.parts, replace(context, checkpoints=None)
+    codec, parts, plain = FsqDigits(context.device), start.parts, replace(context, checkpoints=None)
     rm_data, evaluation = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
     processes = processes or Processes.join(context.device)
     annotated = list(parts[0])
@@ -194,9 +184,7 @@ def finish(
         checkpoints = context.checkpoints / f"round_{number}" if context.checkpoints else None
         copied = replace(start, policy=deepcopy(start.policy))
         prompted = parts[0][: config.optimize.final_prompts]
-        _, trajectory = _optimized(
-            copied, proxy, prompted, config, replace(context, checkpoints=checkpoints), processes
-        )
+        trajectory = _optimized(copied, proxy, prompted, config, replace(context, checkpoints=checkpoints), processes)
         fooling = mine_samples(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
         annotated += fooling
         tell(f"round {number + 1} of {config.rounds}: {len(fooling)} samples fooled the reward model")
@@ -204,7 +192,7 @@ def finish(
     tell(
         f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
     )
-    policy, trajectory = _optimized(
+    trajectory = _optimized(
         start, proxy, parts[2][: config.optimize.final_prompts], config, context, processes, config.best_of
     )
     first, last = trajectory.points[0], trajectory.points[-1]
@@ -217,11 +205,9 @@ def finish(
     processes.wait()
     if not processes.first:
         return scalars
-    for name, save in {"policy": policy.save, "reward_model": proxy.save}.items():
-        (out / name).mkdir(parents=True, exist_ok=True)
-        save(out / name)
+    _save(out, {"policy": start.policy, "reward_model": proxy})
     if config.lora is not None:
-        save_adapter(policy, out / "adapter")
+        save_adapter(start.policy, out / "adapter")
     pd.DataFrame(trajectory.curves, dtype=float).to_parquet(out / "curves.parquet")
     pd.DataFrame(trajectory.points, dtype=float).to_parquet(out / "points.parquet")
     samples = {utterance.id: row for utterance, row in zip(parts[2], trajectory.samples[-1], strict=False)}
@@ -240,29 +226,20 @@ def _optimized(
     context: Context,
     processes: Processes,
     best_of: int = 1,
-) -> tuple[CosyVoice2Policy, Trajectory]:
+) -> Trajectory:
     """Optimize ``start.policy`` in place on the reward model ``proxy``; evaluate the prompts of ``evaluation``."""
-    policy, reference = start.policy, deepcopy(start.policy).requires_grad_(False)
-    policy.recompute = config.recompute
-    if config.lora is not None:
-        adapt(policy, config.lora)
-    models = Models(
-        policy=policy,
-        reference=reference,
-        reward_model=proxy,
-        recogniser=start.recogniser or cast(Recogniser, NoContent()),
-        codec=start.codec,
-        val=cast(Judge, start.judge),  # any frame classifier with log_probs works
-        micro=context.micro,
+    models = with_reference(
+        start.policy, config.lora, proxy, start.judge, FsqDigits(context.device), start.recogniser, context.micro
     )
+    start.policy.recompute = config.recompute
     processes.share(proxy)
     training, evaluated = (
-        Prompts.prepare([utterance.prompt for utterance in part], policy, start.codec, start.emotions)
+        Prompts.prepare([utterance.prompt for utterance in part], start.policy, models.codec, proxy.emotions)
         for part in (start.parts[0], evaluation)
     )
     with TemporaryDirectory() as folder:
-        inputs = write_inputs(Path(folder), start.parts[0], start.codec, start.emotions)
-        return policy, optimise(
+        inputs = write_inputs(Path(folder), start.parts[0], models.codec, proxy.emotions)
+        return optimise(
             models, training, evaluated, config.optimize, context, inputs=inputs, best_of=best_of, processes=processes
         )
 

@@ -66,10 +66,11 @@ class RepetitionAware:
         with policy.computing():
             decoder = Decoder(policy.llm, *policy._prefix(prefix), room=len(noise))
             tokens = torch.full((len(prefix), len(noise)), policy.eos, device=prefix.device)
+            recent = torch.full((len(prefix), self.win_size), NOTHING, device=prefix.device)
             alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
             for step, u in enumerate(noise):
                 logits = policy._predict(decoder.hidden)
-                q = self.probabilities(logits, self._recent(tokens, step))
+                q = self.probabilities(logits, recent)
                 q[:, policy.eos] = q[:, policy.eos].masked_fill((step < shortest) | (step == 0), 0.0)
                 without_eos = logits.softmax(1).index_fill(1, torch.tensor(policy.eos, device=q.device), 0.0)
                 q = torch.where(q.sum(1, keepdim=True) > 0, q, without_eos)
@@ -77,14 +78,8 @@ class RepetitionAware:
                 alive &= (tokens[:, step] != policy.eos) & (step + 1 < longest)
                 if not alive.any() or step + 1 == len(noise):
                     break
+                recent = torch.cat([recent[:, 1:], tokens[:, step, None]], 1)
                 decoder.step(policy.speech_embedding(tokens[:, step]))
         speech = tokens != policy.eos
         lengths = speech.sum(1)
         return Rollout(tokens.masked_fill(~speech, 0)[:, : int(lengths.max())], lengths, lengths < longest)
-
-    def _recent(self, tokens: Tensor, step: int) -> Tensor:
-        """Return the last ``win_size`` of ``tokens [B, N]`` before ``step``."""
-        window = torch.full((len(tokens), self.win_size), NOTHING, device=tokens.device)
-        recent = tokens[:, max(0, step - self.win_size) : step]
-        window[:, : recent.shape[1]] = recent
-        return window

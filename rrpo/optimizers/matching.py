@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rrpo.diagnostics.fidelity import TABLE
-
+TABLE = "fidelity_swaps.parquet"
+"""One row per swap: ``kind`` (``one`` token or ``many``), ``prompt``, ``draw``, ``swapped`` (tokens), ``predicted``, ``own``,
+``val``."""
 OWN, WANTED = "own_fidelity", "rrpo_fidelity"
 """Inputs of stage ``optimize``: ``fidelity`` stages of the arm's reward model and of the one to match."""
 

@@ -1,1 +1,1 @@
-"""Stages stored by content hash, and the data flow of one experiment cell built from them."""
+"""Stages stored by content hash: keys, claims, checkpoints, executors, provenance."""

@@ -36,7 +36,7 @@ from rrpo.pipeline.versions import KINDS, VERSIONS
 
 MARKER = "stage.json"
 LAYER = Path(__file__).parents[1] / "world_weights"
-"""Read-only results shared by all stores, one folder per stage; see `rrpo.pipeline.frozen`."""
+"""Read-only results shared by all stores, one folder per stage; see `rrpo.experiment.frozen`."""
 POLL = 1.0
 """Maximum seconds between two polls of a stage that another process builds."""
 

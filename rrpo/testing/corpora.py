@@ -69,9 +69,9 @@ class CorpusReaderContract:
 
     def test_manifests_of_different_splits_share_no_speaker(self, written: Path, tmp_path: Path) -> None:
         out = tmp_path / "mine.jsonl"
-        splits = {"train": 0.5, "test": 0.5}
+        split = ["train=.5", "test=.5"]
         labels = self.reader.labels
-        summary = import_corpus(self.reader, written, out, labels=labels, language=self.language, splits=splits)
+        summary = import_corpus(self.reader, written, out, labels=labels, language=self.language, split=split)
         manifests = {path: read_manifest(path, None) for path in summary.written}
         assert {path: len(utterances) for path, utterances in manifests.items()} == summary.written
         train, test = ({u.speaker for u in utterances} for utterances in manifests.values())

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
+from rrpo.experiment import dataflow, world
 from rrpo.packages import installed
-from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 from rrpo.validation.config import SectionConfig

@@ -22,7 +22,7 @@ import pandas as pd
 
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import WorldConfig
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import Profile

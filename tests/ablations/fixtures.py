@@ -18,7 +18,7 @@ from ablations.execution.request import Request
 from ablations.execution.runner import Outcome
 from ablations.tracking import recorder
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 
 Run = Callable[..., tuple[Outcome, str]]
 

@@ -15,7 +15,7 @@ from ablations.grids import arms
 from ablations.guided_arms import guided_arms
 from rrpo.commands import field_docs
 from rrpo.config import OFF, ArmConfig
-from rrpo.pipeline.dataflow import optimized, reward_model
+from rrpo.experiment.dataflow import optimized, reward_model
 from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import CONTROLS

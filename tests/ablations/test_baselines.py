@@ -7,8 +7,8 @@ import pytest
 from ablations.baselines import CORE, SECTIONS, baselines, optimizers, robust_arms
 from ablations.grids import GRIDS, arms
 from ablations.guided_arms import guided_arms
+from rrpo.experiment.cell import Cell
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline.cell import Cell
 from rrpo.profiles import PROFILES
 
 QUICK = PROFILES["quick"]

@@ -12,7 +12,7 @@ import torch
 from tiny import TINY
 
 from ablations.grids import arms
-from rrpo.pipeline.cell import Cell, collect
+from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline.stages import Context, materialise
 
 SEED = 1000

@@ -9,8 +9,8 @@ import pytest
 from ablations.components import factorial
 from ablations.grids import GRIDS, OVERRIDES, arms, profile_value, scale_batches, settings
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.dataflow import reward_model
+from rrpo.experiment.cell import Cell
+from rrpo.experiment.dataflow import reward_model
 from rrpo.profiles import PROFILES
 
 EMBEDDED = PROFILES["embedded"]

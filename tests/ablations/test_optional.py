@@ -14,7 +14,7 @@ from ablations.execution.request import Request
 from ablations.tracking.outbox import Entry, new_key
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 
 
 def planned(cells: list[Cell], runs: Path) -> str:

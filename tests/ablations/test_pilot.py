@@ -15,7 +15,7 @@ from ablations.grids import GRIDS, arms
 from ablations.pilot import MOST, REPLICATES, SEEDS, differences, draw, lines, measured, replicates
 from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, family
 from ablations.stats.power import detectable, seeds_needed, spread_bound
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import EMBEDDED
 

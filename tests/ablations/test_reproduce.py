@@ -22,7 +22,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.records import SCALARS_FILE, Record
 from ablations.tracking.runs_folder import check
 from rrpo.corpus.config import ManifestConfig
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import PROFILES
 
 

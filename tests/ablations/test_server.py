@@ -37,7 +37,7 @@ from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
 

@@ -17,7 +17,8 @@ from ablations.execution.request import Request, request
 from ablations.grids import GRIDS
 from ablations.tracking.recorder import cell_params
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline import frozen, stages
+from rrpo.experiment import frozen
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import in_world
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ablations.grids import GRIDS, Grid, arms, product
 from rrpo.config import SftConfig
+from rrpo.experiment.cell import Cell
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
-from rrpo.pipeline.cell import Cell
 from rrpo.profiles import SMOKE, Profile
 
 TINY = replace(

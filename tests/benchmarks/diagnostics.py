@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from ablations.grids import arms
+from rrpo.experiment import dataflow, measurements
 from rrpo.optimizers import DiffRO, loop
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.optimizers.scoring import roll_out
-from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import PROFILES, Profile
 from rrpo.seeding import permutation_batches

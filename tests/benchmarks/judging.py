@@ -27,6 +27,7 @@ import torchaudio.transforms as tat  # isort: skip
 from rrpo.audio import log_mel
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.experiment import world
 from rrpo.judges import phonetics
 from rrpo.judges.artefacts import detect
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
@@ -37,7 +38,6 @@ from rrpo.judges.wave_features import wave_features
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.vocoder import linear_power, vocode
-from rrpo.pipeline import world
 from rrpo.pipeline.stages import Context, materialise
 from rrpo.profiles import PROFILES
 

@@ -27,7 +27,7 @@ from typing import Any
 from ablations.grids import GRIDS, Grid
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import WorldConfig
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import Profile
 

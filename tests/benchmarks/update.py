@@ -43,6 +43,7 @@ from transformers import DynamicCache
 from ablations.grids import arms
 from rrpo.config import CodecConfig, OptimizeConfig, PolicyConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
+from rrpo.experiment import dataflow
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -55,7 +56,6 @@ from rrpo.optimizers.relaxation import soft_tokens, straight_through
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
 from rrpo.optimizers.scoring import roll_out
-from rrpo.pipeline import dataflow
 from rrpo.pipeline.executor import PRECISIONS, Executor
 from rrpo.pipeline.provenance import processor
 from rrpo.pipeline.stages import Context, materialise

@@ -20,12 +20,12 @@ from rrpo.config import ArmConfig, CodecConfig
 from rrpo.corpus.config import WorldConfig
 from rrpo.corpus.features import write_speech
 from rrpo.corpus.manifest import Utterance
+from rrpo.experiment import measurements
+from rrpo.experiment.cell import Cell
 from rrpo.judges import opinion
 from rrpo.judges.protocol import JUDGES, JudgeTrainingConfig, OpinionConfig
 from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
-from rrpo.pipeline import measurements
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
 from rrpo.plugins import PluginError
 from rrpo.profiles import SMOKE

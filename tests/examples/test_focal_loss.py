@@ -22,10 +22,10 @@ from ablations.grids import arms, loo  # noqa: E402
 from ablations.tracking.cell_file import cell_json, read_cell  # noqa: E402
 from reports.report import make  # noqa: E402
 from rrpo import plugins  # noqa: E402
+from rrpo.experiment.cell import Cell  # noqa: E402
+from rrpo.experiment.dataflow import reward_model  # noqa: E402
+from rrpo.experiment.measurements import examined  # noqa: E402
 from rrpo.models.reward_model import RewardModel  # noqa: E402
-from rrpo.pipeline.cell import Cell  # noqa: E402
-from rrpo.pipeline.dataflow import reward_model  # noqa: E402
-from rrpo.pipeline.measurements import examined  # noqa: E402
 from rrpo.pipeline.stages import Context, materialise  # noqa: E402
 from rrpo.profiles import SMOKE  # noqa: E402
 from rrpo.regularizers import REGULARIZERS, Regularizer, cross_entropy  # noqa: E402

@@ -13,12 +13,12 @@ import torch
 import rrpo.optimizers
 from rrpo import plugins
 from rrpo.config import OFF, ArmConfig
+from rrpo.experiment import dataflow
+from rrpo.experiment.cell import Cell
 from rrpo.optimizers import OPTIMIZERS, loop
 from rrpo.optimizers.base import PolicyOptimizer
 from rrpo.optimizers.rollout import Models
 from rrpo.optimizers.scoring import compute_rewards
-from rrpo.pipeline import dataflow
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
 from rrpo.plugins import OptionRegistry, PluginError
 from rrpo.profiles import SMOKE

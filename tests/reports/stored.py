@@ -11,7 +11,7 @@ from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.runs_folder import check
 from reports.run import app
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "ls", "rrpo"]

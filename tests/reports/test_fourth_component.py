@@ -21,7 +21,7 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.runs_folder import check
 from reports.loading import select
 from reports.report import make
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 
 SEEDS = (1, 2, 3)

@@ -11,7 +11,7 @@ from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_G
 from ablations.judges import gold
 from ablations.tracking.records import Record
 from reports.guidance import by_setting, profile, rank_correlations, sheet
-from rrpo.pipeline.dataflow import SFT
+from rrpo.experiment.dataflow import SFT
 from rrpo.profiles import PROFILES
 
 

@@ -17,7 +17,7 @@ from ablations.tracking.recorder import cell_params
 from reports import arm_tables
 from reports.loading import Selection, select
 from rrpo.arms import arm
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import SMOKE
 from rrpo.settings import changed
 

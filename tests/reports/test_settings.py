@@ -24,7 +24,7 @@ from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheet, uptake, verdict, words
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")

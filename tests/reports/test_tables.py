@@ -21,7 +21,7 @@ from reports.arm_tables import SEED_HACKED, results
 from reports.effects import ablation
 from reports.loading import Selection
 from reports.reward_models import sheet as reward_models
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
 from rrpo.profiles import SMOKE
 
 SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}

@@ -22,8 +22,8 @@ from rrpo import api  # noqa: E402
 from rrpo.arms import arm  # noqa: E402
 from rrpo.config import OFF, ArmConfig, RegularizerConfig  # noqa: E402
 from rrpo.errors import InputError  # noqa: E402
-from rrpo.pipeline.cell import Cell  # noqa: E402
-from rrpo.pipeline.effective import effective  # noqa: E402
+from rrpo.experiment.cell import Cell  # noqa: E402
+from rrpo.experiment.effective import effective  # noqa: E402
 from rrpo.profiles import PROFILES  # noqa: E402
 
 

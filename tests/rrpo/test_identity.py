@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rrpo.config import OFF, ArmConfig, RegularizerConfig, RewardModelConfig
+from rrpo.experiment.cell import Cell
 from rrpo.identity import canonical, content_hash, described, option
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage, walk
 from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE, Profile

@@ -28,11 +28,10 @@ from rrpo.config import (
 from rrpo.judges import emotion, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.samples import Samples
-from rrpo.models import codec
 from rrpo.optimizers import DiffRO, loop
 from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.stages import Context
-from rrpo.training import finetune, pretrain, sft
+from rrpo.training import codec, finetune, pretrain, sft
 
 RM = RewardModelConfig(dim=16, layers=1, heads=2)
 CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {

@@ -8,7 +8,7 @@ import pytest
 
 from rrpo.arms import ARMS
 from rrpo.errors import InputError
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import SMOKE, Profile
 from rrpo.settings import assignments, changed, check_used, differences

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.pipeline import dataflow, world
+from rrpo.experiment import dataflow, world
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength

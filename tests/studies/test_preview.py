@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rrpo.pipeline import stages, world
+from rrpo.experiment import world
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER
 from rrpo.profiles import SMOKE
 from studies.preview import shared

@@ -26,7 +26,7 @@ from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
-from rrpo.pipeline import world
+from rrpo.experiment import world
 from rrpo.profiles import SMOKE
 from studies import fresh, opening
 from studies import run as searches

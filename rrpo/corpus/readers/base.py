@@ -19,6 +19,19 @@ from rrpo.plugins import Registry
 
 AUDIO = frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"))
 """Suffixes of audio files, in lower case."""
+ENGLISH = {
+    word: emotion
+    for emotion, words in {
+        "angry": ("angry", "anger"),
+        "happy": ("happy", "happiness", "joy"),
+        "sad": ("sad", "sadness"),
+        "surprised": ("surprised", "surprise"),
+        "fearful": ("fearful", "fear"),
+        "neutral": ("neutral",),
+    }.items()
+    for word in words
+}
+"""English name of an emotion, in lower case -> the package's name."""
 
 
 @dataclass(frozen=True, kw_only=True)

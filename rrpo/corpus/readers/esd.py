@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, decoded
+from rrpo.corpus.readers.base import ENGLISH, READERS, Recording, Skipped, audio_files, decoded
 
 CHINESE = {"中立": "Neutral", "快乐": "Happy", "伤心": "Sad", "生气": "Angry", "惊喜": "Surprise"}
 """Chinese name of an emotion -> English name in the corpus."""
 NAME = re.compile(r"(?P<speaker>\d{4})_\d{6}")
+LINE = re.compile(r"^([^\t\n]+)\t(.*\S.*)\t([^\t\n]*\S)\s*?$", re.MULTILINE)
+"""A line of a text file: name, transcript, emotion."""
 MANDARIN = 10
 """Number of the last Mandarin speaker."""
 
@@ -23,52 +26,33 @@ MANDARIN = 10
 class Esd:
     """The folder gives the label; an utterance whose transcript line names another emotion is skipped."""
 
-    labels: Mapping[str, str] = {
-        "Angry": "angry",
-        "Happy": "happy",
-        "Sad": "sad",
-        "Surprise": "surprised",
-        "Neutral": "neutral",
-    }
+    labels: Mapping[str, str] = {name: ENGLISH[name.lower()] for name in CHINESE.values()}
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """As `rrpo.corpus.readers.base.CorpusReader.read`."""
-        texts: dict[Path, dict[str, tuple[str, str]]] = {}
         for audio in audio_files(path):
             tags = NAME.fullmatch(audio.stem)
             if tags is None:
                 yield Skipped(entry=str(audio), reason="its name is not SPEAKER_NUMBER, such as 0011_000001")
                 continue
-            folder = next((folder for folder in audio.parents if folder.name == tags["speaker"]), path)
-            file = folder / f"{tags['speaker']}.txt"
-            if file not in texts:
-                texts[file] = transcripts(file)
-            text, stated = texts[file].get(audio.stem, ("", ""))
+            speaker = tags["speaker"]
+            folder = next((folder for folder in audio.parents if folder.name == speaker), path)
+            text, stated = transcripts(folder / f"{speaker}.txt").get(audio.stem, ("", ""))
             label = _emotion(audio, stated)
             if stated and stated != label:
                 yield Skipped(entry=str(audio), reason="its folder and the speaker's text file name different emotions")
             else:
-                yield Recording(
-                    audio=audio,
-                    speaker=tags["speaker"],
-                    label=label,
-                    text=text,
-                    language="cmn" if int(tags["speaker"]) <= MANDARIN else "en",
-                )
+                language = "cmn" if int(speaker) <= MANDARIN else "en"
+                yield Recording(audio=audio, speaker=speaker, label=label, text=text, language=language)
 
 
+@lru_cache(maxsize=1)
 def transcripts(path: Path) -> dict[str, tuple[str, str]]:
-    """Return utterance -> (text, emotion) from the file of one speaker; empty if there is no file."""
-    if not path.is_file():
-        return {}
-    rows = {}
-    for line in decoded(path).splitlines():
-        name, _, rest = line.strip().partition("\t")
-        text, _, emotion = rest.rpartition("\t")
-        if text:
-            emotion = emotion.strip()
-            rows[name.strip()] = text.strip(), CHINESE.get(emotion, emotion)
-    return rows
+    """Return utterance -> (text, emotion) from the file of one speaker; empty if there is no file. The last file is cached,
+    because the audio of a speaker is read in one go."""
+    lines = (line.groups() for line in LINE.finditer(decoded(path) if path.is_file() else ""))
+    fields = ([field.strip() for field in line] for line in lines)
+    return {name: (text, CHINESE.get(emotion, emotion)) for name, text, emotion in fields}
 
 
 def _emotion(audio: Path, stated: str) -> str:

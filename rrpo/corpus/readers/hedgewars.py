@@ -5,16 +5,13 @@
 
 The sounds are under the GNU Free Documentation License 1.3 and are not part of this package. A file is named after the event in
 the game that plays it (*Traitor*, *Ouch*, *Victory*). Nobody annotated emotions, so labels derived from these names are weak.
-The voice *Robot* is electronically distorted; *Singer* sings.
+The voice *Robot* is electronically distorted; *Singer* sings. A voice is named ``Name_LANGUAGE``, or ``Name`` for
+English.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-
-from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.base import READERS
 from rrpo.corpus.readers.named import NamedFiles
 
 CLASSES = {
@@ -29,20 +26,12 @@ CLASSES = {
 }
 """Class -> the barks assigned to it by their names, before anything was trained. The renderer does not support *dismayed* and
 *pained*; greetings, orders and grunts of effort have no class."""
-
-
-class Hedgewars(NamedFiles):
-    """The label is the bark without its number; the speaker is the voice."""
-
-    labels: Mapping[str, str] = {bark: name for name, barks in CLASSES.items() for bark in barks}
-    name = re.compile(r"(?P<bark>[A-Z][A-Za-z-]*)\d*")
-    layout = "that of a bark, such as Ow1"
-
-    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """As `NamedFiles.recording`."""
-        voice = audio.parent.name
-        _, _, language = voice.partition("_")
-        return Recording(audio=audio, speaker=voice, label=tags["bark"], language=language or "en")
-
-
-READERS.register("hedgewars", Hedgewars())
+READERS.register(
+    "hedgewars",
+    NamedFiles(
+        r"(?P<speaker>[^/_]*(?:_(?P<language>[^/]*))?)/(?P<emotion>[A-Z][A-Za-z-]*)\d*",
+        "its name is not that of a bark, such as Ow1",
+        labels={bark: name for name, barks in CLASSES.items() for bark in barks},
+        language="en",
+    ),
+)

@@ -9,7 +9,7 @@ package's emotions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rrpo.corpus.manifest import ManifestError
@@ -39,43 +39,35 @@ class Iemocap:
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """As `rrpo.corpus.readers.base.CorpusReader.read`."""
-        audio_files(path)
-        sessions = sorted(folder for folder in path.glob("Session*") if (folder / "dialog" / "EmoEvaluation").is_dir())
-        if not sessions:
+        labels = _lines(path.glob("Session*/dialog/EmoEvaluation/*.txt"), EVALUATION, "label")
+        texts = _lines(path.glob("Session*/dialog/transcriptions/*.txt"), TRANSCRIPT, "text")
+        files = audio_files(path)
+        if not labels:
             raise ManifestError(
                 f"{path}: no SessionN/dialog/EmoEvaluation below it, which has IEMOCAP's labels; give the folder that contains "
                 "the sessions"
             )
-        for session in sessions:
-            wavs = session / "sentences" / "wav"
-            if not wavs.is_dir():
-                yield Skipped(entry=str(wavs), reason="the session has no such folder")
-                continue
-            for dialog in sorted(folder for folder in wavs.iterdir() if folder.is_dir()):
-                labels = _lines(session / "dialog" / "EmoEvaluation" / f"{dialog.name}.txt", EVALUATION, "label")
-                texts = _lines(session / "dialog" / "transcriptions" / f"{dialog.name}.txt", TRANSCRIPT, "text")
-                for audio in audio_files(dialog) if any(dialog.iterdir()) else ():
-                    yield _recording(audio, labels, texts)
+        without_audio = dict(labels)
+        for audio in files:
+            tags = NAME.fullmatch(audio.stem)
+            if "sentences" not in audio.relative_to(path).parts:
+                continue  # a whole dialog
+            if tags is None:
+                yield Skipped(
+                    entry=str(audio), reason="its name is not SESSION_DIALOG_SPEAKER, such as Ses01F_impro01_F000"
+                )
+            elif without_audio.pop(audio.stem, None) is None:
+                yield Skipped(entry=str(audio), reason="no label in EmoEvaluation")
+            else:
+                text = " ".join(SOUND.sub(" ", texts.get(audio.stem, "")).split())
+                speaker = tags["session"] + tags["actor"]
+                yield Recording(audio=audio, speaker=speaker, label=labels[audio.stem], text=text, language="en")
+        yield from (Skipped(entry=name, reason="labelled, but there is no audio of it") for name in without_audio)
 
 
-def _recording(audio: Path, labels: Mapping[str, str], texts: Mapping[str, str]) -> Recording | Skipped:
-    tags = NAME.fullmatch(audio.stem)
-    if tags is None:
-        return Skipped(entry=str(audio), reason="its name is not SESSION_DIALOG_SPEAKER, such as Ses01F_impro01_F000")
-    if audio.stem not in labels:
-        return Skipped(entry=str(audio), reason="no label in EmoEvaluation")
-    return Recording(
-        audio=audio,
-        speaker=tags["session"] + tags["actor"],
-        label=labels[audio.stem],
-        text=" ".join(SOUND.sub(" ", texts.get(audio.stem, "")).split()),
-        language="en",
-    )
-
-
-def _lines(path: Path, pattern: re.Pattern[str], group: str) -> dict[str, str]:
-    """Return utterance -> one group of each matching line; empty if there is no file."""
-    matches = pattern.finditer(decoded(path)) if path.is_file() else ()
+def _lines(files: Iterable[Path], pattern: re.Pattern[str], group: str) -> dict[str, str]:
+    """Return utterance -> one group of each matching line of the files."""
+    matches = (match for file in sorted(files) for match in pattern.finditer(decoded(file)))
     return {match["name"]: match[group] for match in matches}
 
 

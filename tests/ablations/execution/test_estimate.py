@@ -13,7 +13,7 @@ from ablations.execution import estimate
 from ablations.execution.estimate import BORROWED, Estimator, wall
 from ablations.execution.jobs import longest_first
 from ablations.grids import GRIDS
-from rrpo.pipeline import world
+from rrpo.experiment import world
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import EMBEDDED
 

@@ -16,8 +16,8 @@ from ablations.execution.request import request
 from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
 from rrpo.config import ArmConfig
+from rrpo.experiment.cell import Cell
 from rrpo.identity import canonical
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 from rrpo.profiles import SMOKE

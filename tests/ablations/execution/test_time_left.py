@@ -16,7 +16,7 @@ from ablations.execution.jobs import missing_stages, stage_key, stage_tasks, tas
 from ablations.execution.launchers.pool import Task
 from ablations.execution.time_left import TimeLeft
 from ablations.grids import GRIDS
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
 WORK = {

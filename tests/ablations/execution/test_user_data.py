@@ -13,7 +13,7 @@ from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.user_data import part_of, read_tests
 from rrpo.corpus.config import ManifestConfig
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE, Profile
 from rrpo.testing.corpora import write_tone

@@ -32,7 +32,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder, check
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
 

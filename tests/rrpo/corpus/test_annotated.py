@@ -11,7 +11,7 @@ from rrpo.corpus.config import ARTEFACTS, SpeechConfig, SplitConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, build
 from rrpo.corpus.splits import draw_split
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
 from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import EMBEDDED
 

@@ -15,12 +15,11 @@ from rrpo.corpus.__main__ import app
 from rrpo.corpus.importing import Summary, assign, import_corpus
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.corpus.readers import READERS
-from rrpo.corpus.readers.folders import Folders
 from rrpo.testing.corpora import CorpusReaderContract, write_tone
 
 
 class TestFolders(CorpusReaderContract):
-    reader = Folders()
+    reader = READERS["folders"]
 
     def corpus(self, folder: Path) -> None:
         for index, name in enumerate(("anna/joy", "anna/anger", "ben/joy")):
@@ -185,7 +184,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
+        (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are esd, casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
         (["folders", "list.json", "--out", "m.jsonl"], "list.json: a file; give the folder"),
         (["emodb", "c", "--out", "m.jsonl"], "or use the reader of its layout"),
@@ -262,7 +261,10 @@ def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -
     assert sorted(speaker for speakers in tested for speaker in speakers) == list("abcde")
     for k in (1, 2, 3):
         assert speakers[f"m.fold{k}.train.jsonl"] == set("abcde") - tested[k - 1]
-    assert run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--folds", 3, "--split", "a=1").exit_code == 2
+    for arguments in (("--folds", 3, "--split", "a=1"), ("--folds", 1)):
+        refused = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", *arguments)
+        assert refused.exit_code == 2
+        assert "--folds takes 2 or more, and no --split" in refused.output
 
 
 def test_other_languages_are_left_out(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig
 from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
 from rrpo.corpus.manifest import Manifest, ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
+from rrpo.experiment.world import models_trained_on
 from rrpo.identity import content_hash
 from rrpo.pipeline.stages import Context
-from rrpo.pipeline.world import models_trained_on
 from rrpo.testing.corpora import write_tone
 
 AUDIO = AudioConfig()

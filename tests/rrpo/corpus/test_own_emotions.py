@@ -20,10 +20,10 @@ from rrpo.corpus.config import EMOTIONS, ManifestConfig, SpeechConfig, SplitConf
 from rrpo.corpus.intake import classes
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.diagnostics import examine
+from rrpo.experiment import measurements, world
 from rrpo.judges.config import ExamineConfig
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline import measurements, world
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.training import finetune, pretrain

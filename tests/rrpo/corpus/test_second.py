@@ -14,9 +14,9 @@ from rrpo.corpus import neural, prosody, second
 from rrpo.corpus.config import EMOTIONS, VoicesConfig, WorldConfig
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
+from rrpo.experiment import world
 from rrpo.judges import words
 from rrpo.judges.phonetics import MEASURES, measure
-from rrpo.pipeline import world
 from rrpo.pipeline.stages import Context
 
 RATE = 16000

@@ -16,10 +16,11 @@ from rrpo.corpus.manifest import Utterance, read_manifest, write_manifest
 from rrpo.cosyvoice import standin, tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, decode
-from rrpo.cosyvoice.judging import judge, lines
+from rrpo.cosyvoice.judging import judge
 from rrpo.cosyvoice.reward import SHARES, split
+from rrpo.cosyvoice.table import render
 from rrpo.errors import InputError
-from rrpo.pipeline.measurements import CONTENT
+from rrpo.judges.config import CONTENT
 from rrpo.testing.corpora import write_tone
 
 PITCHES = {"angry": 300, "happy": 900, "sad": 2000}
@@ -72,7 +73,7 @@ def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
     folder.mkdir()
     rows = []
-    for index, u in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60)).utterances):
+    for index, u in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60))):
         write_tone(folder / f"{u.id}.wav", PITCHES[u.emotion] * (1 + 0.001 * index), seconds=0.5, rate=16000)
         rows.append(utterance(id=u.id, text=u.text, emotion=u.emotion, audio=f"{u.id}.wav"))
     write_manifest(folder / "manifest.jsonl", rows)
@@ -103,7 +104,7 @@ def test_samples_are_decoded_and_judged_on_audio(
     monkeypatch.setattr("rrpo.judges.naturalness.predicted", lambda measure, waves, rate: np.array([3.0]))
     monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
     monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
-    *_, evaluated = split(tokens.read(corpus / "tokens.jsonl").utterances, list(SHARES.values()), 0)
+    *_, evaluated = split(tokens.read(corpus / "tokens.jsonl"), list(SHARES.values()), 0)
     samples = {row.id: list(row.tokens) for row in evaluated}
     wrong = {name: [token + 1 if token % 3 < 2 else token - 2 for token in row] for name, row in samples.items()}
     first = next(iter(wrong))
@@ -115,23 +116,18 @@ def test_samples_are_decoded_and_judged_on_audio(
     assert f"{first}: left out" in result.output
     result = run(app, ["decode", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
     assert result.exit_code == 0, result.output
-    measurements = list(
-        judge(
-            corpus / "tokens.jsonl",
-            corpus / "manifest.jsonl",
-            runs,
-            FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF),
-        )
+    table = judge(
+        corpus / "tokens.jsonl", corpus / "manifest.jsonl", runs, FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF)
     )
-    assert [row.name for row in measurements] == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
-    assert [row.samples for row in measurements] == [len(samples), len(samples), len(samples) - 1, len(samples)]
-    assert [round(row.by_audio) for row in measurements] == [1, 1, 0, 1]
-    assert [row.by_tokens == 0.75 for row in measurements] == [False, True, True, False]
-    assert [row.phone_errors for row in measurements] == [1.0] * 4, "one letter too many of one"
-    table = list(lines(measurements))
-    assert table[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
-    assert table[1].split()[:3] == ["recordings", str(len(samples)), "-"]
-    assert table[2].split()[:3] + table[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
+    assert table.index.tolist() == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
+    assert table["samples"].tolist() == [len(samples), len(samples), len(samples) - 1, len(samples)]
+    assert table["audio judge"].round().tolist() == [1, 1, 0, 1]
+    assert (table["token judge"] == 0.75).tolist() == [False, True, True, False]
+    assert table["phone errors"].tolist() == [1.0] * 4, "one letter too many of one"
+    lines = render(table).splitlines()
+    assert lines[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
+    assert lines[1].split()[:3] == ["recordings", str(len(samples)), "-"]
+    assert lines[2].split()[:3] + lines[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
 
 
 def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corpus: Path, tmp_path: Path) -> None:
@@ -145,7 +141,7 @@ def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corp
     assert np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave) == pytest.approx(300, abs=10)
     assert (decoded[0].text, decoded[0].emotion) == (recorded[0].text, recorded[0].emotion)
 
-    def broken(tokens: list[int], prompt: Path) -> np.ndarray:
+    def broken(tokens: list[int], prompt: Utterance) -> np.ndarray:
         assert tokens == [5], "only what is new is decoded"
         return np.zeros(10)
 
@@ -175,17 +171,17 @@ def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) 
     runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
     inputs = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
     with pytest.raises(InputError, match="decode them first"):
-        list(judge(*inputs, runs))
+        judge(*inputs, runs)
     for run in runs:
         (run / "audio").mkdir()
         (run / "audio" / MANIFEST).touch()
     with pytest.raises(InputError, match="one seed at a time"):
-        list(judge(*inputs, runs))
+        judge(*inputs, runs)
     write_manifest(
         corpus / "few.jsonl", [replace(utterance, audio=Path(str(utterance.audio)).name) for utterance in recorded[:9]]
     )
     with pytest.raises(InputError, match="without a recording"):
-        list(judge(inputs[0], corpus / "few.jsonl", runs[:1]))
+        judge(inputs[0], corpus / "few.jsonl", runs[:1])
     assert CliRunner().invoke(app, ["decode", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
 
 

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout, standin
 from rrpo.cosyvoice.config import LoraConfig
-from rrpo.cosyvoice.layout import LayoutError
 from rrpo.cosyvoice.lora import adapt, save_adapter, updates
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.text import SPECIALS
+from rrpo.errors import InputError
 from rrpo.models.protocols import TokenPolicy
 from rrpo.models.transformer import parallel
 from rrpo.seeding import uniform
@@ -153,7 +153,7 @@ def test_all_that_is_wrong_with_a_file_is_listed(release: Path, tmp_path: Path) 
             "something.else": torch.zeros(2, 3),
         },
     )
-    with pytest.raises(LayoutError) as caught:
+    with pytest.raises(InputError) as caught:
         CosyVoice2Policy.load(bad)
     message = str(caught.value)
     assert "missing: llm.model.model.norm.weight [32]" in message
@@ -175,17 +175,17 @@ def test_cosyvoice3_is_refused_by_its_layout_and_by_its_files(release: Path, tmp
             "speech_embedding.weight": rows,
         },
     )
-    with pytest.raises(LayoutError, match=r"CosyVoice3.*\n.*6761 rows"):
+    with pytest.raises(InputError, match=r"CosyVoice3.*\n.*6761 rows"):
         CosyVoice2Policy.load(third)
     (third / "llm.pt").rename(third / "llm.rl.pt")
-    with pytest.raises(LayoutError, match=r"CosyVoice3.*\n.*llm.rl.pt"):
+    with pytest.raises(InputError, match=r"CosyVoice3.*\n.*llm.rl.pt"):
         CosyVoice2Policy.load(third)
 
 
 def test_a_second_embedding_in_a_tied_model_is_refused_and_in_another_kept(release: Path, tmp_path: Path) -> None:
     head = torch.load(release / "llm.pt", weights_only=True)[layout.HEAD] + 1
     folder = altered(release, tmp_path / "a", {layout.HEAD: head})
-    with pytest.raises(LayoutError, match="two different text embeddings"):
+    with pytest.raises(InputError, match="two different text embeddings"):
         CosyVoice2Policy.load(folder)
     config = json.loads((folder / BLANK / "config.json").read_text())
     (folder / BLANK / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
@@ -197,18 +197,18 @@ def test_missing_files_and_files_that_are_no_weights_are_told(release: Path, tmp
         CosyVoice2Policy.load(tmp_path)
     folder = altered(release, tmp_path / "a", {})
     (folder / "llm.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(LayoutError, match="cannot be read as weights"):
+    with pytest.raises(InputError, match="cannot be read as weights"):
         CosyVoice2Policy.load(folder)
     (folder / "llm.pt").write_bytes((release / "llm.pt").read_bytes()[:-1000])
-    with pytest.raises(LayoutError, match="cannot be read as weights"):
+    with pytest.raises(InputError, match="cannot be read as weights"):
         CosyVoice2Policy.load(folder)
     for content, message in (
         ("{", "cannot be read"),
-        ("[]", "is not a JSON object"),
+        ("[]", "as a JSON object"),
         ('{"vocab_size": "8"}', "vocab_size '8'"),
     ):
         (folder / BLANK / "config.json").write_text(content)
-        with pytest.raises(LayoutError, match=message):
+        with pytest.raises(InputError, match=message):
             CosyVoice2Policy.load(folder)
     with pytest.raises(ValueError, match="unknown precision"):
         CosyVoice2Policy.load(release, precision="fp8")
@@ -237,8 +237,6 @@ class TestLora:
         assert sum(p.numel() for p in trained) == 2 * 2 * sum((32 + 32, 32 + 16, 32 + 16, 32 + 32, 3 * (32 + 48)))
         policy.logits(prefix, tokens)[..., 0].sum().backward()
         assert all(p.grad is not None for p in trained)
-        with pytest.raises(ValueError, match="already"):
-            adapt(policy, LoraConfig())
 
     def test_merged_weights_are_saved_and_the_rest_stays(
         self, release: Path, policy: CosyVoice2Policy, tmp_path: Path
@@ -263,8 +261,6 @@ class TestLora:
     def test_an_adapter_is_written_under_pefts_names(self, policy: CosyVoice2Policy, tmp_path: Path) -> None:
         from safetensors.torch import load_file
 
-        with pytest.raises(ValueError, match="no low-rank updates"):
-            save_adapter(policy, tmp_path)
         adapt(policy, LoraConfig(rank=2, alpha=6.0, targets=("v_proj",)))
         save_adapter(policy, tmp_path)
         written = load_file(tmp_path / "adapter_model.safetensors")

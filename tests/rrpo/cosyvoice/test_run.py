@@ -10,18 +10,18 @@ import torch
 from saved_tensors import saved_bytes
 from typer.testing import CliRunner
 
+from rrpo.arms import arm as named_arm
 from rrpo.config import COMBINATIONS, OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
-from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
+from rrpo.cosyvoice.__main__ import app, chosen
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, memory
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
-from rrpo.cosyvoice.reward import LabelledFrames, log_probs, split, train_reward_model
-from rrpo.cosyvoice.robust import mine_samples
+from rrpo.cosyvoice.reward import LabelledFrames, log_probs, mine_samples, split, train_reward_model
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
-from rrpo.cosyvoice.table import lines
+from rrpo.cosyvoice.table import compared
 from rrpo.judges.config import RecogniserConfig
 from rrpo.models.ensemble import RewardEnsemble, load_reward_model
 from rrpo.optimizers import OPTIMIZERS
@@ -66,7 +66,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
         release,
         release / "tokens.jsonl",
         tmp_path,
-        replace(CONFIG, regularizers=regularizers_of(arm)),
+        replace(CONFIG, regularizers=named_arm(arm).regularizers),
         tell=messages.append,
     )
     assert scalars["rm_accuracy"] > 0.8
@@ -75,7 +75,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
     assert scalars["end_kl_token"] > 0.01
     assert any("KL" in line for line in messages)
     assert json.loads((tmp_path / "scalars.json").read_text()) == scalars
-    assert f"{tmp_path.name} ({arm})" in list(lines([tmp_path]))[1]
+    assert compared([tmp_path]).index.tolist() == [f"{tmp_path.name} ({arm})"]
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
     assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)
@@ -132,11 +132,10 @@ def test_parts_share_no_text() -> None:
 
 @pytest.mark.parametrize("name", [*CONTROLS, "rrpo"])
 def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> None:
-    corpus = tokens.read(release / "tokens.jsonl")
-    data = LabelledFrames.of(corpus.utterances, FsqDigits())
-    config = replace(CONFIG.finetune, steps=2, regularizers=regularizers_of(name))
+    data = LabelledFrames.of(tokens.read(release / "tokens.jsonl"), FsqDigits())
+    config = replace(CONFIG.finetune, steps=2, regularizers=named_arm(name).regularizers)
     plain, robust = (
-        train_reward_model(data, corpus.emotions, variant, model=CONFIG.reward_model)
+        train_reward_model(data, ("angry", "happy", "sad"), variant, model=CONFIG.reward_model)
         for variant in (replace(config, regularizers=OFF), config)
     )
     assert torch.isfinite(log_probs(robust, data)).all()
@@ -202,15 +201,17 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
     2."""
     numbers = sum(torch.Size(s).numel() for n, s in layout.expected_shapes(standin.FULL).items() if n != layout.HEAD)
     full = memory(standin.FULL, rows=32, rank=0, precision="bf16")
-    assert (full.weights, full.gradients + full.adam) == (8 * numbers, 12 * numbers)
+    assert (full["weights"], full["gradients"] + full["adam"]) == (8 * numbers, 12 * numbers)
     small = memory(standin.FULL, rows=32, rank=2, precision="bf16")
-    assert small.gradients == 4 * 24 * 2 * (4 * 896 + 2 * (896 + 128) + 3 * (896 + 4864))
+    assert small["gradients"] == 4 * 24 * 2 * (4 * 896 + 2 * (896 + 128) + 3 * (896 + 4864))
     assert (
-        small.activations == full.activations == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
+        small["activations"]
+        == full["activations"]
+        == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16")["activations"]
     )
     printed = [*describe(micro=None, rank=0, precision="bf16"), *describe_hours(None)]
     assert any("hours: not measured" in line for line in printed)
-    assert any(f"{full.total / 2**30:.1f} GiB" in line for line in printed)
+    assert any(f"{full['total'] / 2**30:.1f} GiB" in line for line in printed)
 
 
 def test_hours_of_a_measured_step() -> None:
@@ -229,7 +230,7 @@ def test_what_the_layers_keep_for_the_gradient_is_the_formulas(tmp_path: Path) -
     for precision in ("fp32", "bf16"):
         policy = CosyVoice2Policy.load(standin.write(tmp_path, sizes), precision=precision)
         needed = memory(policy.description, rows=2, rank=0, precision=precision)
-        assert saved_bytes(policy) == pytest.approx(needed.activations + needed.copies, rel=0.1)
+        assert saved_bytes(policy) == pytest.approx(needed["activations"] + needed["copies"], rel=0.1)
 
 
 def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:

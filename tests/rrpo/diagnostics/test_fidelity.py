@@ -23,6 +23,7 @@ from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy, Rollout
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.matching import TABLE
 from rrpo.optimizers.rollout import Prompts
 from rrpo.pipeline.stages import Context
 
@@ -207,7 +208,7 @@ def inputs(tmp_path: Path, toy_codec: Path) -> dict[str, Path]:
 def built(inputs: dict[str, Path], out: Path, context: Context) -> tuple[dict[str, float], pd.DataFrame]:
     out.mkdir()
     fidelity.build(CONFIG, inputs, out, context)
-    return json.loads((out / "scalars.json").read_text()), pd.read_parquet(out / fidelity.TABLE)
+    return json.loads((out / "scalars.json").read_text()), pd.read_parquet(out / TABLE)
 
 
 def test_the_stage_writes_four_correlations_and_the_swaps(inputs: dict[str, Path], tmp_path: Path) -> None:

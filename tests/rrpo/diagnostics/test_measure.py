@@ -12,9 +12,9 @@ import pytest
 from rrpo.config import OFF, ArmConfig, RewardModelConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.diagnostics import measure
+from rrpo.experiment.cell import Cell
 from rrpo.judges.config import MeasureConfig
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength

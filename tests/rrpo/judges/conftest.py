@@ -11,8 +11,8 @@ import torch
 from rrpo.config import CodecConfig
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import ARTEFACTS, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.models import codec
 from rrpo.pipeline.stages import Context
+from rrpo.training import codec
 
 sys.path.insert(0, str(Path(__file__).parent))
 

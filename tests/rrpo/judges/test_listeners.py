@@ -15,6 +15,7 @@ from rrpo.audio import resampled
 from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
+from rrpo.experiment import measurements
 from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, yardsticks
 from rrpo.judges.config import (
     ContentConfig,
@@ -30,7 +31,6 @@ from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.packages import present
-from rrpo.pipeline import measurements
 from rrpo.pipeline.stages import Context
 
 STEPS = (0, 2, 5, 9)

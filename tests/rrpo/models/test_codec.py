@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from rrpo.config import CodecConfig
-from rrpo.models.codec import Codec, build
+from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.testing import toy_models
 from rrpo.testing.codecs import CodecContract
+from rrpo.training.codec import build
 
 
 class TestCodec(CodecContract):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from rrpo.config import OFF, ArmConfig, CombineConfig
+from rrpo.experiment import dataflow, measurements
 from rrpo.models.ensemble import RewardEnsemble, averaged, load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
 from rrpo.optimizers.reward import reward_loss
-from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.testing.regularizers import reward_model, speech_like

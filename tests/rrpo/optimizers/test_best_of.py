@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from rrpo.config import OFF, ArmConfig, BestOfConfig, DrawsConfig, OptimizeConfig
+from rrpo.experiment import dataflow, measurements
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout
 from rrpo.optimizers import best_of, loop
 from rrpo.optimizers.rollout import Models, Prompts
-from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.testing.toy_models import PROMPTS, optimize_inputs

@@ -13,10 +13,10 @@ import torch
 from rrpo.config import ArmConfig
 from rrpo.corpus.features import write_speech
 from rrpo.corpus.manifest import Utterance
+from rrpo.experiment import dataflow
 from rrpo.optimizers import OPTIMIZERS, EmoDPO, State
 from rrpo.optimizers.emo_dpo import SPEECH, reference, side, smoothed_kl, speech_pairs
 from rrpo.optimizers.rollout import Models, Prompts
-from rrpo.pipeline import dataflow
 from rrpo.plugins import PluginError
 from rrpo.profiles import SMOKE
 from rrpo.testing.optimizers import OptimizerContract

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from rrpo.config import OFF, ArmConfig
-from rrpo.diagnostics.fidelity import TABLE
-from rrpo.optimizers.matching import OWN, WANTED, gradient_size, match
-from rrpo.pipeline import dataflow
+from rrpo.experiment import dataflow
+from rrpo.optimizers.matching import OWN, TABLE, WANTED, gradient_size, match
 from rrpo.profiles import SMOKE
 
 

@@ -24,10 +24,10 @@ from rrpo.config import OFF, ArmConfig, GradientsConfig
 from rrpo.corpus.config import ManifestConfig
 from rrpo.cosyvoice.config import Source
 from rrpo.cosyvoice.paper import PAPER
+from rrpo.experiment import dataflow, measurements, world
+from rrpo.experiment.cell import Cell
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS, DiffRO
-from rrpo.pipeline import dataflow, measurements, world
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.pipeline.versions import VERSIONS
 from rrpo.plugins import Choice

@@ -21,8 +21,8 @@ from rrpo.config import (
     RewardModelConfig,
     SftConfig,
 )
+from rrpo.experiment import dataflow
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline import dataflow
 from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.profiles import SMOKE

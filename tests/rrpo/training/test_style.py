@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rrpo.config import RewardModelConfig
+from rrpo.experiment import dataflow
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline import dataflow
 from rrpo.profiles import PROFILES
 from rrpo.testing.toy_models import AUDIO, EMOTIONS, toy_codec
 from rrpo.training.style import StyleLoss, gram, gram_distance

@@ -11,9 +11,9 @@ import pytest
 from rrpo.config import CodecConfig
 from rrpo.corpus import second
 from rrpo.corpus.config import VoicesConfig, WorldConfig
+from rrpo.experiment import world
 from rrpo.judges import words
 from rrpo.models.codec import Codec
-from rrpo.pipeline import world
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.validation import voices

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rrpo.experiment.cell import Cell
 from rrpo.identity import SCALARS, described, leaves
-from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
 from rrpo.settings import text

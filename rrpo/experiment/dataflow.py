@@ -1,7 +1,7 @@
 """The data flow of one experiment: which stage reads which, for a profile, an arm and a seed.
 
-corpus -> codec -> base policy (all of `rrpo.pipeline.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
-policy optimization -> stored samples -> judges (`rrpo.pipeline.measurements`). World-level stages carry the world's seed, the
+corpus -> codec -> base policy (all of `rrpo.experiment.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
+policy optimization -> stored samples -> judges (`rrpo.experiment.measurements`). World-level stages carry the world's seed, the
 others the experiment's. *A seed redraws* the SFT and annotated utterances and their raters, SFT, RM pre-training (order,
 initialization), fine-tuning, RL prompts and roll-out noise.
 
@@ -30,10 +30,10 @@ from rrpo.config import (
 from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.errors import InputError
+from rrpo.experiment import world
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 

@@ -12,13 +12,14 @@ import torch
 
 from rrpo.config import OFF, ArmConfig, FinetuneConfig, MineConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.experiment import dataflow
+from rrpo.judges import mine
 from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
-from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.testing.toy_models import EMOTIONS, optimize_inputs, toy_prompts
-from rrpo.training import finetune, mine
+from rrpo.training import finetune
 
 VANILLA = ArmConfig(regularizers=OFF)
 ROWS = [

@@ -7,8 +7,9 @@ import pytest
 from rrpo import packages
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import ManifestConfig
-from rrpo.pipeline import dataflow, measurements, world
-from rrpo.pipeline.cell import Cell
+from rrpo.experiment import dataflow, measurements, world
+from rrpo.experiment.cell import Cell
+from rrpo.judges.config import CONTENT
 from rrpo.profiles import SMOKE, Profile
 
 
@@ -86,12 +87,9 @@ def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "everything")
     assert (
-        measurements.CONTENT.keys()
-        <= measurements.optional(replace(SMOKE, content_prompts=1), ArmConfig(), 1, policy=True).keys()
+        CONTENT.keys() <= measurements.optional(replace(SMOKE, content_prompts=1), ArmConfig(), 1, policy=True).keys()
     )
-    assert not measurements.CONTENT.keys() & measurements.optional(SMOKE, ArmConfig(), 1, policy=True).keys(), (
-        "off by default"
-    )
+    assert not CONTENT.keys() & measurements.optional(SMOKE, ArmConfig(), 1, policy=True).keys(), "off by default"
     assert measurements.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
     assert measurements.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
 

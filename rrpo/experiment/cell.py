@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from rrpo.config import ArmConfig
+from rrpo.experiment import dataflow, measurements, world
 from rrpo.identity import content_hash, described, leaves
-from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
