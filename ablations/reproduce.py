@@ -45,6 +45,7 @@ TOLERANCE = 0.05
 differences in the last bit."""
 SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
 """Fields of a stage's marker that describe how it was built."""
+ENVIRONMENT = "environment.json"
 TIMES = "seconds"
 """Prefix of the names of durations, which are not compared because they differ between runs."""
 SHOWN = 20
@@ -78,7 +79,7 @@ def command(
     with exit_on_input_error():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
-        device_name = _environment(record).get("device", "auto") if device == "recorded" else device
+        device_name = _json(record.folder / ENVIRONMENT).get("device", "auto") if device == "recorded" else device
         builder = Builder.of(device_name, workers, runs_dir, console)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
@@ -245,7 +246,7 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.
         if rebuilt and recorded:
             now |= {f"{stage.name}: {field}": rebuilt.get(field) for field in SOFTWARE}
             then |= {f"{stage.name}: {field}": recorded.get(field) for field in SOFTWARE}
-    described, environment_then = environment.describe(device), _environment(record)
+    described, environment_then = environment.describe(device), _json(record.folder / ENVIRONMENT)
     for name in (*environment.PACKAGES, "python"):
         then[name], now[name] = environment_then.get(name), described.get(name)
     return (
@@ -257,10 +258,6 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.
             if str(then[name]) != str(now[name])
         ],
     )
-
-
-def _environment(record: Record) -> dict[str, str]:
-    return _json(record.folder / "environment.json")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -147,7 +147,11 @@ def select(
     newest = {(n, r.label, r.seed): r for n, r in sorted(pooled, key=lambda pair: pair[1].recorded)}
     by_key: dict[Key, Record] = {}
     for record in newest.values():
-        _require_same_cell(by_key.setdefault((record.label, record.seed), record), record)
+        first = by_key.setdefault((record.label, record.seed), record)
+        if first.cell_hash != record.cell_hash:
+            got = f"{record.label}/{record.seed}: cells {first.cell_hash[:8]} and {record.cell_hash[:8]}"
+            fix = "report on each grid separately, or run both again with the same code and config"
+            raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
     edited = plugin_files.require(by_key.values())
     excluded = {
         "cells of other worlds": len(complete) - len(in_world),
@@ -200,15 +204,6 @@ def _choose(what: str, values: Iterable[str], wanted: str, *, pool: bool = False
         got = ", ".join(f"{value} ({counts[value]} cells)" for value in sorted(chosen))
         raise InputError(f"the cells are of different {what}s", got=got, fix=fix)
     return chosen
-
-
-def _require_same_cell(first: Record, second: Record) -> None:
-    if first.cell_hash != second.cell_hash:
-        raise InputError(
-            "two grids have different results for the same arm and seed",
-            got=f"{first.label}/{first.seed}: cells {first.cell_hash[:8]} and {second.cell_hash[:8]}",
-            fix="report on each grid separately, or run both again with the same code and config",
-        )
 
 
 def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:

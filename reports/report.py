@@ -76,7 +76,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
-    counted = f"{selection.counted} {REDRAWS}"
+    by_setting = f"{effect_figures.reach_caption()} {selection.counted} {REDRAWS}"
     sheets = [
         sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
@@ -104,12 +104,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         ),
         sheets=tuple(_captioned(sheet, selection) for sheet in sheets if sheet is not None),
         figures=(
-            Figure(
-                "reach",
-                "Conclusions by setting",
-                f"{effect_figures.reach_caption()} {counted}",
-                partial(effect_figures.reach, reach),
-            ),
+            Figure("reach", "Conclusions by setting", by_setting, partial(effect_figures.reach, reach)),
             *(replace(figure, caption=f"{figure.caption} {note}".strip()) for figure in _figures(plain, rows, metric)),
         ),
         methods=words.methods(selection),
@@ -134,21 +129,21 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
     records = selection.records
-    trained, sampled = _arms_shown(curves.shown(records)), _arms_shown(samples.arms_with_samples(records))
+    trained, sampled = ", ".join(curves.shown(records)), ", ".join(samples.arms_with_samples(records))
     by_arm = effect_figures.SEEDS.format(measure=find(metric).heading)
     seeds = partial(effect_figures.seeds, records, metric=metric)
-    confusions = f"{samples.confusion_caption()} {sampled}"
+    confusions = f"{samples.confusion_caption()} Arms shown: {sampled}."
     figures = (
         Figure("goodhart", "Gold and proxy", curves.goodhart_caption(), partial(curves.goodhart, records)),
         Figure("forest", "Contrasts", effect_figures.forest_caption(), partial(effect_figures.forest, rows)),
         Figure("seeds", "Every seed", by_arm, seeds),
-        Figure("training", "Training", f"{curves.curves_caption()} {trained}", partial(curves.training, records)),
+        Figure(
+            "training",
+            "Training",
+            f"{curves.curves_caption()} Arms shown: {trained}.",
+            partial(curves.training, records),
+        ),
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
     return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in figures)
-
-
-def _arms_shown(arms: Sequence[str]) -> str:
-    """Return the sentence that names the arms of a figure that does not show all of them."""
-    return f"Arms shown: {', '.join(arms)}."
