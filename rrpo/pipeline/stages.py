@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rrpo.identity import canonical, content_hash
@@ -103,9 +102,9 @@ class Stage:
     """Text for progress and errors; not part of the key."""
 
     @classmethod
-    def of(cls, kind: str, config: Any, inputs: Mapping[str, Stage] = MappingProxyType({}), label: str = "") -> Stage:
+    def of(cls, kind: str, config: Any, inputs: Mapping[str, Stage] | None = None, label: str = "") -> Stage:
         """Return a stage of one of `rrpo.pipeline.versions.KINDS`, which says how it is built."""
-        return cls(kind, KINDS[kind].build, config, inputs, label)
+        return cls(kind, KINDS[kind].build, config, inputs or {}, label)
 
     @cached_property
     def key(self) -> str:

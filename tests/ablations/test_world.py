@@ -80,7 +80,7 @@ def test_a_world_that_cannot_be_built_leaves_the_layer_as_it_was(
     freezes(monkeypatch, tmp_path / "trouble")
     result = call(runs)
     assert result.exit_code == 1
-    assert "optimise rrpo/1: RuntimeError: planted failure" in result.output
+    assert "optimise rrpo/1: bug: RuntimeError: planted failure" in result.output
     assert not layer.exists()
 
 

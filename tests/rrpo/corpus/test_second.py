@@ -49,7 +49,7 @@ def test_overlap_add_does_what_it_is_told(engine: str) -> None:
 def test_a_cue_moves_its_own_measure() -> None:
     def moved(**cues: float) -> dict[str, float]:
         z = tuple(cues.get(name, 0.0) for name in CUES)
-        return phonetics(prosody.moved(reading(ENGINES[-1]), RATE, z, np.random.default_rng(0)))
+        return phonetics(prosody.shift_cues(reading(ENGINES[-1]), RATE, z, np.random.default_rng(0)))
 
     plain = moved()
     for cue, name in (("intensity", "intensity"), ("tilt", "tilt"), ("f0_level", "f0_level")):

@@ -127,7 +127,7 @@ def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
 
 
 def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
-    with pytest.raises(ValueError, match="neither best_of nor style_weight"):
+    with pytest.raises(ValueError, match="without best_of and style_weight"):
         ArmConfig(reversal=1.0)
     with pytest.raises(ValueError, match=r"reversal must be in \[0, inf\)"):
         replace(dataflow.SFT, reversal=-1.0)
