@@ -19,6 +19,9 @@ from studies.results import EVALUATOR, LEAST, complete, evenly_drawn, importance
 from studies.search import Search
 from studies.trial import OBJECTIVES
 
+SIZES = {"surface": (8.0, 5.6), "slice": (14.0, 3.2)}
+"""Width and height of larger figures, in inches."""
+
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """Write every figure for which there are enough trials, as PDF and PNG, and return the files.
@@ -30,7 +33,9 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
     trials, importants, evenly = complete(study), importance_trials(study), evenly_drawn(complete(study))
     labels = [OBJECTIVES[name].label for name in search.spec.objectives]
-    target: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
+    target: dict[str, Any] = {"target_name": labels[0]}
+    if len(labels) > 1:  # with one objective, Optuna draws the best value so far too
+        target["target"] = lambda trial: trial.values[0]
     axes = [knob.name for knob in knobs_of() if knob.surface and knob.name in search.definition.space]
     plots: dict[str, Callable[[], Any]] = {}
     if len(trials) > 1:
@@ -56,8 +61,14 @@ def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Pat
 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental in Optuna; the pinned version is tested
-        figure = np.ravel(plot())[0].figure
+        axes = np.ravel(plot())
+        figure = axes[0].figure
+        figure.set_size_inches(SIZES.get(name, (6.0, 4.0)))
         figure.set_layout_engine("constrained")
+        figure.suptitle("")
+        for one in axes:
+            for place in ("left", "center"):
+                one.set_title("", loc=place)
         files = save(figure, folder, name)
         plt.close(figure)
     return files

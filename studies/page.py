@@ -10,18 +10,24 @@ from pathlib import Path
 from ablations.rendering.sheet import Sheet, html
 
 PAGE = "study.html"
-FIRST = {
+HEADINGS = {
     "history": "Value by trial",
     "importance": "What the value depends on",
     "surface": "Response surface",
+    "pareto": "Trade-off between the objectives",
+    "slice": "Value by hyperparameter",
 }
-"""Figures shown first -> their headings."""
+"""Figures -> their headings."""
+LAST = ("pareto", "slice")
+"""Figures shown after the tables."""
 STYLE = """:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
 img { max-width: 100%; height: auto; background: white; }
-.scroll { overflow-x: auto; }
+.row { display: flex; flex-wrap: wrap; gap: 0 2rem; } .row figure { flex: 1 1 26rem; }
+figure { margin: 0; } figcaption { font-weight: bold; margin: .8rem 0 .2rem; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: bold; }
+caption { text-align: left; font-weight: bold; white-space: nowrap; }
 th, td { padding: .1rem .6rem; text-align: left; border-bottom: 1px solid #8884; }
 .number { text-align: right; }"""
 
@@ -31,13 +37,14 @@ def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command:
 
     ``command`` is shown as the way to open the study in Optuna's own interface.
     """
-    figures = {picture.stem: _figure(picture) for picture in pictures}
+    by_stem = {picture.stem: picture for picture in pictures}
+    figures = {stem: _figure(by_stem[stem]) for stem in HEADINGS if stem in by_stem}
     tables = [
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(sheet.title)}">{html(sheet)}</div>'
         for sheet in sheets
     ]
-    first = [figures.pop(stem) for stem in FIRST if stem in figures]
-    body = "".join([*first, *tables, *figures.values()])
+    last = [figures.pop(stem) for stem in LAST if stem in figures]
+    body = "".join([f'<div class="row">{"".join(figures.values())}</div>', *tables, *last])
     path = folder / PAGE
     path.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -49,6 +56,6 @@ def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command:
 
 
 def _figure(picture: Path) -> str:
-    content, title = base64.b64encode(picture.read_bytes()).decode(), FIRST.get(picture.stem, picture.stem)
+    content = base64.b64encode(picture.read_bytes()).decode()
     image = f'<img src="data:image/png;base64,{content}" alt="{escape(picture.stem)}">'
-    return f"<h2>{escape(title)}</h2><p>{image}</p>"
+    return f"<figure><figcaption>{HEADINGS[picture.stem]}</figcaption>{image}</figure>"
