@@ -240,11 +240,12 @@ def test_a_disk_that_is_too_small_pauses_and_room_lets_it_go_on(tmp_path: Path) 
         pytest.skip("no right to mount a tmpfs here")
     try:
         ballast = disk / "ballast"
+        ballast.write_bytes(bytes(2**23))  # room to free, even if the run itself fills the disk
         process = start(disk / "runs")
         deadline = time.monotonic() + 120
         while not list((disk / "runs" / "stages").glob("speech-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        with ballast.open("wb") as file:
+        with ballast.open("ab") as file:
             try:
                 while True:
                     file.write(bytes(2**16))
