@@ -140,7 +140,7 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         tab.reload()
         assert {"A", "SELECT", "INPUT", "SUMMARY", "DIV"} <= reached(tab, 40)
         tab.locator("nav a[href='#part-audio']").click()
-        assert tab.evaluate("document.querySelector('#part-audio').open"), "a link unfolds what it leads to"
+        tab.wait_for_function("document.querySelector('#part-audio').open")  # a link unfolds what it leads to
         assert "BUTTON" in reached(tab, 10, "BUTTON")
         tab.keyboard.press("ArrowRight")
         assert "diffro" in tab.evaluate("document.activeElement.getAttribute('aria-label')")
