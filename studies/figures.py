@@ -15,7 +15,7 @@ from optuna.study import Study as OptunaStudy
 
 from ablations.rendering.figure_style import save
 from studies.catalogue import knobs_of
-from studies.results import EVALUATOR, LEAST, complete, evenly_drawn, importance_trials, with_trials
+from studies.results import LEAST, complete, evaluator, evenly_drawn, importance_trials, with_trials
 from studies.search import Search
 from studies.trial import OBJECTIVES
 
@@ -46,7 +46,7 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
             plots["pareto"] = lambda: optunas.plot_pareto_front(finished, target_names=labels)
     if importants:
         subset = with_trials(search, importants)
-        plots["importance"] = lambda: optunas.plot_param_importances(subset, evaluator=EVALUATOR, **target)
+        plots["importance"] = lambda: optunas.plot_param_importances(subset, evaluator=evaluator(), **target)
     if len(axes) > 1 and len(evenly) >= LEAST:
         plots["surface"] = lambda: optunas.plot_contour(with_trials(search, evenly), params=axes, **target)
     return [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -21,12 +20,13 @@ from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, Search
 from studies.trial import KL, OBJECTIVES
 
+if TYPE_CHECKING:
+    from optuna.importance import FanovaImportanceEvaluator
+
 BEST = 10
 """Number of trials in the table of best trials."""
 LEAST = 8
 """Smallest number of complete trials for importances."""
-EVALUATOR = FanovaImportanceEvaluator(seed=0)
-"""Computes the importances."""
 
 
 def complete(study: OptunaStudy) -> list[FrozenTrial]:
@@ -120,6 +120,13 @@ def _counts(study: OptunaStudy) -> str:
     return ", ".join(f"{states.count(name)} {name}" for name in sorted(set(states)))
 
 
+def evaluator() -> FanovaImportanceEvaluator:
+    """Return what computes importances. It is imported here because it imports scikit-learn, which takes more than a second."""
+    from optuna.importance import FanovaImportanceEvaluator
+
+    return FanovaImportanceEvaluator(seed=0)
+
+
 def importance_trials(study: OptunaStudy) -> list[FrozenTrial]:
     """Return the trials from which importances are computed: those that cover the space evenly if there are at least `LEAST`,
     otherwise all complete ones. The list is empty if there are too few, or if all have the same value."""
@@ -134,8 +141,10 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
     trials = importance_trials(study)
     if not trials:
         return None
+    from optuna.importance import get_param_importances
+
     subset = with_trials(search, trials)
-    shares = get_param_importances(subset, evaluator=EVALUATOR, target=lambda trial: trial.values[0])
+    shares = get_param_importances(subset, evaluator=evaluator(), target=lambda trial: trial.values[0])
     samplers = sorted({str(trial.user_attrs.get(SAMPLER, "")) for trial in trials})
     notes = (
         f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space, including the noise "
