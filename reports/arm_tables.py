@@ -248,7 +248,7 @@ def parameters(selection: Selection) -> Sheet | None:
     if not names:
         return None
     short = headings(names, params_of)
-    columns = (Column("arm", "arm"), *(Column(name, short[name]) for name in names))
+    columns = (ARM, *(Column(name, short[name]) for name in names))
     rows = [(arm, *(values.get(name, NONE) for name in names)) for arm, values in params_of.items()]
     note = (
         "Parameters in which arms differ, from the configs of the stages that each arm consists of. finetune.steps "

@@ -18,6 +18,7 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, in_points
 from reports.effects import estimates
 from reports.loading import Selection
+from reports.verdicts import VERDICT
 
 WATCHED = (PRIMARY_OUTCOME, "gold")
 """Outcomes in which no control may exceed SFT."""
@@ -48,7 +49,7 @@ class Control:
 
 def controls(selection: Selection) -> list[Control]:
     """Return the controls that share a seed with SFT."""
-    seeds = sorted({record.seed for record in selection.records})
+    seeds = selection.seeds_run
     changes = estimates(selection, {arm: difference(arm, SFT) for arm in CONTROLS}, map(find, WATCHED), seeds)
     results = [Control(arm, {column.name: x for column, x in by_column.items()}) for arm, by_column in changes.items()]
     return [control for control in results if any(change.n for change in control.changes.values())]
@@ -63,7 +64,7 @@ def sheet(controls: list[Control]) -> Sheet | None:
             Column("control", "control"): control.arm,
             N: float(max(change.n for change in control.changes.values())),
             **{columns[name]: change for name, change in control.changes.items()},
-            Column("verdict", "verdict"): control.verdict,
+            VERDICT: control.verdict,
         }
         for control in controls
     ]

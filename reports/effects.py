@@ -24,11 +24,10 @@ from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, t_interval
 from reports import reward_models
 from reports.loading import Selection
-from reports.verdicts import INTERIM, Row, judge, scored, simultaneous
+from reports.verdicts import CONTRAST, INTERIM, VERDICT, Row, judge, scored, simultaneous
 from rrpo.arms import BASE, RRPO, name_of
 
 SECONDARY = "secondary, not tested"
-CONTRAST, VERDICT = Column("contrast", "contrast"), Column("verdict", "verdict")
 ORACLE = "oracle"
 """Arm with the best possible reward model, which sets the scale."""
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
@@ -84,7 +83,7 @@ def estimates(
 
 def against(selection: Selection, arm: str, *names: str) -> dict[str, dict[Column, Interval]]:
     """Return other arm -> `estimates` of ``arm`` minus the other, where they share seeds with the primary outcome."""
-    seeds = sorted({record.seed for record in selection.records})
+    seeds = selection.seeds_run
     contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
     by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds)
     return {other: means for other, means in by_arm.items() if means[_difference(primary())].n}
@@ -195,7 +194,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         ("RRPO", RRPO, ""),
         *((f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()),
     ]
-    seeds = sorted({record.seed for record in records})
+    seeds = selection.seeds_run
     values = outcome.values(records)
     gap = apply(difference(ORACLE, BASE), values, seeds)
     rows: list[dict[Column, Value]] = []

@@ -86,6 +86,11 @@ class Selection:
         """Whether all grids are screens."""
         return all(name in GRIDS and GRIDS[name].screen for name in self.grids)
 
+    @property
+    def seeds_run(self) -> list[int]:
+        """Seeds with a complete cell, ascending."""
+        return sorted({record.seed for record in self.records})
+
     def seeds(self, labels: Collection[str]) -> list[int]:
         """Return the seeds for which all of these labels are planned, or all seeds if there are none, ascending."""
         planned: dict[int, set[str]] = {}

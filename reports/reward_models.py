@@ -22,7 +22,7 @@ from ablations.stats.family import margin_text
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports.loading import Selection
-from reports.verdicts import simultaneous, verdict
+from reports.verdicts import CONTRAST, VERDICT, simultaneous, verdict
 from rrpo.arms import BASE
 from rrpo.regularizers import CONTROLS
 
@@ -186,7 +186,7 @@ def recognition_effects(selection: Selection) -> Sheet | None:
     arms."""
     contrasts = main_effects() | corner_effects() | overall()
     level = simultaneous(contrasts)
-    seeds = sorted({record.seed for record in selection.records})
+    seeds = selection.seeds_run
     rows: list[dict[Column, Value]] = []
     for name in sets_examined(selection):
         values = scalar(f"{UNWEIGHTED}{name}", selection.records)
@@ -194,9 +194,9 @@ def recognition_effects(selection: Selection) -> Sheet | None:
             x = apply(weights, values, seeds)
             x = x[np.isfinite(x)]
             if len(x):
-                row: dict[Column, Value] = {Column("contrast", "contrast"): f"{name}: {contrast}", N: float(len(x))}
+                row: dict[Column, Value] = {CONTRAST: f"{name}: {contrast}", N: float(len(x))}
                 row[Column("ua", "UA, points", "gain")] = t_interval(x, level)
-                rows.append(row | {Column("verdict", "verdict"): verdict(x, level)})
+                rows.append(row | {VERDICT: verdict(x, level)})
     note = (
         f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
         f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "

@@ -17,6 +17,7 @@ import numpy as np
 
 from ablations.judges import Judge, vetoing
 from ablations.outcomes import accuracy
+from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values, apply
 from ablations.stats.family import ALPHA, DIVERGED, MARGIN, POWER, margin_text, primary
 from ablations.stats.inference import varies
@@ -29,6 +30,7 @@ BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecid
 INTERIM = "interim"
 SMALL = f" (by less than {margin_text()})"
 """Added to a verdict if a difference is found and lies within the margin."""
+CONTRAST, VERDICT = Column("contrast", "contrast"), Column("verdict", "verdict")
 NOT_MOVED = "not tested (manipulation check failed)"
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""

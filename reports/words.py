@@ -148,7 +148,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     """Return a paragraph on arms, seeds, optimization, outcome, test, correction, pilot and versions, from records and
     declarations."""
     records, outcomes = selection.records, primary().values(selection.records)
-    seeds = sorted({record.seed for record in records})
+    seeds = selection.seeds_run
     in_grid = settings.settings(records)
     most = max(selection.planned.values(), default=0)
     text = render(
@@ -179,7 +179,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
 def provenance(selection: Selection) -> str:
     """Return grid, profile, world, seeds, code, and the command that regenerates the report."""
     records = selection.records
-    seeds = numbers(sorted({record.seed for record in records}))
+    seeds = numbers(selection.seeds_run)
     options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
     worlds = {record.world_hash for record in records}
     options += [f"--world {world}" for world in worlds if len(worlds) == 1]

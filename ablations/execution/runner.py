@@ -23,8 +23,8 @@ from ablations.execution.request import Request
 from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
 from ablations.failures import Failure
-from ablations.rendering.sheet import Column, Sheet
-from ablations.rendering.summary import table
+from ablations.rendering.sheet import Sheet
+from ablations.rendering.summary import ARM, N, table
 from ablations.stats.family import primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking import page, recorder
@@ -187,7 +187,7 @@ class GridRun(Display):
             arm: [value for (label, _), value in values.items() if label == arm] for arm in self.plan.request.arms
         }
         rows = tuple((arm, float(len(found)), t_interval(found)) for arm, found in by_arm.items() if found)
-        columns = (Column("arm", "arm"), Column("n", "n", "count"), primary().as_column())
+        columns = (ARM, N, primary().as_column())
         return Sheet("so_far", "So far", columns, rows)
 
     def _show_interim(self, seed: int) -> None:
