@@ -191,11 +191,11 @@ def differences(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Seri
     import pandas as pd
 
     rows = {
-        name: [0.0 if name in build else math.nan for build in (recorded, rebuilt)] for name in {*recorded, *rebuilt}
+        name: [0.0 if name in build else math.nan for build in (recorded, rebuilt)]
+        for name in recorded.keys() ^ rebuilt.keys()
     }
     for name in recorded.keys() & rebuilt.keys():
         old, new = recorded[name], rebuilt[name]
-        del rows[name]
         if len(old) != len(new) or not len(old):
             continue
         if "O" in (old.dtype.kind, new.dtype.kind):

@@ -26,7 +26,7 @@ from ablations.tracking.source_version import code_warning
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
-from rrpo.pipeline.versions import DESCRIPTIONS
+from rrpo.pipeline.versions import KINDS
 from rrpo.profiles import EMBEDDED
 
 WORLDS = ("world.seed", "profile.world.seed")
@@ -139,7 +139,7 @@ class Plan:
             *(f"set {setting}" for setting in request.settings),
             *([*self.rows(), *self.arms()] if cells else ()),
             f"stages to build: {len(self.stages) or 'none'}",
-            *(f"{count:>5} x {name:<17} {DESCRIPTIONS[name]}" for name, count in kinds),
+            *(f"{count:>5} x {name:<17} {KINDS[name].description}" for name, count in kinds),
             *self.power_analysis(),
             *([f"WARNING: {warning}"] if (warning := code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"

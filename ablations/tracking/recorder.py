@@ -73,7 +73,7 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
                 page.prepare(client, experiment, labels)
             if not folder.exists:
                 folder.write_marker()
-    _ = Store(folder).client
+    _ = Store(folder).client  # its first access applies pending updates
 
 
 @dataclass

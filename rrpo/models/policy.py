@@ -299,9 +299,8 @@ class Policy(nn.Module):
     def save(self, folder: Path) -> None:
         """Write weights and description into ``folder``."""
         state = self.state_dict()
-        state.update(
-            {name: value.clone() for name, value in state.items()}
-        )  # a stacked policy's are views of all members'
+        # The weights of a stacked policy are views; torch.save would write those of all members.
+        state.update({name: value.clone() for name, value in state.items()})
         torch.save(state, folder / "policy.pt")
         description = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
         (folder / "policy.json").write_text(json.dumps(description, ensure_ascii=False))

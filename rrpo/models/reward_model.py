@@ -141,7 +141,8 @@ class RewardModel(nn.Module):
             "regularizers": described(self.regularizers),
         }
         (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
-        state = {name: value.clone().cpu() for name, value in self.state_dict().items()}  # stacked: views of all
+        # The weights of a stacked model are views; torch.save would write those of all members.
+        state = {name: value.clone().cpu() for name, value in self.state_dict().items()}
         torch.save(state, folder / "reward_model.pt")
 
     @classmethod

@@ -108,7 +108,8 @@ class Checkpoints:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "seconds": self.context.clock.seconds(),
-            "parameters": [parameter.detach().clone() for parameter in self.parameters],  # stacked: views of all
+            # Those of a stacked model are views; torch.save would write the parameters of all members.
+            "parameters": [parameter.detach().clone() for parameter in self.parameters],
             "optimizer": self.optimizer.state_dict(),
             "generator": torch.get_rng_state(),
         }

@@ -204,9 +204,7 @@ def repeated(sign: Callable[[], None], every: float) -> Iterator[None]:
 
     def run() -> None:
         while not end.wait(every):
-            with suppress(
-                Exception
-            ):  # a file system or database is unavailable for a moment: the next turn tries again
+            with suppress(Exception):  # a file system or database may be away for a moment: the next turn tries again
                 sign()
 
     thread = threading.Thread(target=run, daemon=True, name="sign of life")

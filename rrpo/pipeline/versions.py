@@ -63,4 +63,3 @@ KINDS: dict[str, Kind] = {
     "validation": Kind(10, "rrpo.validation.stage:build", "a section of the world card"),
 }
 VERSIONS = {name: kind.version for name, kind in KINDS.items()}
-DESCRIPTIONS = {name: kind.description for name, kind in KINDS.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from update import EMOTIONS, LEVELS, PHONES, SPEAKERS, Operations, Watch, show
+from update import EMOTIONS, PHONES, SPEAKERS, SYMBOLS, Operations, Watch, show
 
 from rrpo.config import OFF, PolicyConfig, RegularizerConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
@@ -36,6 +36,8 @@ STEPS = 2, 6
 """Steps of two trainings, whose difference is measured: the first step also creates Adam's moments."""
 FRAMES, TOKENS = 200, 60
 """Length of an utterance: 4 s of frames, tokens of SFT."""
+CODES = 1000
+"""Size of the codec's vocabulary."""
 Loss = Callable[[Any, int], Tensor]
 
 
@@ -47,9 +49,8 @@ def reward_model(device: str) -> RewardModel:
 
 def policy(device: str) -> Policy:
     """Return an untrained policy."""
-    symbols = (*Policy.SPECIALS, *(f"<{name}>" for name in (*EMOTIONS, *SPEAKERS)), *PHONES)
     config = PolicyConfig(dim=EMBEDDED.policy.dim, layers=EMBEDDED.policy.layers, max_tokens=TOKENS)
-    return Policy(config, symbols, next(size for size in LEVELS if size == 1000)).to(device)
+    return Policy(config, SYMBOLS, CODES).to(device)
 
 
 def fine_tuning(device: str, regularizers: RegularizerConfig) -> Loss:
@@ -72,7 +73,7 @@ def supervised(device: str) -> Loss:
     """Return the loss of SFT."""
     batch = EMBEDDED.sft.batch
     prefix = policy(device).prefix_ids([PHONES[:20]] * batch, [SPEAKERS[0]] * batch, [EMOTIONS[0]] * batch)
-    tokens = torch.randint(1000, (batch, TOKENS), device=device)
+    tokens = torch.randint(CODES, (batch, TOKENS), device=device)
     counts = torch.full((batch,), TOKENS, device=device)
     targets = tokens.flatten()
     return lambda model, step: functional.cross_entropy(model.packed_logits(prefix, tokens, counts), targets)

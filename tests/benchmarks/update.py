@@ -68,6 +68,7 @@ from rrpo.stacking.optimizations import Optimizations
 EMOTIONS = EMBEDDED.world.emotions
 PHONES = tuple(f"p{i}" for i in range(40))
 SPEAKERS = ("anna", "ben")
+SYMBOLS = (*Policy.SPECIALS, *(f"<{name}>" for name in (*EMOTIONS, *SPEAKERS)), *PHONES)
 LEVELS = {125: (5, 5, 5), 1000: (8, 5, 5, 5), 6561: (3,) * 8}
 """Vocabulary size -> levels of the quantizer."""
 SEVERAL = {
@@ -97,7 +98,6 @@ def make(size: Size, device: str, micro: int | None, precision: str = "fp32") ->
     """Return the models of every member, and one batch of prompts."""
     torch.manual_seed(0)
     audio = AudioConfig()
-    symbols = (*Policy.SPECIALS, *(f"<{name}>" for name in (*EMOTIONS, *SPEAKERS)), *PHONES)
     config = PolicyConfig(dim=size.width, layers=EMBEDDED.policy.layers, max_tokens=size.length)
     codec = Codec(CodecConfig(levels=LEVELS[size.vocabulary], dim=EMBEDDED.codec.dim), audio, SPEAKERS)
     recogniser = Recogniser(RecogniserConfig(dim=EMBEDDED.recogniser.dim), PHONES, audio.n_mels)
@@ -108,8 +108,8 @@ def make(size: Size, device: str, micro: int | None, precision: str = "fp32") ->
     }
     members = []
     for _ in range(size.members):
-        policy = Policy(config, symbols, size.vocabulary).to(device).eval()
-        reference = Policy(config, symbols, size.vocabulary).to(device).eval().requires_grad_(False)
+        policy = Policy(config, SYMBOLS, size.vocabulary).to(device).eval()
+        reference = Policy(config, SYMBOLS, size.vocabulary).to(device).eval().requires_grad_(False)
         reference.load_state_dict(policy.state_dict())
         policy.precision = reference.precision = precision
         model = RewardModel(RewardModelConfig(), EMOTIONS, audio.n_mels, audio.floor).to(device)

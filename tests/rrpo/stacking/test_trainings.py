@@ -27,9 +27,9 @@ from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.profiles import SMOKE
 from rrpo.regularizers.registry import configured
-from rrpo.stacking.build import build
+from rrpo.stacking.build import STACKS, build
 from rrpo.stacking.encoders import Encoders, dropout_masks
-from rrpo.stacking.groups import stack_group
+from rrpo.stacking.groups import SHARED, stack_group
 
 RM = RewardModelConfig(dim=16, layers=2, heads=2, dropout=0.3)
 POLICY = PolicyConfig(dim=16, layers=1, heads=2, max_tokens=8)
@@ -175,3 +175,7 @@ def test_stages_of_several_groups_are_refused(inputs: dict[str, Stage], tmp_path
         build(stages, tmp_path, Context())
     with pytest.raises(ValueError, match="of one kind"):
         build([inputs["codec"]], tmp_path, Context())
+
+
+def test_every_kind_that_can_be_stacked_has_a_stack() -> None:
+    assert STACKS.keys() == SHARED.keys()
