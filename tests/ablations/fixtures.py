@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,15 @@ def runs(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(runs: Path) -> Run:
+    """`run_cells` in the test's runs folder."""
+    return partial(run_cells, folder=runs)
+
+
+def run_cells(
+    cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, *, folder: Path, **options: Any
+) -> tuple[Outcome, str]:
     """Plan and run cells on real workers; return the outcome and the printed text."""
-
-    def go(
-        cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any
-    ) -> tuple[Outcome, str]:
-        request = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
-        text = StringIO()
-        console = Console(file=text, width=200)
-        return runner.run_plan(plan.make(request), Estimator(folder), console), text.getvalue()
-
-    return go
+    request = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
+    text = StringIO()
+    console = Console(file=text, width=200)
+    return runner.run_plan(plan.make(request), Estimator(folder), console), text.getvalue()

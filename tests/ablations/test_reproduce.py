@@ -11,7 +11,7 @@ from pathlib import Path
 import fakes
 import pandas as pd
 import pytest
-from fixtures import Run
+from fixtures import Run, run_cells
 from typer.testing import CliRunner, Result
 
 from ablations import reproduce
@@ -103,11 +103,19 @@ def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
     assert list(reproduce.differences(results_of(table), results_of(table.head(1))).index) == ["points.parquet: rows"]
 
 
+@pytest.fixture(scope="module")
+def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with a recorded fake cell, which the tests of this module copy."""
+    folder = Path(shutil.copytree(template, tmp_path_factory.mktemp("original") / "runs"))
+    run_cells(fakes.cells(["rrpo"], [1]), folder=folder)
+    return folder
+
+
 @pytest.fixture
-def record(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Record:
+def record(original: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """A recorded fake cell for `reproduce`."""
     (cell,) = fakes.cells(["rrpo"], [1])
-    run([cell])
+    shutil.copytree(original, runs, dirs_exist_ok=True)
     monkeypatch.setattr(reproduce, "read_cell", lambda text: cell)
     return Store(check(runs)).records("tiny")[0]
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import fakes
+import pytest
 from typer.testing import CliRunner, Result
 
 from ablations.execution.jobs import record_cell
+from ablations.grids import GRIDS, Grid
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.runs_folder import check
@@ -15,6 +20,15 @@ from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "ls", "rrpo"]
+
+
+@contextmanager
+def tiny_grid() -> Iterator[None]:
+    """Register a grid of fake cells under the name ``tiny``."""
+    grid = Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(GRIDS._items, "tiny", grid)
+        yield
 
 
 def store_cells(runs: Path, cells: list[Cell], grid: str = "tiny", tags: dict[str, str] | None = None) -> None:

@@ -47,7 +47,7 @@ def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch
     monkeypatch.setitem(
         GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke")
     )
-    store_cells(runs, fakes.cells(arms, [1, 2, 3]))
+    store_cells(runs, fakes.cells(arms, [1, 2]))
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
     assert result.exit_code == 0, result.output
     names = sorted(path.stem for path in (tmp_path / "out").glob("*.tex"))

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import fakes
 import pytest
 from browser import BROWSER, FLAGS, faults, needs_browser
-from stored import ARMS, report, store_cells
+from stored import ARMS, store_cells, tiny_grid
 from typer.testing import CliRunner, Result
 
 from ablations.rendering.sheet import Sheet
@@ -34,21 +35,29 @@ def listen(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
-    """Export a page with three arms, three prompts and two seeds; return it with its test."""
-    store_cells(runs, fakes.cells(ARMS, [1, 2]))
-    for record in Store(check(runs)).records("tiny"):
-        for name in ("01_sad", "02_happy"):
-            (record.folder / "audio" / f"{name}.wav").write_bytes(
-                (record.folder / "audio" / "00_angry.wav").read_bytes()
-            )
-    out = tmp_path / "page.html"
-    result = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", out)
+@pytest.fixture(scope="module")
+def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs folder and the exported page that the tests of this module copy."""
+    folder = tmp_path_factory.mktemp("exported")
+    runs = Path(shutil.copytree(template, folder / "runs"))
+    with tiny_grid():
+        store_cells(runs, fakes.cells(ARMS, [1, 2]))
+        for record in Store(check(runs)).records("tiny"):
+            sample = (record.folder / "audio" / "00_angry.wav").read_bytes()
+            for name in ("01_sad", "02_happy"):
+                (record.folder / "audio" / f"{name}.wav").write_bytes(sample)
+        result = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", folder / "page.html")
     assert result.exit_code == 0, result.output
     assert "each person rates 9 samples" in result.output
+    return folder
+
+
+@pytest.fixture
+def exported(original: Path, runs: Path) -> tuple[Path, ListeningTest]:
+    """A page with three arms, three prompts and two seeds, with its test in ``runs``."""
+    shutil.copytree(original / "runs", runs, dirs_exist_ok=True)
     (test,) = listening_test.tests(Store(check(runs)), "tiny")
-    return out, test
+    return original / "page.html", test
 
 
 def sheets(runs: Path) -> dict[str, Sheet]:
@@ -139,20 +148,17 @@ def test_the_same_samples_are_the_same_test_and_others_another(
     assert (runs / "listening" / f"tiny-{second.id}.html").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--arms", "nosuch"], "use one of: sft, diffro, ls, rrpo"),
-        (["--seeds", "9"], "got: sft/9, diffro/9, rrpo/9"),
-        (["--seeds", "one"], "seeds must be integers"),
-        (["--prompts", "0"], "give 1 or more"),
-    ],
-)
-def test_a_bad_export_gets_one_message_and_stores_nothing(runs: Path, arguments: list[str], words: str):
-    store_cells(runs, fakes.cells(ARMS, [1]))
-    result = listen("export", "--grid", "tiny", "--runs-dir", runs, *arguments)
-    assert result.exit_code == 2
-    assert words in result.output
+def test_a_bad_export_gets_one_message_and_stores_nothing(runs: Path):
+    store_cells(runs, fakes.cells(HEARD, [1]))
+    for option, value, words in (
+        ("--arms", "nosuch", "use one of: sft, diffro, rrpo"),
+        ("--seeds", "9", "got: sft/9, diffro/9, rrpo/9"),
+        ("--seeds", "one", "seeds must be integers"),
+        ("--prompts", "0", "give 1 or more"),
+    ):
+        result = listen("export", "--grid", "tiny", "--runs-dir", runs, option, value)
+        assert result.exit_code == 2
+        assert words in result.output
     assert listening_test.tests(Store(check(runs)), "tiny") == []
     assert not list(runs.glob("listening/*.html"))
 
@@ -399,7 +405,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
     imported = listen("import", tmp_path / "ann.csv", "--runs-dir", runs)
     assert imported.exit_code == 0, imported.output
     assert "rater ann" in imported.output
-    assert report(runs, tmp_path / "out", "--grid", "tiny").exit_code == 0
-    means = [float(row["human_nmos_mean"]) for row in csv.DictReader((tmp_path / "out" / "listening.csv").open())]
+    listening = sheets(runs)["listening"]
+    means = [listening.row(arm)["human_nmos"].mean for arm in HEARD]  # type: ignore[union-attr]
     by_arm = [[int(row["naturalness"]) for row in rows if test.items[row["item"]].arm == arm] for arm in HEARD]
     assert means == pytest.approx([sum(scores) / 3 for scores in by_arm])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +32,11 @@ from reports.report import make
 from reports.writers import FORMATS, LISTING
 
 
-def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_path: Path):
-    store_cells(runs, fakes.cells(ARMS, [1, 2, 3]))
-    for name in ("one", "two"):
-        result = report(runs, tmp_path / name, "--grid", "tiny")
-        assert result.exit_code == 0, result.output
-    names = {path.name for path in (tmp_path / "one").iterdir()}
+def test_a_report_has_table_and_figure_the_same_bytes_each_time(reported: Path, tmp_path: Path):
+    one, two = reported / "out", tmp_path / "out"
+    result = report(reported / "runs", two, "--grid", "tiny")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in one.iterdir()}
     tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
     tables |= {"uptake_by_kind", "early_stopped", "ran_with"}
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion"}
@@ -44,8 +44,8 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
     } | {"report.html", "answer.md", "figures.tex", LISTING}
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    text = (tmp_path / "one" / "table.md").read_text()
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    text = (one / "table.md").read_text()
     for word in (
         "The world is simulated",
         "A seed redraws",
@@ -54,31 +54,31 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         "| rrpo | 3 |",
     ):
         assert word in text
-    first = (tmp_path / "one" / "answer.md").read_text()
+    first = (one / "answer.md").read_text()
     assert first.startswith(
         "Interim (no seeds were planned): whether RRPO stops or reduces reward hacking is not yet tested;"
     )
     assert "| RRPO - DiffRO | 3 |" in first
     assert "![Gold and proxy](goodhart.png)" in first
     assert first.split("![")[0].strip() in result.output
-    page_text = (tmp_path / "one" / "report.html").read_text()
+    page_text = (one / "report.html").read_text()
     for words in (
         "evaluates stored checkpoints only. Arms shown: diffro, ls, rrpo.",
         "values below 0.5 % are left blank. Arms shown: sft, diffro, ls, rrpo.",
     ):
         assert words in page_text
-    pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
+    pdf = (one / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
 
 
-def test_what_a_former_report_left_is_removed_and_nothing_else(runs: Path, tmp_path: Path):
-    store_cells(runs, fakes.cells(ARMS, [1, 2, 3]))
-    assert report(runs, tmp_path / "out", "--grid", "tiny").exit_code == 0
+def test_what_a_former_report_left_is_removed_and_nothing_else(reported: Path, tmp_path: Path):
+    for folder in ("runs", "out"):
+        shutil.copytree(reported / folder, tmp_path / folder)
     (tmp_path / "out" / "my notes.csv").write_text("mine")
     (tmp_path / "precious").write_text("mine")
     listing = tmp_path / "out" / LISTING
     listing.write_text(json.dumps([*json.loads(listing.read_text()), "../precious", 3]))
-    assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
+    assert report(tmp_path / "runs", tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     suffixes = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert suffixes == {".md", ".pdf", ".png", ".html", ".json", ".csv"}
     assert [path.name for path in (tmp_path / "out").glob("*.csv")] == ["my notes.csv"]

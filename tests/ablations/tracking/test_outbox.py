@@ -444,7 +444,7 @@ def test_no_store_is_in_place_before_it_is_complete(tmp_path: Path, monkeypatch:
     assert Store(folder).client.get_experiment_by_name("tiny") is not None
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.long)])
 def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
     root = str(Path(__file__).parents[3])
     (tmp_path / "script.py").write_text(FRESH)

@@ -142,15 +142,23 @@ def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> No
     assert not torch.equal(log_probs(robust, data), log_probs(plain, data))
 
 
+@pytest.fixture(scope="module")
+def single(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """The scalars of one update by a single reward model."""
+    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=1))
+    return train(release, release / "tokens.jsonl", tmp_path_factory.mktemp("single"), config)
+
+
 @pytest.mark.parametrize("combination", COMBINATIONS)
-def test_several_reward_models_are_combined(release: Path, tmp_path: Path, combination: str) -> None:
+def test_several_reward_models_are_combined(
+    release: Path, single: dict[str, float], tmp_path: Path, combination: str
+) -> None:
     optimize = replace(CONFIG.optimize, steps=1)
     config = replace(CONFIG, optimize=optimize, members=2, combination=combination)
-    results = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
-    assert results[0] == results[1] == results[2], "also when a folder is written again"
-    model = load_reward_model(tmp_path / "one" / "reward_model")
+    results = [train(release, release / "tokens.jsonl", tmp_path / "out", config) for _ in range(2)]
+    assert results[0] == results[1], "also when a folder is written again"
+    model = load_reward_model(tmp_path / "out" / "reward_model")
     assert isinstance(model, RewardEnsemble) == (combination != "weights")
-    single = train(release, release / "tokens.jsonl", tmp_path / "single", replace(CONFIG, optimize=optimize))
     assert single["end_proxy_logprob"] != results[0]["end_proxy_logprob"]
 
 
