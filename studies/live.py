@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from ablations.execution import launchers
@@ -30,7 +31,7 @@ class SearchRun(Display):
         self.bridge = bridge
         self._status = ""
         left = TimeLeft([], {}, Estimator(search.spec.store), search.workers)
-        super().__init__(console, search.trials, 0, left, "trial")
+        super().__init__(console, search.trials, len(self._finished()), left, "trial")
         self._update()
 
     def run(self) -> None:
@@ -54,18 +55,23 @@ class SearchRun(Display):
     def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         self._update()
-        self.done -= 1  # the display adds this one itself
         title = "run by another command" if result is None else self._describe(int(result))
         super().finished(replace(task, title=title), result, seconds)
         with suppress(OSError):  # the disk is full: a later call writes the trial
             self.bridge.write()
 
+    def _finished(self) -> list[FrozenTrial]:
+        return [trial for trial in counted(self.study) if trial.state.is_finished()]
+
+    def _done_with(self, task: Task) -> int:
+        """Return the number of finished trials, including other commands'."""
+        return len(self._finished())
+
     def _update(self) -> None:
-        """Update the number of finished trials, the time left and the best value, including other commands' trials."""
-        finished = [trial for trial in counted(self.study) if trial.state.is_finished()]
-        self.done = len(finished)
+        """Update the time left and the best value, including other commands' trials."""
+        finished = self._finished()
         durations = [trial.duration.total_seconds() for trial in finished if trial.duration and trial.values]
-        left = max(0, self.search.trials - self.done) / self.search.workers
+        left = max(0, self.search.trials - len(finished)) / self.search.workers
         time_left = f"about {duration(left * statistics.fmean(durations))}" if durations else "unknown"
         trials = ranked(self.study)
         best = f"best {trials[0].values[0]:+.4f} (number {trials[0].number})" if trials else "no value yet"

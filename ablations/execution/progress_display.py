@@ -83,7 +83,7 @@ class Display:
         """Count a finished cell, or print the name of a finished stage."""
         self.left.ended(task.key, result)
         self._free(task)
-        self.done += self._counts(task)
+        self.done = self._done_with(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
             took = f" in {duration(seconds)}" if self.counted == "stage" else ""
@@ -132,6 +132,9 @@ class Display:
         if self.mode == JSON:
             elapsed = round(time.monotonic() - self._started, 3)
             print(json.dumps({"event": event, "time": elapsed, **fields}, ensure_ascii=False), flush=True)
+
+    def _done_with(self, task: Task) -> int:
+        return self.done + self._counts(task)
 
     def _counts(self, task: Task) -> bool:
         return self.counted == "stage" or task.key.startswith(f"{self.counted}-")

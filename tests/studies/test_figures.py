@@ -8,7 +8,7 @@ import pytest
 from browser import BROWSER, FLAGS, faults, needs_browser
 from matplotlib import pyplot as plt
 from PIL import Image
-from test_results import filled, search
+from searches import filled, search
 
 from studies.figures import draw
 from studies.page import write
