@@ -30,3 +30,5 @@ def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
     assert "number 0 pruned" in text.getvalue()
     assert "number 1: clean_success +0.1000" in text.getvalue()
     assert "-0.7" not in text.getvalue()
+    done = f"trial 2 of {checked.trials} done"
+    assert text.getvalue().count(done) == 2, "all trials of the study count, whoever ran them"
