@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from optuna.study import Study as OptunaStudy
-from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from ablations.execution import launchers
@@ -31,8 +30,8 @@ class SearchRun(Display):
         self.bridge = bridge
         self._status = ""
         left = TimeLeft([], {}, Estimator(search.spec.store), search.workers)
-        super().__init__(console, search.trials, len(self._finished()), left, "trial")
-        self._update()
+        super().__init__(console, search.trials, 0, left, "trial")
+        self.done = self._update()
 
     def run(self) -> None:
         """Run until the study has the requested number of trials.
@@ -54,22 +53,17 @@ class SearchRun(Display):
 
     def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
-        self._update()
         title = "run by another command" if result is None else self._describe(int(result))
         super().finished(replace(task, title=title), result, seconds)
         with suppress(OSError):  # the disk is full: a later call writes the trial
             self.bridge.write()
 
-    def _finished(self) -> list[FrozenTrial]:
-        return [trial for trial in counted(self.study) if trial.state.is_finished()]
-
     def _done_with(self, task: Task) -> int:
-        """Return the number of finished trials, including other commands'."""
-        return len(self._finished())
+        return self._update()
 
-    def _update(self) -> None:
-        """Update the time left and the best value, including other commands' trials."""
-        finished = self._finished()
+    def _update(self) -> int:
+        """Update the time left and the best value; return the number of finished trials. Other commands' trials count too."""
+        finished = [trial for trial in counted(self.study) if trial.state.is_finished()]
         durations = [trial.duration.total_seconds() for trial in finished if trial.duration and trial.values]
         left = max(0, self.search.trials - len(finished)) / self.search.workers
         time_left = f"about {duration(left * statistics.fmean(durations))}" if durations else "unknown"
@@ -78,6 +72,7 @@ class SearchRun(Display):
         if len(self.search.directions) > 1:
             best = f"front of {len(pareto_front(self.study))}"
         self._status = f"{time_left} · {best}"
+        return len(finished)
 
     def _describe(self, number: int) -> str:
         trial = self.study.get_trials(deepcopy=False)[number]

@@ -134,6 +134,7 @@ class Display:
             print(json.dumps({"event": event, "time": elapsed, **fields}, ensure_ascii=False), flush=True)
 
     def _done_with(self, task: Task) -> int:
+        """Return how many counted tasks are done, now that this task is."""
         return self.done + self._counts(task)
 
     def _counts(self, task: Task) -> bool:
