@@ -50,6 +50,7 @@ CONFIG = CosyVoiceConfig(
     precision="fp32",
     max_tokens=8,
 )
+ONE_UPDATE = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=1))
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +146,17 @@ def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> No
 @pytest.fixture(scope="module")
 def single(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """The scalars of one update by a single reward model."""
-    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=1))
-    return train(release, release / "tokens.jsonl", tmp_path_factory.mktemp("single"), config)
+    return train(release, release / "tokens.jsonl", tmp_path_factory.mktemp("single"), ONE_UPDATE)
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_several_reward_models_are_combined(
     release: Path, single: dict[str, float], tmp_path: Path, combination: str
 ) -> None:
-    optimize = replace(CONFIG.optimize, steps=1)
-    config = replace(CONFIG, optimize=optimize, members=2, combination=combination)
-    results = [train(release, release / "tokens.jsonl", tmp_path / "out", config) for _ in range(2)]
-    assert results[0] == results[1], "also when a folder is written again"
-    model = load_reward_model(tmp_path / "out" / "reward_model")
+    config = replace(ONE_UPDATE, members=2, combination=combination)
+    results = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
+    assert results[0] == results[1] == results[2], "also when a folder is written again"
+    model = load_reward_model(tmp_path / "one" / "reward_model")
     assert isinstance(model, RewardEnsemble) == (combination != "weights")
     assert single["end_proxy_logprob"] != results[0]["end_proxy_logprob"]
 
@@ -308,9 +307,7 @@ def test_an_optimiser_is_chosen_with_its_options() -> None:
 
 def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> None:
     """Cross-entropy falls from nearly ln 6562, and the KL is 0 before the first update."""
-    config = replace(
-        CONFIG, supervised=SupervisedConfig(steps=10, batch=16, lr=1e-2), optimize=replace(CONFIG.optimize, steps=1)
-    )
+    config = replace(ONE_UPDATE, supervised=SupervisedConfig(steps=10, batch=16, lr=1e-2))
     scalars = train(release, release / "tokens.jsonl", tmp_path, config)
     assert scalars["sft_last_loss"] < scalars["sft_first_loss"] - 0.5
     assert scalars["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
