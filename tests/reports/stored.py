@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +23,9 @@ ARMS = ["sft", "diffro", "ls", "rrpo"]
 
 
 @contextmanager
-def tiny_grid() -> Iterator[None]:
-    """Register a grid of fake cells under the name ``tiny``."""
-    grid = Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
+def tiny_grid(arms: Sequence[str] = ARMS) -> Iterator[None]:
+    """Register a grid of fake cells of these arms under the name ``tiny``."""
+    grid = Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(GRIDS._items, "tiny", grid)
         yield

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import fakes
 import pytest
-from stored import report, store_cells
+from stored import report, store_cells, tiny_grid
 
 from ablations.components import factorial
 from ablations.execution import plan
 from ablations.execution.request import Request
-from ablations.grids import GRIDS, Grid
 from ablations.outcomes import OUTCOMES, Outcome
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
@@ -36,21 +35,25 @@ class Fourth(Regularizer):
 
 
 @pytest.fixture
-def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def extended() -> Iterator[None]:
     """Add a fourth component, an outcome, and a grid of SFT, all sixteen arms and the oracle."""
     outcome = Outcome(
         name="distance", label="distance", read=lambda r: float(r.points["sqrt_kl"].iloc[-1]), unit="plain"
     )
     REGULARIZERS.register("x", Fourth())
     OUTCOMES.append(outcome)
-    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
-    yield
+    with tiny_grid(arms()):
+        yield
     del REGULARIZERS._items["x"]
     OUTCOMES.remove(outcome)
 
 
+def arms() -> list[str]:
+    return ["sft", *factorial(), "oracle"]
+
+
 def cells(seeds: tuple[int, ...]) -> list[Cell]:
-    return fakes.cells(["sft", *factorial(), "oracle"], seeds)
+    return fakes.cells(arms(), seeds)
 
 
 def stored(runs: Path) -> None:

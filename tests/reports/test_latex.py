@@ -8,11 +8,10 @@ from pathlib import Path
 
 import fakes
 import pytest
-from stored import report, store_cells
+from stored import report, store_cells, tiny_grid
 from test_writers import MADE
 
 from ablations.components import factorial
-from ablations.grids import GRIDS, Grid
 from reports.writers import PACKAGES, latex
 
 PAPER = """\\documentclass[twocolumn]{article}\\usepackage[a4paper,margin=2cm]{geometry}\\usepackage[utf8]{inputenc}
@@ -42,13 +41,11 @@ def test_signs_that_latex_takes_for_commands(tmp_path: Path):
 
 
 @pytest.mark.timeout(300)
-def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_everything_that_a_report_writes(runs: Path, tmp_path: Path):
     arms = ["sft", *factorial(), "oracle"]
-    monkeypatch.setitem(
-        GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke")
-    )
     store_cells(runs, fakes.cells(arms, [1, 2]))
-    result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
+    with tiny_grid(arms):
+        result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
     assert result.exit_code == 0, result.output
     names = sorted(path.stem for path in (tmp_path / "out").glob("*.tex"))
     assert {"table", "effects", "ablation", "reward_models", "overoptimisation", "figures"} <= set(names)
