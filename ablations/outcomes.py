@@ -29,6 +29,8 @@ PHONE_ERROR_BOUND = 0.3
 """Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 in the validation report)."""
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
+ODD_LENGTH = f"{ARTEFACT}length"
+"""Flag of a sample whose length differs from that of the SFT policy's sample of the same prompt."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """(samples that count as hits, samples that are considered), both ``[N]``."""
 Curve = Callable[[Record], NDArray[np.float64]]
@@ -56,13 +58,17 @@ class Outcome:
     direction: int = 0
     """+1 if more is better, -1 if less is better, 0 if neither."""
     curve: Curve = lambda record: np.full(len(record.points), math.nan)
-    """Its values ``[S]`` at the record's checkpoints, in the order of the points; NaN if it is not measured there."""
+    """Its values ``[S]`` at the record's checkpoints, in the order of the points; NaN if it is not measured there. Shares of
+    samples are those of the prompts that all checkpoints have (`Record.tracked`), so the last value may differ from `read`."""
     note: str = ""
     """Explanation for captions."""
     by: Callable[[Judge], Outcome] | None = None
     """Returns the same outcome measured by another judge; None if the outcome does not depend on a judge."""
     optional: bool = False
     """Whether it is only shown if some record has it."""
+    own_rm: bool = False
+    """Whether it depends on the arm's own reward model. A comparison with SFT is then one with the arm's first checkpoint, which
+    is the SFT policy under that reward model: the arm ``sft`` has the pre-trained one."""
 
     @property
     def heading(self) -> str:
@@ -97,10 +103,10 @@ def at_end(record: Record, name: str) -> float:
 
 
 def followed(name: str, label: str, column: str, unit: str = "percent", direction: int = 0) -> Outcome:
-    """Make an outcome from a column of the points."""
+    """Make an outcome from a column of the points; its curve from the same column of the trajectory."""
 
     def curve(record: Record) -> NDArray[np.float64]:
-        points = record.points
+        points = record.trajectory
         return points[column].to_numpy(float) if column in points.columns else np.full(len(points), math.nan)
 
     read = partial(at_end, name=column)
@@ -112,19 +118,19 @@ def from_samples(
 ) -> Outcome:
     """Make an outcome from the samples of each checkpoint; ``by`` names the judge it depends on, if any."""
 
-    def values_by_step(record: Record) -> dict[float, float]:
+    def values_by_step(record: Record, *, tracked: bool) -> dict[float, float]:
         """Return step -> value, computed once per record."""
-        key = (name, by)
+        key = (name, by, tracked)
         if key not in record.shares:
-            record.shares[key] = by_step(record.samples)
+            record.shares[key] = by_step(record.tracked if tracked else record.samples)
         return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        values = values_by_step(record)
+        values = values_by_step(record, tracked=True)
         return np.array([values.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        values = values_by_step(record)
+        values = values_by_step(record, tracked=False)
         return values[max(values)] if values else math.nan
 
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve, note=note)
@@ -190,7 +196,19 @@ def hacked_share(judge: Judge) -> Outcome:
             return None
         return ~masks[0], masks[1] & same(samples, "proxy", "target")
 
-    return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share)
+    return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share, own_rm=True)
+
+
+def clean_at_any_length() -> Outcome:
+    """Make the outcome clean success without the rule on odd lengths.
+
+    An SFT sample is its own reference for the length, so the rule never concerns SFT, but every other policy by chance.
+    """
+
+    def share(samples: pd.DataFrame) -> Masks | None:
+        return clean(samples.drop(columns=ODD_LENGTH, errors="ignore"), gold())
+
+    return sampled("clean_at_any_length", "clean success at any length", share, +1)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
@@ -222,7 +240,7 @@ def gamma(judge: Judge) -> Outcome:
     columns = ["kl_token", judge.accuracy, "proxy_accuracy"]
 
     def read(record: Record) -> float:
-        points = record.points
+        points = record.trajectory
         return relative_gap(*(points[name] for name in columns)) if set(columns) <= set(points.columns) else math.nan
 
     note = (
@@ -316,7 +334,7 @@ OUTCOMES: list[Outcome] = [
     clean_success(gold()),
     hacked_share(gold()),
     accuracy(gold()),
-    followed("proxy", "proxy accuracy", "proxy_accuracy"),
+    replace(followed("proxy", "proxy accuracy", "proxy_accuracy"), own_rm=True),
     followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
     sampled("artefacts", "artefacts", artefact_share, -1),
     followed("uptake", "shortcut uptake", "uptake", "gain", -1),
@@ -353,6 +371,12 @@ def find(name: str) -> Outcome:
     fallback = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
     declared = [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
     return next((outcome for outcome in declared if outcome.name == name), fallback)
+
+
+def ends(outcome: Outcome, record: Record) -> tuple[float, float]:
+    """Return an outcome at the first and the last checkpoint, on the same prompts; NaN for a policy that was not optimized."""
+    values = outcome.curve(record)
+    return (float(values[0]), float(values[-1])) if len(values) > 1 else (math.nan, math.nan)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:

@@ -15,7 +15,18 @@ from dataclasses import replace
 import numpy as np
 
 from ablations.judges import gold, tuning, vetoing
-from ablations.outcomes import COSTS, OVEROPTIMISATION, UPTAKE_BY_KIND, Outcome, all_outcomes, find, followed, shown
+from ablations.outcomes import (
+    COSTS,
+    OVEROPTIMISATION,
+    UPTAKE_BY_KIND,
+    Outcome,
+    all_outcomes,
+    ends,
+    find,
+    followed,
+    hacked_share,
+    shown,
+)
 from ablations.parameters import differing, headings
 from ablations.rendering.sheet import NONE, Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, by_arm, over_seeds, table
@@ -70,7 +81,9 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
     missing = [outcome.label for outcome in all_outcomes() if outcome.name not in measured]
     missing += [] if listened else OPINIONS
     notes = [
-        f"A seed hacked if its hacked share ends over {100 * HACKED:g} points above its start; Wilson's 95 % interval.",
+        "Hacked share at start: that of the SFT policy under the arm's own reward model, on the prompts of the first "
+        f"checkpoint. A seed hacked if its share ends over {100 * HACKED:g} points above its start, on the same prompts; "
+        "Wilson's 95 % interval.",
         "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
         "and controls are not ranked.",
     ]
@@ -80,18 +93,26 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
     rows = []
     for row in plain.rows:
         cells = selection.of(str(row[0]))
-        rows.append((*row, over_seeds(SEED_HACKED, cells), *(over_seeds(cost, cells).mean for cost in COSTS)))
-    columns = (*plain.columns, *(replace(outcome.as_column(), better=0) for outcome in (SEED_HACKED, *COSTS)))
+        hacking = (over_seeds(outcome, cells) for outcome in (HACKED_AT_START, SEED_HACKED))
+        rows.append((*row, *hacking, *(over_seeds(cost, cells).mean for cost in COSTS)))
+    added = (HACKED_AT_START, SEED_HACKED, *COSTS)
+    columns = (*plain.columns, *(replace(outcome.as_column(), better=0) for outcome in added))
     return replace(plain, columns=columns, rows=tuple(rows)).with_notes(*notes)
 
 
 def _hacked(record: Record) -> float:
     """Return whether a seed hacked (`HACKED`); NaN if its policy was not optimized or the share is unknown."""
-    shares = find("hacked_share").curve(record)
-    rise = shares[-1] - shares[0] if len(shares) > 1 else math.nan
-    return float(rise > HACKED) if math.isfinite(rise) else math.nan
+    start, end = ends(hacked_share(gold()), record)
+    return float(end - start > HACKED) if math.isfinite(end - start) else math.nan
 
 
+def _hacked_at_start(record: Record) -> float:
+    """Return the hacked share of the SFT policy under the cell's own reward model; NaN if its policy was not optimized."""
+    return ends(hacked_share(gold()), record)[0]
+
+
+HACKED_AT_START = Outcome(name="hacked_at_start", label="hacked share at start", read=_hacked_at_start)
+"""The share that mere distance from SFT does not explain is the one at the end minus this one."""
 SEED_HACKED = Outcome(name="hacked", label="seeds that hacked, %", read=_hacked, unit="share")
 """Share of the seeds that hacked, among those whose policy was optimized."""
 
@@ -148,9 +169,9 @@ def early_stopped(selection: Selection) -> Sheet | None:
     records = [record for record in selection.records if selected(record) is not None]
     note = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
-        "over seeds ± half the 95 % t-interval. Checkpoints before the last are evaluated on fewer prompts, and the "
-        "accuracy by the selecting judge is biased upwards at the best of several noisy checkpoints. Secondary, not "
-        "tested."
+        "over seeds ± half the 95 % t-interval. Every checkpoint is selected and read on the prompts that all checkpoints "
+        "have, fewer than in the table of results. The accuracy by the selecting judge is biased upwards at the best of "
+        "several noisy checkpoints. Secondary, not tested."
     )
     return by_arm("early_stopped", "Early stopping", records, map(_stopped, outcomes), note) if records else None
 
@@ -163,7 +184,7 @@ def _stopped(outcome: Outcome) -> Outcome:
 def selected(record: Record) -> int | None:
     """Return the index of the checkpoint with the highest accuracy by the tuning judge, the first one if there are ties; None if
     none is measured."""
-    accuracy = record.points.get(tuning().accuracy, np.empty(0))
+    accuracy = record.trajectory.get(tuning().accuracy, np.empty(0))
     return int(np.nanargmax(accuracy)) if len(accuracy) > 1 and np.isfinite(accuracy).any() else None
 
 
@@ -171,35 +192,30 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
     """Return the share of an arm's seeds that collapsed (Wilson's interval), and the primary outcome and seed of its worst
     cell.
 
-    A cell collapsed if its primary outcome is below `COLLAPSED` times that of the SFT policy, read at the cell's first
-    checkpoint. A diverged cell always counts as collapsed. n is the number of cells for which this is known.
+    A cell collapsed if its primary outcome is below `COLLAPSED` times that of the SFT policy, which is the cell's first
+    checkpoint; both on the same prompts. A diverged cell always counts as collapsed. n is the number of cells for which this is
+    known.
     """
     outcome = primary()
     values = {seed: DIVERGED for label, seed in selection.diverged if label == arm}
     collapsed = len(values)
     for record in selection.of(arm):
-        start, end = _sft_outcome(record), outcome.read(record)
+        start, end = ends(outcome, record)
         if math.isfinite(start) and math.isfinite(end):
-            values[record.seed] = end
+            values[record.seed] = outcome.read(record)
             collapsed += end < COLLAPSED * start
     worst = min(values, key=lambda seed: (values[seed], seed), default=None)
     return wilson(collapsed, len(values)), *((math.nan, math.nan) if worst is None else (values[worst], float(worst)))
-
-
-def _sft_outcome(record: Record) -> float:
-    """Return the primary outcome of the SFT policy, read at the cell's first checkpoint."""
-    values = primary().curve(record)
-    return float(values[0]) if len(values) else math.nan
 
 
 def at_peak() -> list[Outcome]:
     """Return the highest gold accuracy over a run's checkpoints, and the loss from there to the last one."""
 
     def peak(record: Record) -> float:
-        return float(record.points[gold().accuracy].max())
+        return float(record.trajectory[gold().accuracy].max())
 
     def lost(record: Record) -> float:
-        return peak(record) - float(record.points[gold().accuracy].iloc[-1])
+        return peak(record) - float(record.trajectory[gold().accuracy].iloc[-1])
 
     return [
         Outcome(name="peak", label="gold peak", read=peak),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablations.grids import CONTROLS
-from ablations.outcomes import find
+from ablations.outcomes import clean_at_any_length, find
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import N
 from ablations.stats.contrasts import SFT, difference
@@ -32,7 +32,9 @@ class Control:
     arm: str
     """Name of the arm."""
     changes: dict[str, Interval]
-    """Outcome -> difference from SFT at the last update, with a 95 % interval."""
+    """Outcome in `WATCHED` -> difference from SFT at the last update, with a 95 % interval."""
+    at_any_length: Interval
+    """The same difference in clean success without the rule on odd lengths, which SFT cannot break."""
 
     @property
     def raised(self) -> list[str]:
@@ -50,20 +52,24 @@ class Control:
 def controls(selection: Selection) -> list[Control]:
     """Return the controls that share a seed with SFT."""
     seeds = selection.seeds_run
-    changes = estimates(selection, {arm: difference(arm, SFT) for arm in CONTROLS}, map(find, WATCHED), seeds)
-    results = [Control(arm, {column.name: x for column, x in by_column.items()}) for arm, by_column in changes.items()]
+    outcomes = [*map(find, WATCHED), clean_at_any_length()]
+    changes = estimates(selection, {arm: difference(arm, SFT) for arm in CONTROLS}, outcomes, seeds)
+    by_name = {arm: {column.name: x for column, x in by_column.items()} for arm, by_column in changes.items()}
+    results = [Control(arm, x, x.pop(clean_at_any_length().name)) for arm, x in by_name.items()]
     return [control for control in results if any(change.n for change in control.changes.values())]
 
 
 def sheet(controls: list[Control]) -> Sheet | None:
     """Return a table with one row per control; None if there are none."""
     outcomes = [find(name) for name in WATCHED]
-    columns = {o.name: Column(o.name, f"{o.label} - SFT's, points", o.difference_unit) for o in outcomes}
+    any_length = clean_at_any_length()
+    columns = {o.name: Column(o.name, f"{o.label} - SFT's, points", o.difference_unit) for o in (*outcomes, any_length)}
     rows: list[dict[Column, Value]] = [
         {
             Column("control", "control"): control.arm,
             N: float(max(change.n for change in control.changes.values())),
             **{columns[name]: change for name, change in control.changes.items()},
+            columns[any_length.name]: control.at_any_length,
             VERDICT: control.verdict,
         }
         for control in controls
@@ -71,7 +77,8 @@ def sheet(controls: list[Control]) -> Sheet | None:
     note = (
         "Controls: arms whose reward contains no information about emotion. Difference from SFT at the last update, "
         "paired by seed, mean ± half the 95 % t-interval. A control fails, and the regime with it, if the interval "
-        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}."
+        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}. {any_length.label.capitalize()}: an SFT sample "
+        "is its own reference for the length, so that the rule on odd lengths never concerns SFT; not part of the rule."
     )
     return Sheet.of("controls", "Controls", rows, note)
 

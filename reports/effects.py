@@ -14,14 +14,15 @@ import numpy as np
 
 from ablations.components import COMPONENTS
 from ablations.grids import ALTERNATIVES
-from ablations.outcomes import Outcome, find, shown
+from ablations.outcomes import Outcome, clean_at_any_length, ends, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, over_seeds
-from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, corner_effect, difference, interactions
+from ablations.stats.contrasts import ABOVE_SFT, SFT, Values, Weights, apply, corner_effect, difference, interactions
 from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.inference import correlation, improvement, ratio_of_means
 from ablations.stats.power import detectable, spread_bound
-from ablations.stats.statistics import Interval, t_interval
+from ablations.stats.statistics import Interval, in_points, t_interval
+from ablations.tracking.records import Record
 from reports import reward_models
 from reports.loading import Selection
 from reports.verdicts import CONTRAST, INTERIM, VERDICT, Row, judge, scored, simultaneous
@@ -31,6 +32,10 @@ SECONDARY = "secondary, not tested"
 ORACLE = "oracle"
 """Arm with the best possible reward model, which sets the scale."""
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
+OWN_RM = (
+    "Against SFT, proxy accuracy and hacked share are compared with the SFT policy under the arm's own reward model (its first "
+    "checkpoint)."
+)
 ENDS = ("hacked_share", "uptake")
 """Outcomes shown in the ablation table in addition to its measure."""
 
@@ -57,11 +62,11 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     records, family = selection.records, selection.tested.get("", {})
     failed = [name for name, check in reward_models.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
+    computed += judge(selection, records, above_sft(), score=score, family=family)
     outcomes = scored(primary().values(records), selection, score)
-    for name, weights in (above_sft() | secondary()).items():
+    for name, weights in secondary().items():
         x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]
-        level = simultaneous(family) if name in above_sft() else 0.95
-        computed.append(Row(name, False, tuple(x), t_interval(x, level), SECONDARY))
+        computed.append(Row(name, False, tuple(x), t_interval(x), SECONDARY))
     return [row for row in computed if row.values]
 
 
@@ -74,11 +79,27 @@ def estimates(
     selection: Selection, contrasts: Mapping[str, Weights], outcomes: Iterable[Outcome], seeds: Sequence[int]
 ) -> dict[str, dict[Column, Interval]]:
     """Return contrast -> column of an outcome -> its mean difference, paired within seeds, with a 95 % interval."""
-    values = {_difference(outcome): outcome.values(selection.records) for outcome in outcomes}
+    outcomes = list(outcomes)
+    values = {outcome.name: outcome.values(selection.records) for outcome in outcomes}
+    rises = {outcome.name: _rises(outcome, selection.records) for outcome in outcomes if outcome.own_rm}
+
+    def estimate(weights: Weights, outcome: Outcome) -> Interval:
+        by_cell = rises[outcome.name] if outcome.own_rm and SFT in weights else values[outcome.name]
+        return t_interval(apply(weights, by_cell, seeds))
+
     return {
-        name: {column: t_interval(apply(weights, by_cell, seeds)) for column, by_cell in values.items()}
+        name: {_difference(outcome): estimate(weights, outcome) for outcome in outcomes}
         for name, weights in contrasts.items()
     }
+
+
+def _rises(outcome: Outcome, records: Iterable[Record]) -> Values:
+    """Return each cell's change since its first checkpoint, which is the SFT policy under the same reward model; 0 for SFT."""
+    changes = {}
+    for record in records:
+        start, end = ends(outcome, record)
+        changes[record.label, record.seed] = 0.0 if record.label == SFT else end - start
+    return changes
 
 
 def against(selection: Selection, arm: str, *names: str) -> dict[str, dict[Column, Interval]]:
@@ -96,6 +117,7 @@ def screen(selection: Selection) -> Sheet | None:
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
         "tables at equal KL, roll-outs and seconds.",
+        OWN_RM,
         primary().note,
     )
     rows: list[dict[Column, Value]] = [
@@ -127,11 +149,24 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         f"t-intervals, simultaneous over {len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval "
         f"that excludes 0: the arms differ; within ±{margin_text()}: equivalent; otherwise undecided, with the number "
         f"of seeds needed to detect {margin_text()} with power {POWER:g} (at the 80 % upper bound of the standard "
-        "deviation). No verdict is given if another judge's own interval at the same level lies entirely on the "
-        "opposite side of 0. All other columns: 95 % intervals, estimates only.",
+        f"deviation). No verdict is given if the {primary().label} by another judge has an interval, at the same level, "
+        "entirely on the opposite side of 0. All other columns: 95 % intervals, estimates only.",
+        *_sft_notes(selection),
         primary().note,
     )
     return Sheet.of("components", "What each component does", body, *notes)
+
+
+def _sft_notes(selection: Selection) -> list[str]:
+    """Return how the row RRPO - SFT is to be read; empty without such a row."""
+    values, family = clean_at_any_length().values(selection.records), selection.tested.get("", {})
+    x = t_interval(apply(above_sft()[ABOVE_SFT], values, _seeds(selection)), simultaneous(family))
+    if not x.n:
+        return []
+    return [
+        f"{ABOVE_SFT}: an SFT sample is its own reference for the length, so that the rule on odd lengths never concerns SFT, "
+        f"but every other policy by chance; without this rule, the difference is {in_points(x)} points. {OWN_RM}"
+    ]
 
 
 def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
@@ -142,7 +177,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
             CONTRAST: row.name,
             Column("family", "family"): "primary" if row.primary else "secondary",
             Column("points", "points", "gain"): row.interval,
-            VERDICT: row.verdict,
+            VERDICT: row.verdict if row.primary else SECONDARY,
             Column("improved", "improved, %", "share"): improvement(row.values),
         }
         for row in rows
@@ -158,7 +193,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         "the other contrasts, which are not tested.",
         "Improved: share of seeds with a difference above zero.",
         *([note] if listed else []),
-        *(_interim(selection) if any(row.verdict == INTERIM for row in rows) else []),
+        *(_interim(selection) if any(row.verdict == INTERIM for row in rows if row.primary) else []),
         *reward_models.note(reward_models.checks(selection.records, family)),
     ]
     return Sheet.of("effects", "Contrasts", body, *notes)
@@ -235,7 +270,7 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
     by_contrast = estimates(selection, contrasts, outcomes, _seeds(selection))
     note = (
         "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
-        f"(the primary outcome, {primary().label}, is tested in the first table)."
+        f"(the primary outcome, {primary().label}, is tested in the first table). {OWN_RM}"
     )
     rows: list[dict[Column, Value]] = [{CONTRAST: name, **means} for name, means in by_contrast.items()]
     computed = any(mean.n for means in by_contrast.values() for mean in means.values())

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 KIND = "transfer"
 """`ablations.tracking.records.TAG_KIND` of the runs that contain a matrix."""
 NOTE = (
-    "Gain in accuracy over the SFT policy at the last checkpoint, in points; mean over seeds ± half the 95 % "
-    "t-interval. Common RM: the seed's pre-trained reward model, before any fine-tuning. Descriptive, not tested: "
+    "Gain in accuracy over the SFT policy at the last checkpoint, in points, on the same prompts; mean over seeds ± half "
+    "the 95 % t-interval. Common RM: the seed's pre-trained reward model, before any fine-tuning. Descriptive, not tested: "
     "every arm has a different reward model of its own."
 )
 MISSING = "Not evaluated by the other arms' reward models; to do so, run python -m ablations.transfer --grid {grid}."
@@ -59,8 +59,8 @@ def gains() -> list[Outcome]:
 
 
 def _gain(column: str, record: Record) -> float:
-    """Return the change of a column of the points from the first to the last checkpoint; NaN if it was not measured."""
-    points = record.points
+    """Return the change of a column of the trajectory from the first to the last checkpoint; NaN if it was not measured."""
+    points = record.trajectory
     return float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
 
 

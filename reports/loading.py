@@ -26,9 +26,11 @@ MISSING, DIVERGED = "missing", "diverged"
 """States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
 kinds in `ablations.failures`."""
 REDRAWS = (
-    "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are "
-    "fixed."
+    "A seed redraws the annotated and the SFT utterances, raters, RM training, SFT, training prompts and sampling noise; the "
+    "RM's pre-training utterances, evaluation prompts, renderer, codec, base policy and judges are fixed."
 )
+INSTALLED = "0"
+"""``profile.world.seed`` of the installed world; others are built with ``--world``."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Selection:
     """Planned cell without a record -> reason: `MISSING`, `PARTIAL` or a kind of failure."""
     attempts: Mapping[Key, Attempt] = field(default_factory=dict)
     """Planned cell without a record -> the newest attempt at it, if there was one."""
+    elsewhere: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    """Name of each other world of the profile, made by the same code -> its records of these grids."""
 
     @property
     def grids(self) -> list[str]:
@@ -124,9 +128,10 @@ def select(
 ) -> Selection:
     """Read the records of one grid, or of several grids of the same world, from the tracking store only.
 
-    ``world`` is a prefix of the world's hash. Raises InputError if there is no store, no such grid, no complete cell, more than
-    one profile to choose from, or cells from several worlds or versions of the code. ``mixed`` accepts the latter two and
-    records them in the notes.
+    ``world`` is a prefix of the world's hash; by default, the installed world is reported, and the worlds built with ``--world``
+    are kept apart (`Selection.elsewhere`). Raises InputError if there is no store, no such grid, no complete cell, more than one
+    profile to choose from, or cells from several worlds or versions of the code. ``mixed`` accepts the latter two, if no cell is
+    in two worlds, and records them in the notes.
     """
     names = [grids] if isinstance(grids, str) else list(dict.fromkeys(grids))
     folder = check(runs_dir)
@@ -140,6 +145,9 @@ def select(
     complete = [(name, record) for name, (records, _) in cells.items() for record in records]
     (profile,) = _choose("profile", (record.profile for _, record in complete), profile or "")
     complete = [(name, record) for name, record in complete if record.profile == profile]
+    numbers = _numbers(record for _, record in complete)
+    if not (world or mixed):
+        world = _installed(numbers)
     in_world = [(name, record) for name, record in complete if record.world_hash.startswith(world)]
     seeds = reported(record.seed for _, record in in_world)
     pooled = [(name, record) for name, record in in_world if record.seed in seeds]
@@ -150,6 +158,12 @@ def select(
             f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
         )
     newest = {(n, r.label, r.seed): r for n, r in sorted(pooled, key=lambda pair: pair[1].recorded)}
+    in_worlds: dict[Key, set[str]] = {}
+    for _, record in pooled:
+        in_worlds.setdefault((record.label, record.seed), set()).add(record.world_hash)
+    if twice := [f"{label}/{seed}" for (label, seed), hashes in sorted(in_worlds.items()) if len(hashes) > 1]:
+        got = ", ".join(twice[:4]) + (f" and {len(twice) - 4} more" if twice[4:] else "")
+        raise InputError("worlds that have the same cells cannot be pooled", got=got, fix="choose one with --world")
     by_key: dict[Key, Record] = {}
     for record in newest.values():
         first = by_key.setdefault((record.label, record.seed), record)
@@ -158,8 +172,10 @@ def select(
             fix = "report on each grid separately, or run both again with the same code and config"
             raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
     edited = plugin_files.require(by_key.values())
+    elsewhere = _elsewhere([record for _, record in complete], numbers, list(by_key.values()))
+    apart_from_these = sum(map(len, elsewhere.values()))
     excluded = {
-        "cells of other worlds": len(complete) - len(in_world),
+        "cells of other worlds": len(complete) - len(in_world) - apart_from_these,
         f"cells with development seeds ({DEVELOPMENT} and above)": len(in_world) - len(pooled),
         "cells superseded by a later version of code or config": len(pooled) - len(newest),
     }
@@ -183,7 +199,43 @@ def select(
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
     plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
     by_arm = {arm: counts[arm] for arm in arms}
-    return Selection("+".join(names), chosen, by_arm, tuple(notes), plans, frozenset(labels), folder, lost, unfinished)
+    notes += [f"Reported apart: {len(cells)} cells of {name}." for name, cells in elsewhere.items()]
+    return Selection(
+        "+".join(names), chosen, by_arm, tuple(notes), plans, frozenset(labels), folder, lost, unfinished, elsewhere
+    )
+
+
+def _numbers(records: Iterable[Record]) -> dict[str, str]:
+    """Return world hash -> ``profile.world.seed``, read from one record per world; empty text if it is unknown."""
+    by_world = {record.world_hash: record for record in records}
+    return {world: record.config.get("profile.world.seed", "") for world, record in by_world.items()}
+
+
+def _installed(numbers: Mapping[str, str]) -> str:
+    """Return the hash of the installed world if it is one of several, of which no two have the same number; otherwise empty."""
+    distinct = len(set(numbers.values())) == len(numbers) > 1 and "" not in numbers.values()
+    return next((world for world, number in numbers.items() if distinct and number == INSTALLED), "")
+
+
+def _elsewhere(
+    complete: Sequence[Record], numbers: Mapping[str, str], chosen: Sequence[Record]
+) -> dict[str, tuple[Record, ...]]:
+    """Return name -> records of the other worlds that the same code made, each arm and reported seed once (the newest)."""
+    own, code = {record.world_hash for record in chosen}, code_versions(chosen).keys()
+    found: dict[str, tuple[Record, ...]] = {}
+    for world, number in sorted(numbers.items(), key=lambda item: (item[1], item[0])):
+        records = [record for record in complete if record.world_hash == world and record.seed < DEVELOPMENT]
+        if len(own) > 1 or world in own or number in ("", *(numbers[w] for w in own)) or not records:
+            continue
+        if code_versions(records).keys() <= code:
+            newest = {(r.label, r.seed): r for r in sorted(records, key=lambda record: record.recorded)}
+            found[world_name(number, world)] = tuple(newest[key] for key in sorted(newest))
+    return found
+
+
+def world_name(number: str, world: str) -> str:
+    """Return the name of a world from its number and hash."""
+    return f"world {number} ({world})"
 
 
 def _cells(store: Store, grid: str, fix: str) -> tuple[list[Record], list[Attempt]]:

@@ -23,6 +23,7 @@ from reports import (
     sensitivity,
     settings,
     words,
+    worlds,
 )
 from reports.figures import curves, samples
 from reports.figures import effects as effect_figures
@@ -80,6 +81,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     sheets = [
         sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
+        worlds.sheet(selection),
         controls.sheet(control_results),
         arm_tables.results(selection, listened=not rated.empty),
         effects.sheet(selection, rows),

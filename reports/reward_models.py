@@ -27,7 +27,7 @@ from rrpo.arms import BASE
 from rrpo.regularizers import CONTROLS
 
 ASKED = 0.5
-"""A component counts as tested only if its training was active in at least this share of its reward models."""
+"""A component counts as tested only if it acted (`ManipulationCheck.activity`) on at least this share of its reward models."""
 TEST_SET = "rm_accuracy_test_"
 """Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
@@ -43,11 +43,11 @@ class Checked(NamedTuple):
     moved: Interval
     """Effect on its target scalar over seeds; n = 0 if it was not measured."""
     weak: bool
-    """Whether the component's training was inactive in most of its reward models."""
+    """Whether the component did not act on most of its reward models."""
 
     @property
     def failed(self) -> bool:
-        """Whether training was inactive, or the interval over at least three seeds is not entirely on the intended side of
+        """Whether it did not act, or the interval over at least three seeds is not entirely on the intended side of
         0."""
         check = self.component.check
         if (
@@ -64,7 +64,8 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
         return Checked(component, t_interval([]), weak=False)
     seeds = sorted({record.seed for record in records})
     treated = {label for label, weight in contrast.items() if weight > 0}
-    activity = [value for (label, _), value in scalar(declared.tested, records).items() if label in treated]
+    measured = scalar(declared.activity, records)
+    activity = [value >= declared.at_least for (label, _), value in measured.items() if label in treated]
     moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
     return Checked(component, moved, weak=bool(activity) and float(np.mean(activity)) < ASKED)
 
@@ -114,9 +115,10 @@ def sheet(selection: Selection) -> Sheet | None:
         trained_on = "the user's own speech"
     notes: tuple[str, ...] = (
         "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
-        f"{trained_on}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
-        "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
-        "not trained on (cross-domain, until there are real corpora). Arms that share a reward model are shown once. "
+        f"{trained_on}. Mean over seeds ± half the 95 % t-interval. valid: unseen texts by all speakers of reward-model data "
+        "(a small training set has few of them); test: the policy's speakers; other languages and synthesizers: the same "
+        "emotions in a kind of speech that it was not trained on (cross-domain, until there are real corpora). Arms that share "
+        "a reward model are shown once. "
         f"Manipulation checks: {targets}.",
         "Gradient fidelity: one token, or 30 % of the tokens, are swapped in samples of the SFT policy. The change "
         "predicted by the reward's gradient is correlated with the true change of the same reward model (own), and "

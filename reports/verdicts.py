@@ -3,8 +3,10 @@ settings.
 
 A contrast is tested once all its cells in all planned seeds are finished, either complete or diverged. Its paired t-interval is
 simultaneous over the m contrasts that the grid's arms allow. If it excludes 0, the verdict is *better* or *worse*; if it lies
-within the margin, *equivalent*; otherwise *undecided*. Another judge can only withhold *better* or *worse*, namely if its own
-interval at the same level lies entirely on the opposite side of 0.
+within the margin, *equivalent*; otherwise *undecided*. Another judge can only withhold *better* or *worse*, namely if the
+interval of the primary outcome by that judge, at the same level, lies entirely on the opposite side of 0. If a component's
+manipulation check failed, *equivalent* and *undecided* become *not tested*, because a component that did nothing to its reward
+model says nothing by having no effect; a difference that is found stays one, and the failed check is stated.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablations.judges import Judge, vetoing
-from ablations.outcomes import accuracy
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values, apply
 from ablations.stats.family import ALPHA, DIVERGED, MARGIN, POWER, margin_text, primary
@@ -27,11 +28,13 @@ from ablations.tracking.records import Record
 from reports.loading import Selection
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
-INTERIM = "interim"
+INTERIM, NO_VERDICT = "interim", "no verdict"
 SMALL = f" (by less than {margin_text()})"
 """Added to a verdict if a difference is found and lies within the margin."""
 CONTRAST, VERDICT = Column("contrast", "contrast"), Column("verdict", "verdict")
-NOT_MOVED = "not tested (manipulation check failed)"
+CHECK_FAILED = " (manipulation check failed)"
+"""Added to a difference that is found although the component did not change its target in the reward model."""
+NOT_MOVED = f"not tested{CHECK_FAILED}"
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
 
@@ -49,12 +52,17 @@ class Row:
     interval: Interval
     """Interval of the mean difference: simultaneous for the family and for RRPO - SFT, otherwise 95 %."""
     verdict: str
-    """Verdict in words."""
+    """Verdict in words; on RRPO - SFT too, which is not part of the family and decides between "stops" and "reduces"."""
 
     @property
     def word(self) -> str:
         """The verdict without its parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is none."""
         return self.verdict.partition(" (")[0]
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether a difference was found although the component's manipulation check failed."""
+        return self.word in (BETTER, WORSE) and self.verdict.endswith(CHECK_FAILED)
 
 
 def simultaneous(contrasts: Contrasts) -> float:
@@ -66,18 +74,21 @@ def judge(
     selection: Selection,
     records: Sequence[Record],
     contrasts: Contrasts,
-    failed: Collection[str],
+    failed: Collection[str] = (),
     score: float = DIVERGED,
+    *,
+    family: Contrasts | None = None,
 ) -> list[Row]:
-    """Return the verdicts on one family of ``contrasts``, given by labels of ``records``.
+    """Return the verdicts on ``contrasts``, given by labels of ``records``.
 
     ``failed`` contains the contrasts of components whose manipulation check failed. ``score`` is the primary outcome of a
-    diverged cell; NaN excludes its seed.
+    diverged cell; NaN excludes its seed. ``family`` determines level and seeds; by default, the contrasts are a family.
     """
     outcomes = scored(primary().values(records), selection, score)
     other_outcomes = [scored(by_judge(other_judge, records), selection, score) for other_judge in vetoing()]
-    level = simultaneous(contrasts)
-    seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
+    tested = contrasts if family is None else family
+    level = simultaneous(tested)
+    seeds = selection.seeds({label for weights in tested.values() for label in weights})
     rows = []
     for name, weights in contrasts.items():
         differences = (apply(weights, values, seeds) for values in (outcomes, *other_outcomes))
@@ -85,8 +96,11 @@ def judge(
         decision = INTERIM
         if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
             veto_intervals = [t_interval(values, level) for values in veto_values]
-            decision = NOT_MOVED if name in failed else verdict(x, level, veto_intervals)
-        rows.append(Row(name, True, tuple(x), t_interval(x, level), decision))
+            decision = verdict(x, level, veto_intervals)
+            if name in failed:
+                found = decision.startswith((BETTER, WORSE))
+                decision = f"{decision}{CHECK_FAILED}" if found else NOT_MOVED
+        rows.append(Row(name, family is None, tuple(x), t_interval(x, level), decision))
     return rows
 
 
@@ -96,13 +110,9 @@ def scored(outcomes: Values, selection: Selection, score: float) -> Values:
 
 
 def by_judge(judge: Judge, records: Sequence[Record]) -> Values:
-    """Return the primary outcome by another judge; its accuracy if it evaluated no stored sample; empty if there is neither."""
+    """Return the primary outcome by another judge, on the samples that it evaluated; empty if no outcome depends on a judge."""
     by = primary().by
-    for outcome in (by(judge), accuracy(judge)) if by else ():
-        values = outcome.values(records)
-        if any(math.isfinite(value) for value in values.values()):
-            return values
-    return {}
+    return by(judge).values(records) if by else {}
 
 
 def settled(weights: Mapping[str, float], outcomes: Values, selection: Selection, seeds: Sequence[int]) -> bool:
@@ -120,7 +130,7 @@ def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str
     within = mean.low > -MARGIN and mean.high < MARGIN
     if mean.low > 0 or mean.high < 0:
         if any(other.high < 0 if mean.low > 0 else other.low > 0 for other in others):
-            return "no verdict (another judge sees the opposite)"
+            return f"{NO_VERDICT} (another judge sees the opposite)"
         improved = mean.mean * (primary().direction or 1) > 0
         return (BETTER if improved else WORSE) + (SMALL if within else "")
     if within:

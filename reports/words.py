@@ -13,10 +13,10 @@ from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import code_versions
-from reports import effects, opinion, settings
+from reports import effects, opinion, settings, worlds
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
-from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE, Row
+from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
 
@@ -56,7 +56,7 @@ def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     m = len(selection.tested.get("", {}))
     share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
-    return f"{'; '.join([claim, *_component_effects(parts), scope])}."
+    return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection), scope]))}."
 
 
 def _screen_answer(gains: Mapping[str, Interval]) -> str:
@@ -83,9 +83,12 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
         small = " (a gain smaller than the margin)" if overall.verdict != BETTER else ""
         if above_sft is None:
             return f"RRPO reduces reward hacking: {gained}{small} (SFT was not measured)"
-        if above_sft.interval.low > 0:
-            return f"RRPO stops reward hacking: {gained}{small} and {in_points(above_sft.interval)} above SFT's"
-        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({in_points(above_sft.interval)})"
+        from_sft = in_points(above_sft.interval)
+        if above_sft.word == BETTER:
+            return f"RRPO stops reward hacking: {gained}{small} and {from_sft} above SFT's"
+        reasons = {INTERIM: ", not all of its cells are complete", NO_VERDICT: ", another judge sees the opposite"}
+        reason = reasons.get(above_sft.word, "")
+        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({from_sft}{reason})"
     if overall.word == EQUIVALENT:
         return f"RRPO does not reduce reward hacking: {difference}, within {margin_text()}"
     if overall.word == WORSE:
@@ -141,7 +144,8 @@ def _kind(row: Row) -> str:
 
 
 def _effect(row: Row) -> str:
-    return f"{_kind(row)} {in_points(row.interval)}"
+    failed = ", although its manipulation check failed" if row.unchecked else ""
+    return f"{_kind(row)} {in_points(row.interval)}{failed}"
 
 
 def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:

@@ -112,8 +112,9 @@ def provenance(records: Sequence[Record]) -> str:
 def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapping[str, int]) -> list[str]:
     lines = [
         f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
-        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
-        "roll-out noise; corpus renderer, codec, base policy and judges belong to the world and are fixed.",
+        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training (order, initialization), SFT, "
+        "fine-tuning, training prompts and sampling noise; the RM's pre-training utterances, evaluation prompts, corpus "
+        "renderer, codec, base policy and judges belong to the world and are fixed.",
     ]
     if outcomes:
         lines += [outcome.note for outcome in outcomes if outcome.note]

@@ -34,6 +34,10 @@ SAMPLES_FILE = "samples.parquet"
 LISTENERS = ("phonetics", "voice", "naturalness", "whisper", "hama")
 """Optional evaluators of vocoded samples, used if their packages are installed. Files: ``<listener>_points.parquet`` and
 ``<listener>_samples.parquet``."""
+JUDGING = {"phonetics": ("third", "third_logprob")}
+"""Listener that contains a judge of emotion -> the judge's columns in the listener's table of samples."""
+KEYS = ("step", "prompt")
+"""Columns by which tables of samples are joined."""
 TRANSFER_FILE = "transfer.parquet"
 """Artifact of a ``transfer`` run (`TAG_KIND`), which compares the arms of one seed and is not a cell's run. Columns:
 ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``; the last is the same reward model's accuracy on the
@@ -190,15 +194,52 @@ class Record:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row per checkpoint and stored sample, with the columns of plugin judges; may be empty."""
+        """One row per checkpoint and stored sample, with the columns of the judges that were added to it (NaN for samples that
+        they did not evaluate); may be empty."""
         table = self._table(SAMPLES_FILE)
-        for name in (name for name in added(self.folder) if name not in LISTENERS and not table.empty):
-            table = table.merge(self._table(f"{name}_{SAMPLES_FILE}"), on=["step", "prompt"], how="left")
+        for name in added(self.folder):
+            if table.empty or (name in LISTENERS and name not in JUDGING):
+                continue
+            other = self._table(f"{name}_{SAMPLES_FILE}")
+            if name in JUDGING:
+                other = other[[column for column in (*KEYS, *JUDGING[name]) if column in other.columns]]
+            if set(KEYS) <= set(other.columns):
+                table = table.merge(other, on=list(KEYS), how="left")
         return table
 
     @cached_property
-    def shares(self) -> dict[tuple[str, str], dict[float, float]]:
-        """Cache of `ablations.outcomes`: (outcome, judge) -> step -> share of samples."""
+    def tracked(self) -> pd.DataFrame:
+        """The samples of those prompts that were evaluated at every checkpoint; all samples if there are no such prompts.
+
+        The last checkpoint has more prompts than the others, with another mix of emotions, so that changes between checkpoints
+        must be read on the prompts that they share.
+        """
+        samples = self.samples
+        if not set(KEYS) <= set(samples.columns):
+            return samples
+        steps = samples.groupby("prompt")["step"].nunique()
+        shared = steps.index[steps == samples["step"].nunique()]
+        return samples if len(shared) in (0, len(steps)) else samples[samples["prompt"].isin(shared)]
+
+    @cached_property
+    def trajectory(self) -> pd.DataFrame:
+        """The points, with accuracies and phone errors on the samples of `tracked` instead of all samples of a checkpoint."""
+        rows, points = self.tracked, self.points
+        if points.empty or len(rows) == len(self.samples):
+            return points
+        shares = {}
+        for name in (column for column in rows.columns if f"{column}_accuracy" in points.columns):
+            heard = rows[rows[name].notna()]
+            shares[f"{name}_accuracy"] = (heard[name] == heard["target"]).groupby(heard["step"]).mean()
+        if {"phone_errors", "phones", "phone_error_rate"} <= {*rows.columns, *points.columns}:
+            totals = rows.groupby("step")[["phone_errors", "phones"]].sum()
+            shares["phone_error_rate"] = totals["phone_errors"] / totals["phones"]
+        steps = points["step"]
+        return points.assign(**{name: steps.map(share).fillna(points[name]) for name, share in shares.items()})
+
+    @cached_property
+    def shares(self) -> dict[tuple[str, str, bool], dict[float, float]]:
+        """Cache of `ablations.outcomes`: (outcome, judge, whether of `tracked`) -> step -> share of samples."""
         return {}
 
     @cached_property

@@ -62,7 +62,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
             axis.tick_params(labelbottom=True)
         limit = max(float(r.points["sqrt_kl"].max()) for runs in arms.values() for r in runs)
-        lowest = min(float(r.points[name].min()) for runs in arms.values() for r in runs for name, *_ in measures())
+        lowest = min(float(r.trajectory[name].min()) for runs in arms.values() for r in runs for name, *_ in measures())
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(style.percent)
         figure.supxlabel("√KL to the SFT policy (√nats per token)", fontsize=7.5)
@@ -106,16 +106,16 @@ def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> No
 
 
 def _path(record: Record, name: str) -> tuple[Any, Any]:
-    return record.points["sqrt_kl"].to_numpy(), record.points[name].to_numpy()
+    return record.points["sqrt_kl"].to_numpy(), record.trajectory[name].to_numpy()
 
 
 def goodhart_caption() -> str:
     """Return the caption."""
     return (
         f"Accuracy of the target emotion by gold (solid, {gold().label}) and by the proxy (dashed, the arm's own "
-        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints. Thin: seeds; thick: mean "
-        f"over seeds at each checkpoint. Dotted gray: mean gold of {BASE}; dash-dotted green: mean gold of best-of-n "
-        "samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
+        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints, all on the same prompts. "
+        f"Thin: seeds; thick: mean over seeds at each checkpoint. Dotted gray: mean gold of {BASE}; dash-dotted green: "
+        "mean gold of best-of-n samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
     )
 
 

@@ -3,7 +3,8 @@ accuracies on other sets.
 
 A component that did not change its own target has not been tested. Label smoothing should lower confidence and calibration
 error; energy-adaptive mixup should smooth the path between two real utterances; adversarial training should preserve the
-accuracy under attacks on h'. All three are measured on ``rm_valid``: held-out texts by the reward model's own speakers.
+accuracy under attacks on h'. All three are measured on ``rm_valid``: held-out texts by all speakers of reward-model data, of whom
+a small training set has few.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CHUNK = 128
 """Utterances per forward pass."""
 
 ADV_TESTED = 1.05
-"""Below this L_adv/L_emo the verdict on adversarial training is "not tested", not "no effect"."""
+"""Bound of L_adv/L_emo in training for ``adv_tested``. Reports use the ratio on held-out, hard labels (`Adversarial.check`)."""
 
 BINS = 10
 """Equal-width confidence bins of the calibration error."""

@@ -54,7 +54,9 @@ class RelaxedLoss(Loss):
 class DiffRO(PolicyOptimizer):
     """DiffRO. Its settings are fields of `rrpo.config.OptimizeConfig`: τ, ``relaxation``, ``gradient_scale``."""
 
-    equation: ClassVar[str] = "w_e L_SER(F(tau)) + w_c L_CTC(F(tau)) + β KL(π || π_SFT), tau = softmax((l + G) / τ)"
+    equation: ClassVar[str] = (
+        "w_e L_SER(F(tau)) + w_c L_CTC(F(tau)) + β KL(π || π_SFT), tau = softmax((l + G) / τ), G Gumbel or 0"
+    )
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield one update."""

@@ -25,7 +25,9 @@ class Adversarial(Regularizer):
     equation = "Eq. 4-5: L + α L(h' + δ), δ = ε_adv g/||g||, g = ∂L/∂h'"
     term = "l_adv"
     scalars = ("relative_delta",)
-    check = replace(PGD_ACCURACY, tested="adv_tested", weak="L_adv/L_emo under 1.05 in most fine-tunings")
+    check = replace(
+        PGD_ACCURACY, activity="l_adv_over_l_emo", at_least=1.05, weak="L_adv/L_emo under 1.05 in most reward models"
+    )  # by the loss on hard, unmixed labels: the loss in training contains the entropy of smoothed and mixed targets
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf), surface=True)
     """α, weight of L_adv in Eq. 5."""
     epsilon_adv: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf), surface=True)

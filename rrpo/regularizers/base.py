@@ -72,10 +72,12 @@ class ManipulationCheck:
     """+1 if the regularizer must increase it, -1 if it must decrease it."""
     text: str
     """Description of the measure; the heading of its column in the table of reward models."""
-    tested: str = ""
-    """Scalar that is 1 if the regularizer had an effect on a reward model's training, else 0; empty: no such rule."""
+    activity: str = ""
+    """Scalar that shows whether the regularizer acted on a reward model at all; empty: no such rule."""
+    at_least: float = 0.0
+    """Value of that scalar from which it did."""
     weak: str = ""
-    """Message if that scalar is 0 for most of its reward models."""
+    """Message if the scalar is smaller in most of its reward models."""
 
 
 CONFIDENCE = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")

@@ -54,7 +54,12 @@ def test_known_effects_get_their_verdicts():
     assert by_name["LS, main effect"].interval == t_interval(by_name["LS, main effect"].values, 1 - 0.05 / 7)
     assert by_name["RRPO - SFT"].interval == t_interval(by_name["RRPO - SFT"].values, 1 - 0.05 / 7)
     assert by_name["LS x Adv"].interval == t_interval(by_name["LS x Adv"].values)
-    assert {row.verdict for row in computed if not row.primary} == {"secondary, not tested"}
+    others = {row.name: row.verdict for row in computed if not row.primary}
+    assert others.pop("RRPO - SFT") == "worse", "it is no part of the family, but decides between stops and reduces"
+    assert set(others.values()) == {"secondary, not tested"}
+    table = sheet(selection, computed)
+    assert table is not None
+    assert table.row("RRPO - SFT")["verdict"] == "secondary, not tested"
 
 
 def test_the_first_table_has_the_family_and_rrpo_above_sft_and_what_stands_beside():
@@ -109,17 +114,23 @@ def test_a_judge_takes_a_difference_away_only_by_an_interval_of_its_own():
     assert by_name["EAM, main effect"] == "equivalent"
 
 
-def test_a_judge_that_was_asked_of_no_stored_sample_is_heard_by_its_accuracy():
+def test_a_judge_of_some_samples_is_heard_on_these_and_one_of_none_is_not():
+    """The third judge evaluates every tenth sample; its accuracy, which is no clean success, says the opposite."""
     selection = grid({"ls": 0.1})
-    by_name = verdicts(rows(changed(selection, points=lambda r: with_third(r, -1.0))))
-    assert by_name["LS, main effect"] == "no verdict (another judge sees the opposite)"
-    by_name = verdicts(rows(changed(selection, points=lambda r: with_third(r, 1.0))))
-    assert by_name["LS, main effect"] == "better"
+    opposed = changed(selection, points=lambda r: r.points.assign(third_accuracy=[0.5, 0.5 - with_part(r.label, "ls")]))
+    assert verdicts(rows(opposed))["LS, main effect"] == "better"
 
+    def heard(old: Record, wrong: str):
+        rows = old.samples.copy()
+        rows["third"] = rows["test"].where(rows.index % 10 == 0)
+        if with_part(old.label, "ls"):
+            rows.loc[rows["third"].notna() & (rows.index % 4 == 2 * (old.seed % 2)), "third"] = wrong
+        return rows
 
-def with_third(old: Record, sign: float):
-    gain = sign * 0.2 * with_part(old.label, "ls") + 0.001 * np.sin(7 * old.seed + len(old.label))
-    return old.points.assign(third_accuracy=[0.5, 0.5 + gain])
+    agreeing = changed(selection, samples=lambda r: heard(r, "sad"), shares=lambda r: {})
+    assert verdicts(rows(agreeing))["LS, main effect"] == "better"
+    opposing = changed(selection, samples=lambda r: heard(r, "angry"), shares=lambda r: {})
+    assert verdicts(rows(opposing))["LS, main effect"] == "no verdict (another judge sees the opposite)"
 
 
 def test_noise_is_undecided_with_the_seeds_it_takes():
@@ -181,14 +192,24 @@ def test_a_grids_arms_decide_its_family_and_a_part_of_a_grid_has_the_whole_ones(
     assert rows(Selection("x", bare, {"sft": 8}, (), (8,))) == []
 
 
-@pytest.mark.parametrize(("shift", "words"), [(-0.05, "better"), (0.0, "not tested (manipulation check failed)")])
-def test_a_component_that_did_not_move_its_own_target_is_not_tested(shift: float, words: str):
+@pytest.mark.parametrize(
+    ("shift", "gain", "words"),
+    [
+        (-0.05, 0.0, "equivalent"),
+        (0.0, 0.0, "not tested (manipulation check failed)"),
+        (-0.05, 0.1, "better"),
+        (0.0, 0.1, "better (manipulation check failed)"),
+    ],
+)
+def test_the_absence_of_an_effect_counts_only_if_the_component_moved_its_own_target(
+    shift: float, gain: float, words: str
+):
     rng = np.random.default_rng(1)
 
     def ece(old: Record) -> dict[str, float]:
         return {"rm_ece": 0.2 + shift * with_part(old.label, "ls") + 0.002 * rng.standard_normal()}
 
-    selection = changed(grid(GAINS), scalars=ece)
+    selection = changed(grid(GAINS | {"ls": gain}), scalars=ece)
     computed = rows(selection)
     assert verdicts(computed)["LS, main effect"] == verdicts(computed)["LS, in RRPO"] == words
     assert verdicts(computed)["Adv, main effect"] == "worse", "what was not measured counts as tested"
@@ -197,15 +218,17 @@ def test_a_component_that_did_not_move_its_own_target_is_not_tested(shift: float
     assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in table.notes)
 
 
-@pytest.mark.parametrize(("tested", "words"), [(1.0, "worse"), (0.0, "not tested (manipulation check failed)")])
-def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
-    selection = changed(grid(GAINS), scalars=lambda r: {"adv_tested": tested if with_part(r.label, "adv") else 1.0})
+@pytest.mark.parametrize(("ratio", "words"), [(1.05, "equivalent"), (1.04, "not tested (manipulation check failed)")])
+def test_adv_is_not_tested_where_its_attack_was_weak(ratio: float, words: str):
+    selection = changed(
+        grid({"ls": 0.1}), scalars=lambda r: {"l_adv_over_l_emo": ratio if with_part(r.label, "adv") else 1.2}
+    )
     computed = rows(selection)
     assert verdicts(computed)["Adv, main effect"] == words
     assert verdicts(computed)["LS, main effect"] == "better"
     table = sheet(selection, computed)
     assert table is not None
-    assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in table.notes) == (tested == 0)
+    assert any("L_adv/L_emo under 1.05 in most reward models FAILED" in note for note in table.notes) == (ratio < 1.05)
 
 
 def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):

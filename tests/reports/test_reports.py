@@ -119,8 +119,12 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
     selection = select(runs, "tiny", world="world-a")
     assert {record.world_hash for record in selection.records} == {"world-a"}
     assert any("1 cells of other worlds" in note for note in selection.notes)
-    pooled = select(runs, "tiny", mixed=True)
-    assert {(r.seed, r.world_hash) for r in pooled.records} == {(1, "world-b"), (2, "world-a")}
+    with pytest.raises(InputError, match=r"worlds that have the same cells cannot be pooled\s+got: diffro/1\n"):
+        select(runs, "tiny", mixed=True)
+    store_cells(runs, fakes.cells(["diffro"], [3], world="c"), "apart")
+    store_cells(runs, fakes.cells(["diffro"], [1, 2]), "apart")
+    pooled = select(runs, "apart", mixed=True)
+    assert {(r.seed, r.world_hash) for r in pooled.records} == {(1, "world-a"), (2, "world-a"), (3, "world-c")}
     assert any("MIXED WORLDS" in note for note in pooled.notes)
     with pytest.raises(InputError, match="use one of: world-a, world-b"):
         select(runs, "tiny", world="c")

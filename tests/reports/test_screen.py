@@ -15,8 +15,8 @@ NOISE = {1: -0.02, 2: 0.0, 3: 0.02}
 
 
 def screened(grid: str = "baselines") -> Selection:
-    """Return a screen of three seeds, in which the noise of mixup and DiffRO differs from that of the others."""
-    sign = {"mixup": -1.0, "diffro": 0.5}
+    """Return a screen of three seeds, in which the noise of mixup, DiffRO and SFT differs from that of the others."""
+    sign = {"mixup": -1.0, "diffro": 0.5, "sft": 0.8}
     records = tuple(
         record(arm, seed, level + sign.get(arm, 1.0) * noise + 0.001 * seed)
         for arm, level in LEVELS.items()

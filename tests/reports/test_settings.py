@@ -181,9 +181,9 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
 
 
-def test_adversarial_training_whose_attack_was_weak_was_not_tested():
-    for tested, words_ in ((0.0, "not tested (manipulation check failed)"), (1.0, "worse")):
-        computed = findings(selection_of(grid(scalars=lambda label, seed, share=tested: {"adv_tested": share})))
+def test_adversarial_training_whose_attack_was_weak_fails_its_check():
+    for ratio, words_ in ((1.04, "worse (manipulation check failed)"), (1.05, "worse")):
+        computed = findings(selection_of(grid(scalars=lambda label, seed, x=ratio: {"l_adv_over_l_emo": x})))
         assert verdicts_of(computed)[OWN, "Adv, added to DiffRO"] == words_
 
 
@@ -216,7 +216,7 @@ def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
         "plain": "better",
         "much noise": "undecided (",
         "no noise": "not tested (no spread over seeds)",
-        "not moved": "not tested (manipulation check failed)",
+        "not moved": "better (manipulation check failed)",
     }.get(case, "no verdict (another judge sees the opposite)")
     assert verdicts_of(computed)[OWN, "EAM, in RRPO"].startswith(expected)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from synthetic import Fake, grid, record, shuffled
 
@@ -38,6 +39,29 @@ def test_hacking_stops_where_clean_success_rises_above_sft_too():
     assert "(SFT was not measured)" in sentence
     sentence, *_ = answer_of(grid({"ls": 0.12}, noise=0.03))
     assert re.search(r"^RRPO reduces .* but not shown to be above SFT's \(\+\d", sentence), "above, by its mean alone"
+
+
+def test_hacking_does_not_stop_by_a_difference_from_sft_that_would_get_no_verdict():
+    """RRPO is above DiffRO and SFT, but SFT lacks a seed, or `val` sees RRPO below SFT (not below DiffRO)."""
+    selection = grid({"eam": 0.20})
+    short = replace(selection, records=selection.records[1:], lost={("sft", 0): "missing"})
+    sentence, *_ = answer_of(short)
+    assert sentence.startswith("RRPO reduces reward hacking: clean success is +20.")
+    assert re.search(r"not shown to be above SFT's \(\+\S+ \[\S+ \S+\], not all of its cells are complete\)", sentence)
+    vetoed = lambda label, seed, clean: record(label, seed, clean, veto=clean - 0.3 * (label != "sft"))  # noqa: E731
+    sentence, *_ = answer_of(grid({"eam": 0.20}, make=vetoed))
+    assert sentence.startswith("RRPO reduces reward hacking: clean success is +20.")
+    assert ", another judge sees the opposite)" in sentence
+
+
+def test_a_difference_of_a_component_that_moved_nothing_is_told_with_it():
+    selection, rng = grid({"ls": 0.10}), np.random.default_rng(1)
+    for r in selection.records:
+        r.__dict__["scalars"] = {"rm_ece": 0.2 + 0.01 * rng.standard_normal()}
+    sentence, *_ = answer_of(selection)
+    assert re.search(
+        r"LS helps \(main effect \+10\S+ \[\S+ \S+\], although its manipulation check failed, in", sentence
+    )
 
 
 def test_where_nothing_helps_nothing_is_named():

@@ -1,0 +1,67 @@
+"""A grid that was run in several worlds is answered in the installed one, with the range over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import pytest
+from stored import store_cells, tiny_grid
+from synthetic import grid, record
+
+from ablations.tracking.records import Record
+from reports import effects, worlds
+from reports.loading import Selection, select
+from reports.words import answer
+from rrpo.corpus.config import WorldConfig
+
+
+def several(elsewhere: float) -> Selection:
+    """Return a grid in which RRPO gains ten points, and two other worlds in which it gains ``elsewhere`` and twice that."""
+    others = {}
+    for number in (1, 2):
+        arms = {"diffro": 0.5, "rrpo": 0.5 + number * elsewhere}
+        others[f"world {number} (w{number})"] = tuple(
+            record(arm, seed, level + 0.01 * (seed + len(arm))) for arm, level in arms.items() for seed in range(3)
+        )
+    return replace(grid({"ls": 0.10}), elsewhere=others)
+
+
+def test_the_answer_has_the_range_over_worlds_and_each_has_a_row():
+    selection = several(-0.04)
+    sentence, *_ = answer(selection, effects.rows(selection))
+    assert "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (n = 8, 3, 3); n = 8 seeds" in sentence
+    table = worlds.sheet(selection)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["world  (w)", "world 1 (w1)", "world 2 (w2)"]
+    assert table.row("world 1 (w1)")["clean_success"].mean == pytest.approx(-0.06)  # type: ignore[union-attr]
+    assert [row[1] for row in table.rows] == [8.0, 3.0, 3.0]
+
+
+def test_a_single_world_or_one_without_the_pair_has_no_range():
+    alone = grid({"ls": 0.10})
+    assert worlds.sheet(alone) is None
+    assert "worlds" not in answer(alone, effects.rows(alone))[0]
+    unpaired = replace(alone, elsewhere={"world 1 (w1)": (record("diffro", 1, 0.5), record("rrpo", 2, 0.5))})
+    assert worlds.sheet(unpaired) is None
+    assert worlds.span(unpaired) == ""
+
+
+def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path: Path):
+    other = replace(fakes.PROFILE, world=WorldConfig(seed=1))
+    here, there = fakes.cells(["diffro", "rrpo"], [1, 2]), fakes.cells(["diffro", "rrpo"], [1], world="b")
+    with tiny_grid():
+        store_cells(tmp_path, here)
+        store_cells(tmp_path, [replace(cell, profile=other) for cell in there])
+        selection = select(tmp_path, "tiny")
+        assert {(r.world_hash, r.seed) for r in selection.records} == {("world-a", 1), ("world-a", 2)}
+        assert keys(selection.elsewhere["world 1 (world-b)"]) == [("diffro", 1), ("rrpo", 1)]
+        assert "Reported apart: 2 cells of world 1 (world-b)." in selection.notes
+        assert not any("cells of other worlds" in note for note in selection.notes)
+        chosen = select(tmp_path, "tiny", world="world-b")
+        assert keys(chosen.elsewhere["world 0 (world-a)"]) == keys(selection.records)
+
+
+def keys(records: tuple[Record, ...]) -> list[tuple[str, int]]:
+    return sorted((record.label, record.seed) for record in records)
