@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from ablations.rendering.card import conclusion
 from ablations.tracking.reader import Store
-from ablations.tracking.records import Record
+from ablations.tracking.records import SAMPLES_FILE, Record, read_table
 from ablations.tracking.runs_folder import RunsFolder
 from rrpo.validation.lines import NOT_INSTALLED, load
 
@@ -92,7 +93,9 @@ def test_every_sample_is_judged(cells: dict[tuple[str, int], Record], documented
             assert first[name] == pytest.approx(second[name], nan_ok=True), name
     for record in cells.values():
         assert test_points <= set(record.points.columns)
-        assert set(documented("Samples")) == set(record.samples.columns)
+        assert set(documented("Samples")) == set(read_table(record.folder / SAMPLES_FILE).columns)
+        assert record.tracked.groupby("step").size().tolist() == [60, 60, 60]
+        pd.testing.assert_frame_equal(record.trajectory.iloc[:-1], record.points.iloc[:-1])
         assert record.samples.groupby("step").size().tolist() == [60, 60, 120]
         looked = record.curves.dropna()
         expected = {*documented("Training curves"), "proxy_grad_h", "proxy_relative_delta", "proxy_l_adv_over_l_emo"}
