@@ -94,7 +94,7 @@ SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimizers, robust_a
 """Functions that return the arms."""
 CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
-    *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
+    *("emo-dpo", "emo-dpo-requested", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
     *("best_of_16", "best_of_16_rrpo"),
     *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
     *("emodiff", "classifier_free"),

@@ -137,6 +137,10 @@ def command(
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
         if chosen.best_of is not None:
             raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm with an optimized policy")
+        if chosen.match_gradient:
+            raise InputError(
+                "this arm's gradient is scaled to RRPO's, which is not known here", got=arm, fix=f"use --arm {BASE}"
+            )
         steps = size.optimize.steps if chosen.steps is None else chosen.steps
         requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
         dev_seeds, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])

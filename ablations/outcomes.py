@@ -269,7 +269,8 @@ def reward_variance() -> Outcome:
 
     note = (
         "Var[r]: variance of log p(target) under the arm's reward model over the SFT policy's samples, within target emotions; a "
-        "reward with low variance is a flat objective, regardless of its accuracy (arXiv 2503.15477)."
+        "reward with low variance is a flat objective, regardless of its accuracy (arXiv 2503.15477). For ensembles and bounded "
+        "rewards, log p is not the reward itself."
     )
     return replace(from_samples("reward_variance", "Var[r] at SFT", by_step, unit="plain", note=note), read=at_first)
 

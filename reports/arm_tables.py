@@ -65,7 +65,8 @@ NOTE = (
 )
 COST = (
     "Costs: those of the policy optimization so far, evaluations included, in proportion to its updates. The cost of "
-    "drawing preference pairs beforehand and of earlier rounds of an iterated reward model is not included. "
+    "drawing preference pairs beforehand and of earlier rounds of an iterated reward model is not included. Emo-DPO's "
+    "roll-outs and reward-model calls are for curves only, except for its pairs of samples. "
     "Best-of-n has no training cost, but takes n samples and n calls of the reward model per utterance."
 )
 

@@ -76,11 +76,20 @@ def _seeds(selection: Selection) -> list[int]:
 
 
 def estimates(
-    selection: Selection, contrasts: Mapping[str, Weights], outcomes: Iterable[Outcome], seeds: Sequence[int]
+    selection: Selection,
+    contrasts: Mapping[str, Weights],
+    outcomes: Iterable[Outcome],
+    seeds: Sequence[int],
+    score: float = DIVERGED,
 ) -> dict[str, dict[Column, Interval]]:
-    """Return contrast -> column of an outcome -> its mean difference, paired within seeds, with a 95 % interval."""
+    """Return contrast -> column of an outcome -> its mean difference, paired within seeds, with a 95 % interval.
+
+    ``score`` is the primary outcome of a diverged cell, which has no other outcome; NaN excludes its seed.
+    """
     outcomes = list(outcomes)
     values = {outcome.name: outcome.values(selection.records) for outcome in outcomes}
+    if (name := primary().name) in values:
+        values[name] = scored(values[name], selection, score)
     rises = {outcome.name: _rises(outcome, selection.records) for outcome in outcomes if outcome.own_rm}
 
     def estimate(weights: Weights, outcome: Outcome) -> Interval:
@@ -102,11 +111,11 @@ def _rises(outcome: Outcome, records: Iterable[Record]) -> Values:
     return changes
 
 
-def against(selection: Selection, arm: str, *names: str) -> dict[str, dict[Column, Interval]]:
+def against(selection: Selection, arm: str, *names: str, score: float = DIVERGED) -> dict[str, dict[Column, Interval]]:
     """Return other arm -> `estimates` of ``arm`` minus the other, where they share seeds with the primary outcome."""
-    seeds = selection.seeds_run
+    seeds = selection.seeds(())
     contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
-    by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds)
+    by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds, score)
     return {other: means for other, means in by_arm.items() if means[_difference(primary())].n}
 
 
@@ -117,7 +126,8 @@ def screen(selection: Selection) -> Sheet | None:
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
         "tables at equal KL, roll-outs and seconds.",
-        OWN_RM,
+        f"{OWN_RM} Arms that use no reward model (guided decoding, Emo-DPO on pairs of speech) are evaluated by the pre-trained "
+        "one or DiffRO's.",
         primary().note,
     )
     rows: list[dict[Column, Value]] = [

@@ -9,7 +9,7 @@ Descriptive, not tested.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ablations.judges import gold, judges
 from ablations.outcomes import Outcome, measured
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import by_arm
+from ablations.stats.contrasts import SFT
 from ablations.tracking.records import TRANSFER_CELL, TRANSFER_FILE, Record
 from reports.loading import Selection
 
@@ -38,15 +39,16 @@ MATRIX = (
 )
 
 
-def gains() -> list[Outcome]:
-    """Return the gains by each evaluator, including every judge, and the gaps between them."""
+def gains(records: Sequence[Record]) -> list[Outcome]:
+    """Return the gains by each evaluator, including every judge, and the gaps between them; SFT is in ``records``."""
+    sft = {record.seed: record for record in records if record.label == SFT}
     evaluators = {
         "own": ("by its own RM", "proxy_accuracy"),
         "common": ("by the common RM", "common_accuracy"),
         **{judge.name: (f"by the {judge.label}", judge.accuracy) for judge in judges()},
     }
     gaps = {name: f"gap, {name} RM - {gold().label}" for name in ("own", "common")}
-    by_evaluator = {name: partial(_gain, column) for name, (_, column) in evaluators.items()}
+    by_evaluator = {name: partial(_gain, column, sft) for name, (_, column) in evaluators.items()}
     by_gold = by_evaluator[gold().name]
 
     def gap(record: Record, name: str) -> float:
@@ -58,15 +60,22 @@ def gains() -> list[Outcome]:
     ]
 
 
-def _gain(column: str, record: Record) -> float:
-    """Return the change of a column of the trajectory from the first to the last checkpoint; NaN if it was not measured."""
+def _gain(column: str, sft: Mapping[int, Record], record: Record) -> float:
+    """Return the change of a column of the trajectory from the first to the last checkpoint; NaN if it was not measured.
+
+    A cell with one checkpoint was not optimized (guided decoding): it is compared with the SFT cell of its seed, whose own reward
+    model is the same, the pre-trained one.
+    """
     points = record.trajectory
-    return float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
+    start = points if len(points) > 1 else sft[record.seed].points if record.seed in sft else points.iloc[:0]
+    if column not in points.columns or column not in start.columns or start.empty:
+        return math.nan
+    return float(points[column].iloc[-1] - start[column].iloc[0])
 
 
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
     """Return gains and gaps by arm; None if the common reward model evaluated no cell."""
-    own, *others = gains()
+    own, *others = gains(selection.records)
     records = [record for record in selection.records if math.isfinite(own.read(record))]
     shown = [own, *(outcome for outcome in others if measured(outcome, records))]
     if "common" not in {outcome.name for outcome in shown}:

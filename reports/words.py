@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ablations.components import COMPONENTS
 from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
-from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
+from ablations.stats.family import DIVERGED, PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
@@ -29,16 +29,16 @@ def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NO
     ``rows`` are the rows of `reports.effects`; ``listened`` is the sentence on who has listened.
     """
     sentences = [_answer(selection, rows)]
-    if selection.diverged and any(row.name == OVERALL for row in rows):
-        without = _answer(selection, effects.rows(selection, math.nan))
+    if selection.diverged and (selection.screen or any(row.name == OVERALL for row in rows)):
+        without = _answer(selection, effects.rows(selection, math.nan), math.nan)
         count = len(selection.diverged)
         sentences.append(f"Diverged cells ({count}) count as {primary().label} 0; without them: {without}")
     return [*sentences, listened]
 
 
-def _answer(selection: Selection, rows: Sequence[Row]) -> str:
-    """Return which component has an effect, how large, and whether it is tested."""
-    if selection.screen and (gains := effects.against(selection, RRPO)):
+def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) -> str:
+    """Return which component has an effect, how large, and whether it is tested; ``score`` is that of a diverged cell."""
+    if selection.screen and (gains := effects.against(selection, RRPO, score=score)):
         return _screen_answer({arm: gain for arm, means in gains.items() for gain in means.values()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)

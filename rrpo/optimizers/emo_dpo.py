@@ -10,8 +10,10 @@ the divergence of the policy from the label-smoothed target per token. f(Δ) = �
 Jensen-Shannon divergence (Wang et al. 2023, arXiv 2309.16240) gives f'(u) = log(2u / (1 + u)), u = pi / pi_ref, hence f(Δ) =
 log 2 + log sigmoid(Δ).
 
-As published, each side is scored under its own tag; an unpublished variant scores both under the requested tag. The paper does
-not give a, g, th or β_DPO. Its pairs are recorded speech; here they may also be samples of the SFT policy ranked by the reward
+As published, each side is scored under its own tag; an unpublished variant scores both under the requested tag. If every
+utterance is once y+ and once y-, as here, Δ under own tags does not depend on the side: the losses of a pair and of its reverse
+have no joint gradient at the reference, and L_DPO only holds the changes of the two together. The paper does not give a, g, th
+or β_DPO. Its pairs are recorded speech; here they may also be samples of the SFT policy ranked by the reward
 model. In both cases the pairs are fixed before the first step. The roll-outs of the loop are used only for the curves and for
 the penalty that all arms share (weight β).
 
@@ -76,9 +78,10 @@ class EmoDPO(PolicyOptimizer):
     """g, weight of the label-smoothed KL in both stages, range [0, inf). Declared default."""
     sft_weight: float = searched(1.0, 0.01, 10.0, log=True)
     """th, weight of the cross-entropy in both stages, range [0, inf). Declared default."""
-    smoothing: float = 0.1
-    """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). Declared
-    default."""
+    smoothing: float = 0.0
+    """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). The paper gives
+    no value; CosyVoice, its base, is trained with 0. With g = th, the optimum puts ε / 2 on random codes, which sampling without
+    truncation draws."""
     stage_one: float = 0.25
     """Fraction of the steps in stage 1, range [0, 1). Declared default."""
     candidates: int = 4

@@ -74,6 +74,7 @@ def _two() -> stage.Moments:
         (["--updates", "999999"], "--updates takes numbers from 0"),
         (["--arm", "nosuch"], "no arm of that name"),
         (["--arm", "best_of_16"], "best-of-n has no gradient"),
+        (["--arm", "diffro_scaled"], "scaled to RRPO's, which is not known here"),
         (["--set", "nosuch=1"], "no size for --set"),
         (["--set", "batches=few"], "batches must be a number"),
         (["--seeds", "0"], "--seeds must be positive"),

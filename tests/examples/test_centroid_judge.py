@@ -164,7 +164,7 @@ def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: di
     centroid = next(judge for judge in judges() if judge.name == "centroid")
     assert (centroid.label, centroid.role) == ("centroid judge", LISTENER)
     assert centroid not in vetoing()
-    assert "by the centroid judge" in [gain.label for gain in evaluators.gains()]
+    assert "by the centroid judge" in [gain.label for gain in evaluators.gains([])]
     outcome = next(outcome for outcome in shown([record]) if outcome.name == "centroid_accuracy")
     assert outcome.heading == "accuracy by the centroid judge, %"
     assert outcome.read(record) == accuracy

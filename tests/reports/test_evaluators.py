@@ -55,6 +55,18 @@ def selection(records: list[Record], folder: RunsFolder | None = None) -> Select
     return dataclasses.replace(selection, folder=folder)
 
 
+def test_guided_decoding_gains_over_the_sft_cell_of_its_seed(tmp_path: Path) -> None:
+    """A cell without optimization has a single checkpoint, its own."""
+    cells = [record(tmp_path, arm, 1) for arm in ("sft", "emodiff")]
+    for cell in cells:
+        cell.__dict__["points"] = cell.points.iloc[:1] if cell.label == "sft" else cell.points.iloc[1:]
+    sheet = evaluators.sheet(selection(cells), {})
+    assert sheet is not None
+    assert sheet.row("emodiff")["test"].mean == pytest.approx(0.2)  # type: ignore[union-attr]
+    assert sheet.row("sft")["test"].mean == 0.0  # type: ignore[union-attr]
+    assert evaluators.sheet(selection(cells[1:]), {}) is None, "without SFT there is no gain"
+
+
 def test_gaps_by_hand(tmp_path: Path) -> None:
     records = [record(tmp_path, arm, seed) for seed in (1, 2) for arm in ARMS]
     sheet = evaluators.sheet(selection(records), {1: table(), 2: table(other=0.6)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from synthetic import record
 
@@ -37,6 +39,25 @@ def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
         "Screen with 3 seeds, estimates only, nothing is tested: RRPO's clean success is above sft, diffro; "
     )
     assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in sentence
+
+
+def test_a_diverged_cell_counts_as_zero_in_a_screen_too():
+    selection = screened()
+    records = tuple(
+        r for r in selection.records if (r.label, r.seed) not in {("grpo", 1), ("mixup", 1), ("mixup", 2), ("mixup", 3)}
+    )
+    lost = {("grpo", 1): "diverged", **{("mixup", seed): "diverged" for seed in (1, 2, 3)}}
+    selection = replace(selection, records=records, lost=lost)
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    assert table.row("rrpo - grpo")["n"] == 3
+    assert table.row("rrpo - grpo")["clean_success"].mean == pytest.approx((0.681 - 0.1 - 0.1) / 3)  # type: ignore[union-attr]
+    assert table.row("rrpo - mixup")["clean_success"].mean == pytest.approx(0.702)  # type: ignore[union-attr]
+    first, second, *_ = answer(selection, rows(selection))
+    assert "above sft, diffro, mixup; not distinguished from grpo" in first
+    assert second.startswith("Diverged cells (4) count as clean success 0; without them: Screen with 3 seeds")
+    assert "below grpo" in second
+    assert "mixup" not in second
 
 
 def test_the_same_cells_in_a_grid_that_tests_have_a_verdict():
