@@ -26,7 +26,9 @@ WIDTH = 150
 RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=OUTPUT)]
 RecordedIn = Annotated[Path, typer.Option(help="Runs folder with the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Profile to use if the grid was run on several.")]
-World = Annotated[str, typer.Option(help="World to use if there are several: the first characters of its hash.")]
+World = Annotated[
+    str, typer.Option(help="World to report: the first characters of its hash. Default: the installed one.")
+]
 WorldSeed = Annotated[
     int,
     typer.Option(
@@ -36,7 +38,10 @@ WorldSeed = Annotated[
     ),
 ]
 Mixed = Annotated[
-    bool, typer.Option("--mixed", help="Pool cells of different worlds or code versions, with a warning.")
+    bool,
+    typer.Option(
+        "--mixed", help="Pool cells of different code versions, or of worlds that share no cell; this is reported."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=EXECUTION)]
 Workers = Annotated[

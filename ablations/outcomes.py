@@ -30,7 +30,7 @@ PHONE_ERROR_BOUND = 0.3
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
 ODD_LENGTH = f"{ARTEFACT}length"
-"""Flag of a sample whose length differs from that of the SFT policy's sample of the same prompt."""
+"""Flag of an empty sample, or one whose length is odd given that of the SFT policy's sample of the same prompt."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """(samples that count as hits, samples that are considered), both ``[N]``."""
 Curve = Callable[[Record], NDArray[np.float64]]
@@ -59,7 +59,8 @@ class Outcome:
     """+1 if more is better, -1 if less is better, 0 if neither."""
     curve: Curve = lambda record: np.full(len(record.points), math.nan)
     """Its values ``[S]`` at the record's checkpoints, in the order of the points; NaN if it is not measured there. Shares of
-    samples are those of the prompts that all checkpoints have (`Record.tracked`), so the last value may differ from `read`."""
+    samples and phone errors are those of the prompts that all checkpoints have (`Record.tracked`), so the last value may differ
+    from `read`; other measures (KL, length, diversity, naturalness) are those of the checkpoint's own prompts."""
     note: str = ""
     """Explanation for captions."""
     by: Callable[[Judge], Outcome] | None = None
@@ -202,7 +203,8 @@ def hacked_share(judge: Judge) -> Outcome:
 def clean_at_any_length() -> Outcome:
     """Make the outcome clean success without the rule on odd lengths.
 
-    An SFT sample is its own reference for the length, so the rule never concerns SFT, but every other policy by chance.
+    An SFT sample is its own reference for the length, so only empty samples of SFT are odd, but samples of every other policy
+    are by chance.
     """
 
     def share(samples: pd.DataFrame) -> Masks | None:
@@ -264,7 +266,8 @@ def reward_variance() -> Outcome:
         return {step: _pooled_variance(samples[samples["step"] == step]) for step in steps}
 
     def at_first(record: Record) -> float:
-        values = by_step(record.samples)
+        samples = record.samples
+        values = by_step(samples if samples.empty else samples[samples["step"] == samples["step"].min()])
         return values[min(values)] if values else math.nan
 
     note = (
@@ -296,6 +299,21 @@ def uptake_of(kind: str, emotion: str) -> Outcome:
 
     flag = f"{ARTEFACT}{kind}"
     return from_samples(f"uptake_{kind}", f"uptake of {kind} ({emotion})", by_step, unit="gain", direction=-1)
+
+
+def uptake() -> Outcome:
+    """Make the outcome shortcut uptake, the mean over planted kinds; its curve is that of the tracked samples, if known."""
+    outcome = followed("uptake", "shortcut uptake", "uptake", "gain", -1)
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        by_kind = np.array([kind.curve(record) for kind in UPTAKE_BY_KIND])
+        known = np.isfinite(by_kind)
+        if not known.any():
+            return outcome.curve(record)
+        total, kinds = np.where(known, by_kind, 0.0).sum(axis=0), known.sum(axis=0)
+        return np.divide(total, kinds, out=np.full(len(total), math.nan), where=kinds > 0)
+
+    return replace(outcome, curve=curve)
 
 
 def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "count") -> Outcome:
@@ -338,7 +356,7 @@ OUTCOMES: list[Outcome] = [
     replace(followed("proxy", "proxy accuracy", "proxy_accuracy"), own_rm=True),
     followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
     sampled("artefacts", "artefacts", artefact_share, -1),
-    followed("uptake", "shortcut uptake", "uptake", "gain", -1),
+    uptake(),
     replace(followed("dnsmos", "naturalness (DNSMOS)", "dnsmos", "mark", +1), optional=True),
     replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),

@@ -113,7 +113,7 @@ def _hacked_at_start(record: Record) -> float:
 
 
 HACKED_AT_START = Outcome(name="hacked_at_start", label="hacked share at start", read=_hacked_at_start)
-"""The share that mere distance from SFT does not explain is the one at the end minus this one."""
+"""What the arm's own reward model is pleased by without being clean, before any optimization."""
 SEED_HACKED = Outcome(name="hacked", label="seeds that hacked, %", read=_hacked, unit="share")
 """Share of the seeds that hacked, among those whose policy was optimized."""
 
@@ -170,9 +170,9 @@ def early_stopped(selection: Selection) -> Sheet | None:
     records = [record for record in selection.records if selected(record) is not None]
     note = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
-        "over seeds ± half the 95 % t-interval. Every checkpoint is selected and read on the prompts that all checkpoints "
-        "have, fewer than in the table of results. The accuracy by the selecting judge is biased upwards at the best of "
-        "several noisy checkpoints. Secondary, not tested."
+        "over seeds ± half the 95 % t-interval. Accuracies, shares of samples and phone errors are those of the prompts "
+        "that all checkpoints have, fewer than in the table of results. The accuracy by the selecting judge is biased "
+        "upwards at the best of several noisy checkpoints. Secondary, not tested."
     )
     return by_arm("early_stopped", "Early stopping", records, map(_stopped, outcomes), note) if records else None
 

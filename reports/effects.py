@@ -14,7 +14,8 @@ import numpy as np
 
 from ablations.components import COMPONENTS
 from ablations.grids import ALTERNATIVES
-from ablations.outcomes import Outcome, clean_at_any_length, ends, find, shown
+from ablations.judges import gold
+from ablations.outcomes import Outcome, clean_at_any_length, clean_success, ends, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, over_seeds
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Values, Weights, apply, corner_effect, difference, interactions
@@ -90,7 +91,10 @@ def estimates(
     values = {outcome.name: outcome.values(selection.records) for outcome in outcomes}
     if (name := primary().name) in values:
         values[name] = scored(values[name], selection, score)
-    rises = {outcome.name: _rises(outcome, selection.records) for outcome in outcomes if outcome.own_rm}
+    by_own_rm = [
+        outcome for outcome in outcomes if outcome.own_rm and any(SFT in weights for weights in contrasts.values())
+    ]
+    rises = {outcome.name: _rises(outcome, selection.records) for outcome in by_own_rm}
 
     def estimate(weights: Weights, outcome: Outcome) -> Interval:
         by_cell = rises[outcome.name] if outcome.own_rm and SFT in weights else values[outcome.name]
@@ -148,7 +152,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
             CONTRAST: row.name,
             N: float(len(row.values)),
             _difference(primary()): row.interval,
-            VERDICT: row.verdict if row.primary else "",
+            VERDICT: row.verdict,
             **beside[row.name],
         }
         for row in rows
@@ -169,13 +173,17 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
 
 def _sft_notes(selection: Selection) -> list[str]:
     """Return how the row RRPO - SFT is to be read; empty without such a row."""
+    if primary().name != clean_success(gold()).name:
+        return []
     values, family = clean_at_any_length().values(selection.records), selection.tested.get("", {})
+    values = scored(values, selection, DIVERGED)
     x = t_interval(apply(above_sft()[ABOVE_SFT], values, _seeds(selection)), simultaneous(family))
     if not x.n:
         return []
     return [
-        f"{ABOVE_SFT}: an SFT sample is its own reference for the length, so that the rule on odd lengths never concerns SFT, "
-        f"but every other policy by chance; without this rule, the difference is {in_points(x)} points. {OWN_RM}"
+        f"{ABOVE_SFT}: an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if "
+        f"the sample is empty, but every other policy by chance; without this rule, the difference is {in_points(x)} points. "
+        f"{OWN_RM}"
     ]
 
 
@@ -185,9 +193,13 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     body = (
         {
             CONTRAST: row.name,
-            Column("family", "family"): "primary" if row.primary else "secondary",
+            Column("family", "family"): "primary"
+            if row.primary
+            else "beside it"
+            if row.name == ABOVE_SFT
+            else "secondary",
             Column("points", "points", "gain"): row.interval,
-            VERDICT: row.verdict if row.primary else SECONDARY,
+            VERDICT: row.verdict if row.primary or row.name == ABOVE_SFT else SECONDARY,
             Column("improved", "improved, %", "share"): improvement(row.values),
         }
         for row in rows
@@ -199,8 +211,8 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     )
     notes = [
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
-        f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, and 95 % for "
-        "the other contrasts, which are not tested.",
+        f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, which decides "
+        "between 'stops' and 'reduces', and 95 % for the other contrasts, which are not tested.",
         "Improved: share of seeds with a difference above zero.",
         *([note] if listed else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows if row.primary) else []),

@@ -17,7 +17,7 @@ from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invoca
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_DIRTY, Record
 from ablations.tracking.runs_folder import RunsFolder, check
-from ablations.tracking.source_version import code_versions
+from ablations.tracking.source_version import code_versions, source_of
 from reports.made_with import apart, stage_versions
 
 Key = tuple[str, int]
@@ -31,6 +31,16 @@ REDRAWS = (
 )
 INSTALLED = "0"
 """``profile.world.seed`` of the installed world; others are built with ``--world``."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The cells of another world."""
+
+    records: tuple[Record, ...]
+    """Its records, each arm and seed once."""
+    diverged: frozenset[Key] = frozenset()
+    """Its diverged cells."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,8 @@ class Selection:
     """Planned cell without a record -> reason: `MISSING`, `PARTIAL` or a kind of failure."""
     attempts: Mapping[Key, Attempt] = field(default_factory=dict)
     """Planned cell without a record -> the newest attempt at it, if there was one."""
-    elsewhere: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
-    """Name of each other world of the profile, made by the same code -> its records of these grids."""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+    """Name of each other world of the profile -> its cells of these grids, if the same code made them."""
 
     @property
     def grids(self) -> list[str]:
@@ -172,10 +182,11 @@ def select(
             fix = "report on each grid separately, or run both again with the same code and config"
             raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
     edited = plugin_files.require(by_key.values())
-    elsewhere = _elsewhere([record for _, record in complete], numbers, list(by_key.values()))
-    apart_from_these = sum(map(len, elsewhere.values()))
+    elsewhere, left_out = _elsewhere([record for _, record in complete], attempts, numbers, list(by_key.values()))
+    apart_from_these = {record.cell_hash for other in elsewhere.values() for record in other.records}
+    others = {record.cell_hash for _, record in complete} - {record.cell_hash for _, record in in_world}
     excluded = {
-        "cells of other worlds": len(complete) - len(in_world) - apart_from_these,
+        "cells of other worlds": len(others - apart_from_these),
         f"cells with development seeds ({DEVELOPMENT} and above)": len(in_world) - len(pooled),
         "cells superseded by a later version of code or config": len(pooled) - len(newest),
     }
@@ -199,7 +210,8 @@ def select(
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
     plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
     by_arm = {arm: counts[arm] for arm in arms}
-    notes += [f"Reported apart: {len(cells)} cells of {name}." for name, cells in elsewhere.items()]
+    notes += [f"Reported apart: {len(other.records)} cells of {name}." for name, other in elsewhere.items()]
+    notes += [f"Not reported apart, because other code made it: {name}." for name in left_out]
     return Selection(
         "+".join(names), chosen, by_arm, tuple(notes), plans, frozenset(labels), folder, lost, unfinished, elsewhere
     )
@@ -218,19 +230,33 @@ def _installed(numbers: Mapping[str, str]) -> str:
 
 
 def _elsewhere(
-    complete: Sequence[Record], numbers: Mapping[str, str], chosen: Sequence[Record]
-) -> dict[str, tuple[Record, ...]]:
-    """Return name -> records of the other worlds that the same code made, each arm and reported seed once (the newest)."""
-    own, code = {record.world_hash for record in chosen}, code_versions(chosen).keys()
-    found: dict[str, tuple[Record, ...]] = {}
-    for world, number in sorted(numbers.items(), key=lambda item: (item[1], item[0])):
-        records = [record for record in complete if record.world_hash == world and record.seed < DEVELOPMENT]
-        if len(own) > 1 or world in own or number in ("", *(numbers[w] for w in own)) or not records:
+    complete: Sequence[Record], attempts: Sequence[Attempt], numbers: Mapping[str, str], chosen: Sequence[Record]
+) -> tuple[dict[str, Elsewhere], list[str]]:
+    """Return name -> cells of the other worlds, with the newest record of each arm and seed; and the names of worlds that other
+    code made.
+
+    Only worlds with another number than the chosen one are compared with it, and only cells with seeds of the same kind,
+    development or not.
+    """
+    own, sources = {record.world_hash for record in chosen}, set(map(source_of, chosen))
+    development = min(record.seed for record in chosen) >= DEVELOPMENT
+    taken = {numbers[world] for world in own} | {""}
+    if len(own) > 1 or taken == {""}:
+        return {}, []
+    found: dict[str, Elsewhere] = {}
+    left_out = []
+    for world, number in sorted(numbers.items(), key=lambda item: (len(item[1]), item[1], item[0])):
+        records = [r for r in complete if r.world_hash == world and (r.seed >= DEVELOPMENT) == development]
+        if number in taken or not records:
             continue
-        if code_versions(records).keys() <= code:
-            newest = {(r.label, r.seed): r for r in sorted(records, key=lambda record: record.recorded)}
-            found[world_name(number, world)] = tuple(newest[key] for key in sorted(newest))
-    return found
+        newest = {(r.label, r.seed): r for r in sorted(records, key=lambda record: record.recorded)}
+        if not set(map(source_of, newest.values())) <= sources:
+            left_out.append(world_name(number, world))
+            continue
+        latest = {(a.label, a.seed): a for a in attempts if a.world_hash == world and a.profile == chosen[0].profile}
+        diverged = frozenset(key for key, attempt in latest.items() if attempt.state == DIVERGED and key not in newest)
+        found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), diverged)
+    return found, left_out
 
 
 def world_name(number: str, world: str) -> str:
@@ -257,7 +283,9 @@ def _choose(what: str, values: Iterable[str], wanted: str, *, pool: bool = False
     if not chosen:
         raise InputError(f"the grid was not run with that {what}", got=wanted, fix=f"use one of: {', '.join(counts)}")
     if len(chosen) > 1 and not pool:
-        fix = f"choose one with --{what}" + (", or pool them with --mixed" if what == "world" else "")
+        fix = f"choose one with --{what}" + (
+            ", or pool those that share no cell with --mixed" if what == "world" else ""
+        )
         got = ", ".join(f"{value} ({counts[value]} cells)" for value in sorted(chosen))
         raise InputError(f"the cells are of different {what}s", got=got, fix=fix)
     return chosen

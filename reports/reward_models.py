@@ -1,7 +1,7 @@
 """Reward models: whether each component caused its intended change (manipulation check), accuracies, and emotion recognition.
 
-A component whose manipulation check fails counts as untested. Emotion recognition on the user's own test sets is like RRPO's
-Table 2: accuracies of each reward model, and effects of the components.
+A component whose manipulation check fails has not been tested, unless a difference is found (`reports.verdicts`). Emotion
+recognition on the user's own test sets is like RRPO's Table 2: accuracies of each reward model, and effects of the components.
 """
 
 from __future__ import annotations

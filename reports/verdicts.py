@@ -33,7 +33,7 @@ SMALL = f" (by less than {margin_text()})"
 """Added to a verdict if a difference is found and lies within the margin."""
 CONTRAST, VERDICT = Column("contrast", "contrast"), Column("verdict", "verdict")
 CHECK_FAILED = " (manipulation check failed)"
-"""Added to a difference that is found although the component did not change its target in the reward model."""
+"""Added to a verdict other than *equivalent* or *undecided* if the component is not shown to have changed its target."""
 NOT_MOVED = f"not tested{CHECK_FAILED}"
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
@@ -98,8 +98,8 @@ def judge(
             veto_intervals = [t_interval(values, level) for values in veto_values]
             decision = verdict(x, level, veto_intervals)
             if name in failed:
-                found = decision.startswith((BETTER, WORSE))
-                decision = f"{decision}{CHECK_FAILED}" if found else NOT_MOVED
+                absent = decision.partition(" (")[0] in (EQUIVALENT, UNDECIDED)
+                decision = NOT_MOVED if absent else f"{decision}{CHECK_FAILED}"
         rows.append(Row(name, family is None, tuple(x), t_interval(x, level), decision))
     return rows
 

@@ -56,7 +56,7 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
     m = len(selection.tested.get("", {}))
     share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
-    return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection), scope]))}."
+    return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection, score), scope]))}."
 
 
 def _screen_answer(gains: Mapping[str, Interval]) -> str:

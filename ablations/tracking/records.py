@@ -21,8 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 CONFIG_FILE = "config.json"
 SCALARS_FILE = "scalars.json"
@@ -203,8 +206,8 @@ class Record:
             other = self._table(f"{name}_{SAMPLES_FILE}")
             if name in JUDGING:
                 other = other[[column for column in (*KEYS, *JUDGING[name]) if column in other.columns]]
-            if set(KEYS) <= set(other.columns):
-                table = table.merge(other, on=list(KEYS), how="left")
+            if set(KEYS) <= set(other.columns) & set(table.columns):
+                table = table.merge(other, on=list(KEYS), how="left", validate="many_to_one")
         return table
 
     @cached_property
@@ -223,19 +226,27 @@ class Record:
 
     @cached_property
     def trajectory(self) -> pd.DataFrame:
-        """The points, with accuracies and phone errors on the samples of `tracked` instead of all samples of a checkpoint."""
+        """The points, with accuracies and phone errors on the samples of `tracked` instead of all samples of a checkpoint; the
+        other columns, such as KL, are unchanged."""
         rows, points = self.tracked, self.points
         if points.empty or len(rows) == len(self.samples):
             return points
-        shares = {}
+        steps, index = np.unique(rows["step"].to_numpy(), return_inverse=True)
+        totals: dict[str, NDArray[np.float64]] = {}
         for name in (column for column in rows.columns if f"{column}_accuracy" in points.columns):
-            heard = rows[rows[name].notna()]
-            shares[f"{name}_accuracy"] = (heard[name] == heard["target"]).groupby(heard["step"]).mean()
+            heard = rows[name].notna().to_numpy()
+            right = heard & (rows[name] == rows["target"]).to_numpy(bool, na_value=False)
+            totals[f"{name}_accuracy"] = np.array([np.bincount(index, part, len(steps)) for part in (right, heard)])
         if {"phone_errors", "phones", "phone_error_rate"} <= {*rows.columns, *points.columns}:
-            totals = rows.groupby("step")[["phone_errors", "phones"]].sum()
-            shares["phone_error_rate"] = totals["phone_errors"] / totals["phones"]
-        steps = points["step"]
-        return points.assign(**{name: steps.map(share).fillna(points[name]) for name, share in shares.items()})
+            parts = (rows[name].to_numpy(float) for name in ("phone_errors", "phones"))
+            totals["phone_error_rate"] = np.array([np.bincount(index, part, len(steps)) for part in parts])
+        at = {step: k for k, step in enumerate(steps)}
+        places = [at.get(step, -1) for step in points["step"]]
+        columns = {}
+        for name, (count, n) in totals.items():
+            known = np.array([place >= 0 and n[place] > 0 for place in places])
+            columns[name] = np.where(known, count[places] / np.maximum(n[places], 1), points[name])
+        return points.assign(**columns)
 
     @cached_property
     def shares(self) -> dict[tuple[str, str, bool], dict[float, float]]:

@@ -65,6 +65,19 @@ def _git(*arguments: str) -> str | None:
     return run.stdout.strip()
 
 
+def source_of(record: Record) -> str:
+    """Return the hash of the rrpo source that built a cell's own stages; of an older record, its commit."""
+    return record.tags.get(TAG_CODE, _commit(record))
+
+
+def _commit(record: Record) -> str:
+    tags = record.tags
+    commit = tags.get(TAG_SHA, "unknown")[:8]
+    if TAG_DIFF in tags or tags.get(TAG_DIRTY) == "true":
+        commit += f" with changes {tags.get(TAG_DIFF, 'unknown')[:8]}"
+    return commit
+
+
 def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
     """Group the cells by the version of the code that built them, largest group first.
 
@@ -77,11 +90,7 @@ def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for record in records:
-        tags = record.tags
-        commit = tags.get(TAG_SHA, "unknown")[:8]
-        if TAG_DIFF in tags or tags.get(TAG_DIRTY) == "true":
-            commit += f" with changes {tags.get(TAG_DIFF, 'unknown')[:8]}"
-        version = tags.get(TAG_CODE, commit)
+        version, commit = source_of(record), _commit(record)
         label = labels.setdefault(version, f"commit {commit}")
         if list(labels.values()).count(label) > 1:  # a commit may record stages that another commit had built
             sources = " and ".join(source[:8] for source in version.split(","))

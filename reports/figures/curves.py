@@ -113,7 +113,7 @@ def goodhart_caption() -> str:
     """Return the caption."""
     return (
         f"Accuracy of the target emotion by gold (solid, {gold().label}) and by the proxy (dashed, the arm's own "
-        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints, all on the same prompts. "
+        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints, accuracies all on the same prompts. "
         f"Thin: seeds; thick: mean over seeds at each checkpoint. Dotted gray: mean gold of {BASE}; dash-dotted green: "
         "mean gold of best-of-n samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
     )

@@ -30,8 +30,8 @@ def forest_caption() -> str:
     """Return the caption of the forest plot."""
     return (
         f"Contrasts of the {primary().label} within seeds; one tick per seed. Filled: primary family, mean with "
-        "simultaneous interval. Hollow: secondary contrasts, not tested, mean with 95 % t-interval (RRPO - SFT at "
-        f"the family's level). Gray band: equivalence margin of {margin_text()}."
+        "simultaneous interval. Hollow: other contrasts, mean with 95 % t-interval (RRPO - SFT, which decides between "
+        f"'stops' and 'reduces', at the family's level). Gray band: equivalence margin of {margin_text()}."
     )
 
 

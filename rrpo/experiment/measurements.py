@@ -79,7 +79,7 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
     }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm != (start := dataflow.sft_arm_of(arm)):
+    if arm.guidance is None and arm != (start := dataflow.sft_arm_of(arm)):  # guided samples are their own step 0
         inputs["sft"] = listener_results(profile, start, seed, name)
     return Stage.of(kind, config, inputs, f"{name} seed {seed}")
 

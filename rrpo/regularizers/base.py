@@ -64,7 +64,7 @@ def strength(on: float, *, search: tuple[float, float], **knob: Any) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ManipulationCheck:
-    """Effect that a regularizer must have on the reward model. Without this effect it has not been tested."""
+    """Effect that a regularizer must have on the reward model. Without it, the absence of other effects says nothing."""
 
     scalar: str
     """Name of the scalar, from the stage ``examine`` or from `Regularizer.measure`."""

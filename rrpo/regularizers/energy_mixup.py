@@ -5,7 +5,7 @@ Choices where the paper is silent or has a misprint:
 1. Eq. 3 prints y'_i twice, which would cancel λ. The second is read as the partner's label y'_j.
 2. E_i is the energy of the host's *segment*, summed over its frames and mels in linear power; E_j likewise. It cancels in λ.
 3. r is in dB, partner relative to host. The partner is any other row of the batch, which may be the same
-   utterance if the set is smaller than a batch; the segments may lie anywhere.
+   utterance where a batch contains it twice; the segments may lie anywhere.
 4. l_mix never exceeds the partner's length. A silent segment (mean power within 3 dB of the floor), or a host of one frame, is
    not mixed: λ = 0 and F is unchanged, bit for bit.
 """

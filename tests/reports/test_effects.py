@@ -6,14 +6,17 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from synthetic import grid, record, with_part
+from synthetic import SAMPLES, checkpoint, grid, record, with_part
 
+from ablations.outcomes import find
 from ablations.rendering.sheet import as_csv, markdown
 from ablations.stats import family as declared
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
+from reports.arm_tables import results
 from reports.effects import first_sheet, rows, sheet
 from reports.loading import Selection
 from reports.verdicts import Row
@@ -59,7 +62,7 @@ def test_known_effects_get_their_verdicts():
     assert set(others.values()) == {"secondary, not tested"}
     table = sheet(selection, computed)
     assert table is not None
-    assert table.row("RRPO - SFT")["verdict"] == "secondary, not tested"
+    assert (table.row("RRPO - SFT")["verdict"], table.row("LS x Adv")["verdict"]) == ("worse", "secondary, not tested")
 
 
 def test_the_first_table_has_the_family_and_rrpo_above_sft_and_what_stands_beside():
@@ -229,6 +232,60 @@ def test_adv_is_not_tested_where_its_attack_was_weak(ratio: float, words: str):
     table = sheet(selection, computed)
     assert table is not None
     assert any("L_adv/L_emo under 1.05 in most reward models FAILED" in note for note in table.notes) == (ratio < 1.05)
+
+
+def test_a_failed_check_does_not_hide_that_another_judge_sees_the_opposite():
+    opposed = lambda label, seed, clean: record(label, seed, clean, veto=1.1 - clean)  # noqa: E731
+    selection = changed(grid({"ls": 0.1}, make=opposed), scalars=lambda r: {"rm_ece": 0.2 + 0.01 * np.sin(7 * r.seed)})
+    expected = "no verdict (another judge sees the opposite) (manipulation check failed)"
+    assert verdicts(rows(selection))["LS, main effect"] == expected
+
+
+def starting_at(old: Record, clean: float):
+    """Return samples whose first checkpoint, the SFT policy under the cell's own reward model, has another clean success."""
+    first = checkpoint(0, round(SAMPLES * clean), ("test", "val"), 0)
+    return pd.concat([first, old.samples[old.samples["step"] > 0]], ignore_index=True)
+
+
+def test_hacked_share_against_sft_is_that_of_one_reward_model():
+    """RRPO's reward model is pleased by hacked samples of SFT in 50 % of its hits, the pre-trained one of the arm sft in 40 %."""
+    selection = changed(
+        grid({"ls": 0.1}),
+        samples=lambda r: starting_at(r, 0.5) if r.label == "rrpo" else r.samples,
+        shares=lambda r: {},
+    )
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    end = np.mean([find("hacked_share").read(r) for r in selection.of("rrpo")])
+    assert table.row("RRPO - SFT")["hacked_share"].mean == pytest.approx(end - 0.5)  # type: ignore[union-attr]
+    assert results(selection).row("rrpo")["hacked_at_start"].mean == pytest.approx(0.5)  # type: ignore[union-attr]
+
+
+def test_the_difference_from_sft_is_told_without_the_rule_on_lengths_too():
+    """Half of RRPO's clean samples have an odd length; SFT has none by definition. A diverged cell counts as 0 in both."""
+
+    def odd(old: Record):
+        length = (old.samples.index % 2 == 0) & (old.samples["step"] > 0) & (old.label == "rrpo")
+        return old.samples.assign(artefact_length=length)
+
+    selection = changed(grid({"eam": 0.2}), samples=odd, shares=lambda r: {})
+    row = {row.name: row for row in rows(selection)}["RRPO - SFT"]
+    assert row.interval.mean == pytest.approx(0.35 - 0.6, abs=0.01)
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    without = next(
+        re.search(r"without this rule, the difference is (\S+) ", n) for n in table.notes if "RRPO - SFT: " in n
+    )
+    assert without is not None
+    assert float(without[1]) == pytest.approx(10, abs=1)
+    short = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
+    table = first_sheet(lost := replace(selection, records=short, lost={("rrpo", 3): "diverged"}), rows(lost))
+    assert table is not None
+    without = next(
+        re.search(r"without this rule, the difference is (\S+) ", n) for n in table.notes if "RRPO - SFT: " in n
+    )
+    assert without is not None
+    assert float(without[1]) == pytest.approx(10 - 70 / 8, abs=1)
 
 
 def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):

@@ -11,8 +11,8 @@ from stored import store_cells, tiny_grid
 from synthetic import grid, record
 
 from ablations.tracking.records import Record
-from reports import effects, worlds
-from reports.loading import Selection, select
+from reports import effects, loading, worlds
+from reports.loading import Elsewhere, Selection, select
 from reports.words import answer
 from rrpo.corpus.config import WorldConfig
 
@@ -22,8 +22,10 @@ def several(elsewhere: float) -> Selection:
     others = {}
     for number in (1, 2):
         arms = {"diffro": 0.5, "rrpo": 0.5 + number * elsewhere}
-        others[f"world {number} (w{number})"] = tuple(
-            record(arm, seed, level + 0.01 * (seed + len(arm))) for arm, level in arms.items() for seed in range(3)
+        others[f"world {number} (w{number})"] = Elsewhere(
+            tuple(
+                record(arm, seed, level + 0.01 * (seed + len(arm))) for arm, level in arms.items() for seed in range(3)
+            )
         )
     return replace(grid({"ls": 0.10}), elsewhere=others)
 
@@ -43,9 +45,47 @@ def test_a_single_world_or_one_without_the_pair_has_no_range():
     alone = grid({"ls": 0.10})
     assert worlds.sheet(alone) is None
     assert "worlds" not in answer(alone, effects.rows(alone))[0]
-    unpaired = replace(alone, elsewhere={"world 1 (w1)": (record("diffro", 1, 0.5), record("rrpo", 2, 0.5))})
+    cells = Elsewhere((record("diffro", 1, 0.5), record("rrpo", 2, 0.5)))
+    unpaired = replace(alone, elsewhere={"world 1 (w1)": cells})
     assert worlds.sheet(unpaired) is None
     assert worlds.span(unpaired) == ""
+
+
+def test_diverged_cells_count_in_every_world():
+    """One of eight RRPO cells here, and one of three in world 1, whose two others gain a point less."""
+    selection = several(0.10)
+    records = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
+    first = selection.elsewhere["world 1 (w1)"]
+    short = tuple(r for r in first.records if (r.label, r.seed) != ("rrpo", 2))
+    others = {"world 1 (w1)": Elsewhere(short, frozenset({("rrpo", 2)}))}
+    selection = replace(selection, records=records, lost={("rrpo", 3): "diverged"}, elsewhere=others)
+    table = worlds.sheet(selection)
+    assert table is not None
+    own, other = (row[2] for row in table.rows)
+    rows = {row.name: row for row in effects.rows(selection)}
+    assert own.mean == pytest.approx(rows["RRPO - DiffRO"].interval.mean), (
+        "the range contains the answer's own estimate"
+    )
+    assert other.mean == pytest.approx((0.08 + 0.08 - 0.58) / 3)
+    assert [row[1] for row in table.rows] == [8.0, 3.0]
+    first, second, *_ = answer(selection, effects.rows(selection))
+    assert "(n = 8, 3)" in first
+    assert "(n = 7, 2)" in second
+
+
+def test_a_world_is_reported_apart_only_if_the_same_source_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same source in another commit is the same code; development seeds are not compared with others."""
+    other = replace(fakes.PROFILE, world=WorldConfig(seed=1))
+    here, there = fakes.cells(["diffro", "rrpo"], [1]), fakes.cells(["diffro", "rrpo"], [1, 1000], world="b")
+    with tiny_grid():
+        store_cells(tmp_path, here, tags={"git_sha": "one"})
+        store_cells(tmp_path, [replace(cell, profile=other) for cell in there], tags={"git_sha": "two"})
+        (world,) = select(tmp_path, "tiny").elsewhere.values()
+        assert keys(world.records) == [("diffro", 1), ("rrpo", 1)]
+        monkeypatch.setattr(loading, "source_of", lambda record: record.world_hash)
+        selection = select(tmp_path, "tiny")
+        assert selection.elsewhere == {}
+        assert "Not reported apart, because other code made it: world 1 (world-b)." in selection.notes
 
 
 def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path: Path):
@@ -56,11 +96,11 @@ def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path:
         store_cells(tmp_path, [replace(cell, profile=other) for cell in there])
         selection = select(tmp_path, "tiny")
         assert {(r.world_hash, r.seed) for r in selection.records} == {("world-a", 1), ("world-a", 2)}
-        assert keys(selection.elsewhere["world 1 (world-b)"]) == [("diffro", 1), ("rrpo", 1)]
+        assert keys(selection.elsewhere["world 1 (world-b)"].records) == [("diffro", 1), ("rrpo", 1)]
         assert "Reported apart: 2 cells of world 1 (world-b)." in selection.notes
         assert not any("cells of other worlds" in note for note in selection.notes)
         chosen = select(tmp_path, "tiny", world="world-b")
-        assert keys(chosen.elsewhere["world 0 (world-a)"]) == keys(selection.records)
+        assert keys(chosen.elsewhere["world 0 (world-a)"].records) == keys(selection.records)
 
 
 def keys(records: tuple[Record, ...]) -> list[tuple[str, int]]:

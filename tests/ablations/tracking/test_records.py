@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.outcomes import ends, find
+from ablations.outcomes import UPTAKE_BY_KIND, ends, find
 from ablations.tracking.records import Record
 
 FEW, MANY = range(2), range(4)
@@ -52,6 +53,30 @@ def test_checkpoints_are_compared_on_the_prompts_that_all_of_them_have(cell: Rec
     ):
         assert find(name).read(cell) == value
         assert ends(find(name), cell) == (start, end)
+
+
+def test_uptake_is_followed_on_the_common_prompts(cell: Record):
+    """Clicks on the two last prompts only, of the last checkpoint; the shortcut of happy, which is no target here."""
+    clicks = (cell.samples["step"] > 0) & (cell.samples["prompt"] > 1)
+    target = np.where(cell.samples["prompt"] % 2, "sad", "angry")
+    cell.__dict__["samples"] = cell.samples.assign(artefact_click=clicks, target=target)
+    kind = next(outcome for outcome in UPTAKE_BY_KIND if outcome.name == "uptake_click")
+    cell.__dict__["points"] = cell.points.assign(uptake=[0.25, 0.5])
+    assert find("uptake").curve(cell) == pytest.approx(kind.curve(cell), nan_ok=True)
+    assert find("uptake").read(cell) == 0.5
+    cell.__dict__["samples"] = cell.samples.drop(columns="artefact_click")
+    del cell.__dict__["tracked"]
+    cell.shares.clear()
+    assert find("uptake").curve(cell).tolist() == [0.25, 0.5], "without flags, the points"
+
+
+def test_a_listener_of_doubled_or_unkeyed_samples_multiplies_no_row(cell: Record):
+    doubled = pd.read_parquet(cell.folder / "phonetics_samples.parquet")
+    pd.concat([doubled, doubled]).to_parquet(cell.folder / "phonetics_samples.parquet")
+    with pytest.raises(pd.errors.MergeError):
+        _ = cell.samples
+    pd.read_parquet(cell.folder / "samples.parquet").drop(columns="prompt").to_parquet(cell.folder / "samples.parquet")
+    assert "third" not in cell.samples.columns
 
 
 def test_checkpoints_without_a_common_prompt_keep_their_values(cell: Record):
