@@ -124,7 +124,7 @@ def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, 
     arguments = ("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "page.html")
     refused = listen(*arguments)
     assert refused.exit_code == 2
-    assert "choose one with --world, or pool them with --mixed" in " ".join(refused.output.split())
+    assert "choose one with --world, or pool those that share no cell with --mixed" in " ".join(refused.output.split())
     chosen = listen(*arguments, "--world", "world-b")
     assert chosen.exit_code == 0, chosen.output
     assert "alternating seeds: 2." in chosen.output
