@@ -119,19 +119,19 @@ def from_samples(
 ) -> Outcome:
     """Make an outcome from the samples of each checkpoint; ``by`` names the judge it depends on, if any."""
 
-    def values_by_step(record: Record, *, tracked: bool) -> dict[float, float]:
-        """Return step -> value, computed once per record."""
-        key = (name, by, tracked)
+    def values_by_step(record: Record, *, last: bool) -> dict[float, float]:
+        """Return step -> value, computed once per record: of all last samples, or of the tracked ones of all checkpoints."""
+        key = (name, by, last)
         if key not in record.shares:
-            record.shares[key] = by_step(record.tracked if tracked else record.samples)
+            record.shares[key] = by_step(record.last_samples if last else record.tracked)
         return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        values = values_by_step(record, tracked=True)
+        values = values_by_step(record, last=False)
         return np.array([values.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        values = values_by_step(record, tracked=False)
+        values = values_by_step(record, last=True)
         return values[max(values)] if values else math.nan
 
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve, note=note)

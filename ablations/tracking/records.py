@@ -211,6 +211,12 @@ class Record:
         return table
 
     @cached_property
+    def last_samples(self) -> pd.DataFrame:
+        """The samples of the last checkpoint."""
+        samples = self.samples
+        return samples if samples.empty else samples[samples["step"] == samples["step"].max()]
+
+    @cached_property
     def tracked(self) -> pd.DataFrame:
         """The samples of those prompts that were evaluated at every checkpoint; all samples if there are no such prompts.
 
@@ -250,7 +256,7 @@ class Record:
 
     @cached_property
     def shares(self) -> dict[tuple[str, str, bool], dict[float, float]]:
-        """Cache of `ablations.outcomes`: (outcome, judge, whether of `tracked`) -> step -> share of samples."""
+        """Cache of `ablations.outcomes`: (outcome, judge, whether of `last_samples`) -> step -> share of samples."""
         return {}
 
     @cached_property

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 
 from ablations.components import factorial
@@ -25,6 +26,7 @@ from reports import page
 from reports.loading import select
 from reports.report import make
 from reports.writers import FORMATS, write
+from rrpo.judges.config import KINDS
 from rrpo.pipeline.stages import Context
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
@@ -43,12 +45,32 @@ def files(cell: fakes.FakeCell, folder: Path) -> dict[str, Path]:
         out.mkdir(parents=True)
         build = getattr(fakes, stage.build.removeprefix("fakes:"))
         build(stage.config, {"samples": folder / "optimize"}, out, Context())
+    _enlarge(folder / "score" / "samples.parquet", rng)
     found = {p.name: p for name in ("optimize", "score") for p in (folder / name).glob("*.parquet")}
+    heard = pd.read_parquet(folder / "score" / "samples.parquet").query("prompt < 100")
+    found |= {f"phonetics_{name}.parquet": folder / f"phonetics_{name}.parquet" for name in ("samples", "points")}
+    heard[["step", "prompt"]].assign(third=heard["test"], tempo=4.0).to_parquet(found["phonetics_samples.parquet"])
+    points = pd.read_parquet(found["test_points.parquet"])[["step", "test_accuracy"]]
+    points.rename(columns={"test_accuracy": "third_accuracy"}).to_parquet(found["phonetics_points.parquet"])
     for place in range(10 if cell.seed == 1 else 0):  # page and figures use the audio of the first seed only
         path = folder / f"{place:02d}_{('angry', 'fearful', 'happy', 'sad', 'surprised')[place % 5]}.wav"
         soundfile.write(path, 0.1 * rng.standard_normal(2 * RATE), RATE, subtype="PCM_16")
         found[f"audio/{path.name}"] = path
     return found
+
+
+def _enlarge(path: Path, rng: np.random.Generator) -> None:
+    """Repeat the rows of a table of samples: 300 prompts per checkpoint, 1,200 at the last, with all columns of a real one."""
+    table = pd.read_parquet(path)
+    parts = []
+    for step, rows in table.groupby("step"):
+        prompts = np.arange(1200 if step == table["step"].max() else 300)
+        parts.append(rows.iloc[prompts % len(rows)].assign(prompt=prompts))
+    table = pd.concat(parts, ignore_index=True)
+    flags = {f"artefact_{kind}": rng.random(len(table)) < 0.02 for kind in KINDS}
+    logprobs = {f"{name}_logprob": -rng.random(len(table)) for name in ("proxy", "val", "test", "common")}
+    table = table.assign(common=table["test"], tokens=40, seconds=1.6, **logprobs, **flags)
+    table.to_parquet(path)
 
 
 def fill(root: Path, cells: int) -> None:
