@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ablations.guided_arms import guided_arms
 from rrpo import packages
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import ManifestConfig
@@ -103,6 +104,13 @@ def test_sft_is_judged_once_a_seed() -> None:
         assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(dataflow.SFT, 1).key}
         assert "sft" not in build(dataflow.SFT, 1).inputs
         assert build(dataflow.SFT, 2).key != build(dataflow.SFT, 1).key
+
+
+def test_listeners_hear_the_guided_samples_themselves() -> None:
+    """Guided samples are of step 0, like SFT's, whose rows would take their place."""
+    guided = guided_arms()["emodiff"]
+    assert "sft" not in measurements.listener_results(SMOKE, guided, 1, "phonetics").inputs
+    assert "sft" in measurements.listener_results(SMOKE, ArmConfig(), 1, "phonetics").inputs
 
 
 def test_less_data_for_the_reward_model_is_an_arms_own_and_the_oracle_keeps_its_own() -> None:
