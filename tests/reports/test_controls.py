@@ -16,6 +16,7 @@ from ablations.grids import full
 from ablations.stats.statistics import t_interval
 from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import check
 from reports import controls
 from reports.loading import Selection, select
@@ -45,6 +46,23 @@ def test_a_control_holds_unless_its_interval_lies_above_sft():
     assert results[0].changes["clean_success"] == pytest.approx(t_interval([-0.2, -0.15, -0.22]))
     assert results[1].changes["gold"].n == 3, "paired over its own seeds"
     assert controls.failures(results) == []
+
+
+def test_the_rule_on_lengths_which_sft_cannot_break_does_not_hide_a_control_that_improves():
+    """A fifth of the control's clean samples have an odd length. The declared rule counts them; the column beside it does not."""
+
+    def odd(label: str, seed: int, level: float) -> Record:
+        cell = record(label, seed, level)
+        length = (cell.samples.index % 5 == 0) & (cell.samples["step"] > 0)
+        cell.__dict__["samples"] = cell.samples.assign(artefact_length=length)
+        return cell
+
+    (control,) = controls.controls(framed(odd, placebo=[0.65, 0.66, 0.64]))
+    assert control.changes["clean_success"].mean == pytest.approx(0.65 * 0.8 - START, abs=0.001)
+    assert control.at_any_length.mean == pytest.approx(0.65 - START)
+    table = controls.sheet([control])
+    assert table is not None
+    assert table.row("placebo")["clean_at_any_length"] == control.at_any_length
 
 
 def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
