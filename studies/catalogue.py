@@ -58,6 +58,7 @@ PUSH: dict[str, Distribution] = {
 CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": GUIDANCE}
 """Fields of `ArmConfig` that select a registry entry, whose options may be searched."""
 DEFAULT = OptimizeConfig()
+"""Values of a study that is not yet on a profile, see `Study.on`."""
 VANILLA = ArmConfig(regularizers=OFF)
 
 
@@ -75,6 +76,12 @@ class Study:
     """Returns the arm for a point of the space."""
     objectives: tuple[str, ...] = ("clean_success",)
     """Default objectives, keys of `studies.trial.OBJECTIVES`."""
+    profile_values: tuple[str, ...] = ()
+    """Hyperparameters whose first value is the profile's (fields of `OptimizeConfig`), as for every arm of a grid."""
+
+    def on(self, optimize: OptimizeConfig) -> Study:
+        """Return the study with the values of a profile's policy optimization as the first ones of `profile_values`."""
+        return replace(self, paper={**self.paper, **{name: getattr(optimize, name) for name in self.profile_values}})
 
     @property
     def elsewhere(self) -> Knobs:
@@ -132,7 +139,11 @@ def policy() -> Study:
     """Search the policy optimization on the full RRPO reward model: learning rate, beta, temperature schedule."""
     first = {"lr": DEFAULT.lr, "beta": DEFAULT.beta, "tau": "1"}
     space = PUSH | {"tau": _distribution(OWN["tau"])}
-    return Study("policy", space, first, lambda knobs: replace(arms()[RRPO], **_overrides(knobs)))
+
+    def arm(knobs: Knobs) -> ArmConfig:
+        return replace(arms()[RRPO], **_overrides(knobs))
+
+    return Study("policy", space, first, arm, profile_values=tuple(PUSH))
 
 
 def rm() -> Study:
@@ -161,7 +172,8 @@ def tune_arm(arm: str) -> Study:
     settings |= {"content_weight": DEFAULT.content_weight} if config.best_of else {}
     space |= {name: _distribution(OWN[name]) for name in settings}
     first |= {name: NAMES[value] if name == "tau" else value for name, value in settings.items()}
-    if not (config.guidance or config.best_of):
+    of_profile = ("content_weight",) if config.best_of else () if config.guidance else tuple(PUSH)
+    if of_profile == tuple(PUSH):
         space |= PUSH
         first |= {name: getattr(DEFAULT, name) for name in PUSH}
 
@@ -176,7 +188,7 @@ def tune_arm(arm: str) -> Study:
         regularizers = configured(off | on, soft_votes=config.regularizers.soft_votes)
         return replace(config, regularizers=regularizers, **changes)
 
-    return Study(f"tune-{arm}", space, first, tuned)
+    return Study(f"tune-{arm}", space, first, tuned, profile_values=of_profile)
 
 
 def _distribution(search: Search) -> Distribution:
@@ -212,8 +224,13 @@ def _is_control(arm: ArmConfig) -> bool:
     return arm.shuffle_labels or arm.match_gradient or single_term or (arm.steps == 0 and arm.guidance is None)
 
 
-def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
-    """Return the named study, with ``ranges`` (hyperparameter, low, high) replacing its own.
+def study_of(
+    name: str,
+    arm: str = "",
+    ranges: Sequence[tuple[str, float, float]] = (),
+    optimize: OptimizeConfig = DEFAULT,
+) -> Study:
+    """Return the named study for a profile's policy optimization, with ``ranges`` (hyperparameter, low, high) replacing its own.
 
     Raises InputError for an unknown study, arm or hyperparameter, for an invalid range, and for one without the paper's value.
     """
@@ -221,6 +238,7 @@ def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]
         raise InputError(f"--arm is only for {TUNE}", got=f"--study {name} --arm {arm}", fix="leave --arm out")
     try:
         study = tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable())) if name == TUNE else STUDIES[name]()
+        study = study.on(optimize)
         space = dict(study.space)
         for knob, low, high in ranges:
             distribution = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]

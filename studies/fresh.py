@@ -75,6 +75,9 @@ def baseline(search: Search, study: OptunaStudy) -> Baseline:
     if not against:
         return Baseline("the paper's values", search.definition.arm(search.definition.paper))
     baseline_study = existing_study(search.storage, search.spec.store, against)
+    if running := [trial.number for trial in counted(baseline_study) if not trial.state.is_finished()]:
+        got = f"{len(running)} running trials, the first is {running[0]}"
+        raise InputError(f"study {against} is not finished", got=got, fix="wait for it, or end it, then run this again")
     baseline_budget, budget = (
         {name: optuna_study.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET}
         | {"trials": len(counted(optuna_study))}
@@ -150,7 +153,8 @@ def verdict(
     for name in search.spec.objectives:
         pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, baseline_values)]
         rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
-    relation = _relation(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
+    complete = len(seeds) > 1 and not missing  # which seeds are missing may depend on the arm
+    relation = _relation(search.directions[0], rows[0][-1]) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
     suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
     sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {baseline.name}{judge}{suffix}."
@@ -165,7 +169,7 @@ def verdict(
         f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
-        *([f"Seeds are missing: {missing}."] if missing else []),
+        *([f"Seeds are missing, so nothing is decided: {missing}."] if missing else []),
         sentence,
     )
     return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)

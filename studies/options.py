@@ -79,9 +79,9 @@ class Options(Launching):
 def checked(options: Options) -> Search:
     """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
     bounds = tuple(_range(text) for text in options.ranges or ())
-    definition = study_of(options.study, options.arm, bounds)
     base_profile, values = sized(options.profile, options.world_seed), assignments(options.settings or ())
     profile = changed(base_profile, values)
+    definition = study_of(options.study, options.arm, bounds, profile.optimize)
     suffix = re.sub(r"[^\w.-]+", "-", title(profile.name, options.world_seed))
     device = environment.resolve_device(options.device)
     spec = TrialSpec(

@@ -72,7 +72,7 @@ class Search:
     @property
     def definition(self) -> Study:
         """The definition of the study."""
-        return study_of(self.study, self.arm, self.ranges)
+        return study_of(self.study, self.arm, self.ranges, self.spec.profile.optimize)
 
     @property
     def folder(self) -> Path:

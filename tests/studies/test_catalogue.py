@@ -9,10 +9,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ablations.errors import InputError
 from ablations.grids import arms
-from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
 from rrpo.experiment import dataflow, world
 from rrpo.pipeline.stages import walk
-from rrpo.profiles import SMOKE
+from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 from studies import catalogue
 from studies.catalogue import (
@@ -99,6 +99,19 @@ def test_the_policys_knobs_reach_its_stage_and_only_it():
     assert tuned.config.tau == (2.0, 1.0)
     assert tuned.inputs["reward_model"].key == plain.inputs["reward_model"].key
     assert dataflow.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
+
+
+@pytest.mark.parametrize(
+    "name", ["policy", *(f"tune-{arm}" for arm in ("diffro", "rrpo", "best_of_16", "diffro_multitask", "emodiff"))]
+)
+def test_the_first_trial_is_the_arm_of_the_grids(name: str):
+    """The profile's learning rate, beta and content weight are not the defaults of their config."""
+    arm = name.removeprefix("tune-")
+    study = study_of("policy" if name == "policy" else "tune-arm", arm * (name != "policy"), (), EMBEDDED.optimize)
+    config = arms()["rrpo" if name == "policy" else arm]
+    built, plain = (dataflow.optimized(EMBEDDED, each, 1000) for each in (study.arm(study.paper), config))
+    assert built.key == plain.key
+    assert EMBEDDED.optimize.beta != OptimizeConfig().beta
 
 
 @pytest.mark.parametrize("arm", tunable())

@@ -181,6 +181,9 @@ def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
     values = {2000: {"clean_success": 0.1}, 2001: {"clean_success": 0.2}}
     trial = filled(searched, 1).trials[0]
     table = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
-    assert any("Seeds are missing: SFT seed 2002: killed by SIGKILL" in note for note in table.notes)
+    assert any(
+        "Seeds are missing, so nothing is decided: SFT seed 2002: killed by SIGKILL" in note for note in table.notes
+    )
+    assert "not to be compared" in table.notes[-1]
     one_seed = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})
     assert "not to be compared" in one_seed.notes[-1]
