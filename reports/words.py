@@ -170,7 +170,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         contrasts=selection.tested.get(in_grid[0].name if in_grid else "", {}),
         in_settings=bool(in_grid),
         margin=margin_text(),
-        pilot=pilot,
+        pilot=pilot if pilot and pilot.world == records[0].world_hash else None,
         r=correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE))),
         devices=devices(records),
         code=code_versions(records),

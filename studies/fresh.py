@@ -37,7 +37,8 @@ VERIFY = {"": 8, "smoke": 2}
 MOST = 20
 """Largest number of fresh seeds."""
 BUDGET = ("profile", "optimize", "seeds", "objectives")
-"""Parts of the identity that two studies must share to be equally tuned, in addition to the number of trials."""
+"""Parts of the identity that two studies must share to be equally tuned, in addition to the number of trials and the ranges of
+the hyperparameters that both search."""
 Outcomes = Mapping[int, Mapping[str, float]]
 """Outcomes by seed and name."""
 
@@ -78,10 +79,13 @@ def baseline(search: Search, study: OptunaStudy) -> Baseline:
     if running := [trial.number for trial in counted(baseline_study) if not trial.state.is_finished()]:
         got = f"{len(running)} running trials, the first is {running[0]}"
         raise InputError(f"study {against} is not finished", got=got, fix="wait for it, or end it, then run this again")
+    identities = [optuna_study.user_attrs.get(IDENTITY, {}) for optuna_study in (baseline_study, study)]
+    common = set.intersection(*(set(identity.get("space", {})) for identity in identities))
     baseline_budget, budget = (
-        {name: optuna_study.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET}
+        {name: identity.get(name) for name in BUDGET}
+        | {f"range of {name}": identity["space"][name] for name in sorted(common)}
         | {"trials": len(counted(optuna_study))}
-        for optuna_study in (baseline_study, study)
+        for identity, optuna_study in zip(identities, (baseline_study, study), strict=True)
     )
     if mismatches := differences(baseline_budget, budget):
         raise InputError(

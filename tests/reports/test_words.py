@@ -157,12 +157,11 @@ def test_methods_name_the_family_that_is_tested():
 
 def test_methods_tell_the_committed_pilot():
     parts = {"data": 0.03, "optimisation": 0.04}
-    text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="abc", components=parts))
-    assert (
-        "a pilot's spread of RRPO - DiffRO, 5.5 points over 8 development seeds in world abc; of the variance" in text
-    )
+    text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="w", components=parts))
+    assert "a pilot's spread of RRPO - DiffRO, 5.5 points over 8 development seeds in world w; of the variance" in text
     assert "data 36 % (3.0 points), optimisation 64 % (4.0 points). Other intervals" in text
     assert "pilot" not in methods(grid({}, seeds=4), None)
+    assert "pilot" not in methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="another")), "of another world"
 
 
 def test_methods_tell_what_was_done():

@@ -307,6 +307,14 @@ def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path)
     opponent = baseline(checked_command, study)
     assert opponent.name == "trial 2 of tune-diffro-smoke", "trial 0 waits: the point of the paper"
     assert opponent.arm == replace(arms()["diffro"], lr=4e-3, beta=params["beta"])
+    narrow = command(tmp_path, study="tune-arm", arm="rrpo", ranges=["lr=1e-4:3e-3"], name="narrow")
+    narrow_study = filled(narrow, [{"lr": 2e-3}, {"lr": 3e-3}], [[0.3], [0.2]])
+    with pytest.raises(InputError, match="not tuned as much as narrow\n  got: range of lr: was"):
+        baseline(narrow, narrow_study)
+    tuned.enqueue_trial(params)
+    tuned.ask()
+    with pytest.raises(InputError, match="study tune-diffro-smoke is not finished"):
+        baseline(checked_command, study)
     paper = baseline(replace(checked_command, against=""), study)
     assert (paper.name, paper.arm.regularizers) == ("the paper's values", arms()["rrpo"].regularizers)
 
