@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ablations.judges import Judge, gold, registered
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values
-from ablations.tracking.records import Record
+from ablations.tracking.records import Record, ratio_by_step
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
     """Return step -> share of hits among the considered samples, NaN for a step without any; empty if a column is missing."""
     if samples.empty or (masks := share(samples)) is None:
         return {}
-    steps, index = np.unique(samples["step"].to_numpy(), return_inverse=True)
-    hits, n = (np.bincount(index[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1]))
-    return {step: hit / total if total else math.nan for step, hit, total in zip(steps, hits, n, strict=True)}
+    return ratio_by_step(samples["step"], masks[0] & masks[1], masks[1])
 
 
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
@@ -201,16 +199,16 @@ def hacked_share(judge: Judge) -> Outcome:
 
 
 def clean_at_any_length() -> Outcome:
-    """Make the outcome clean success without the rule on odd lengths.
-
-    An SFT sample is its own reference for the length, so only empty samples of SFT are odd, but samples of every other policy
-    are by chance.
-    """
+    """Make the outcome clean success without the rule on odd lengths, for comparisons with SFT."""
 
     def share(samples: pd.DataFrame) -> Masks | None:
         return clean(samples.drop(columns=ODD_LENGTH, errors="ignore"), gold())
 
-    return sampled("clean_at_any_length", "clean success at any length", share, +1)
+    note = (
+        "an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if the sample is "
+        "empty, but every other policy by chance"
+    )
+    return sampled("clean_at_any_length", "clean success at any length", share, +1, note)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
@@ -307,11 +305,10 @@ def uptake() -> Outcome:
 
     def curve(record: Record) -> NDArray[np.float64]:
         by_kind = np.array([kind.curve(record) for kind in UPTAKE_BY_KIND])
-        known = np.isfinite(by_kind)
-        if not known.any():
+        if not np.isfinite(by_kind).any():
             return outcome.curve(record)
-        total, kinds = np.where(known, by_kind, 0.0).sum(axis=0), known.sum(axis=0)
-        return np.divide(total, kinds, out=np.full(len(total), math.nan), where=kinds > 0)
+        mean: NDArray[np.float64] = np.ma.masked_invalid(by_kind).mean(axis=0).filled(math.nan)
+        return mean
 
     return replace(outcome, curve=curve)
 

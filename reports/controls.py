@@ -52,10 +52,12 @@ class Control:
 def controls(selection: Selection) -> list[Control]:
     """Return the controls that share a seed with SFT."""
     seeds = selection.seeds_run
-    outcomes = [*map(find, WATCHED), clean_at_any_length()]
-    changes = estimates(selection, {arm: difference(arm, SFT) for arm in CONTROLS}, outcomes, seeds)
-    by_name = {arm: {column.name: x for column, x in by_column.items()} for arm, by_column in changes.items()}
-    results = [Control(arm, x, x.pop(clean_at_any_length().name)) for arm, x in by_name.items()]
+    any_length = clean_at_any_length()
+    contrasts = {arm: difference(arm, SFT) for arm in CONTROLS}
+    results = []
+    for arm, by_column in estimates(selection, contrasts, [*map(find, WATCHED), any_length], seeds).items():
+        by_name = {column.name: change for column, change in by_column.items()}
+        results.append(Control(arm, {name: by_name[name] for name in WATCHED}, by_name[any_length.name]))
     return [control for control in results if any(change.n for change in control.changes.values())]
 
 
@@ -77,8 +79,8 @@ def sheet(controls: list[Control]) -> Sheet | None:
     note = (
         "Controls: arms whose reward contains no information about emotion. Difference from SFT at the last update, "
         "paired by seed, mean ± half the 95 % t-interval. A control fails, and the regime with it, if the interval "
-        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}. {any_length.label.capitalize()}: an SFT sample "
-        "is its own reference for the length, so that the rule on odd lengths never concerns SFT; not part of the rule."
+        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}. {any_length.label.capitalize()} "
+        f"(not part of this rule): {any_length.note}."
     )
     return Sheet.of("controls", "Controls", rows, note)
 

@@ -30,6 +30,8 @@ from reports.verdicts import CONTRAST, INTERIM, VERDICT, Row, judge, scored, sim
 from rrpo.arms import BASE, RRPO, name_of
 
 SECONDARY = "secondary, not tested"
+BESIDE_IT = {ABOVE_SFT: "beside it"}
+"""Contrast outside the primary family that has a verdict -> how its place is named."""
 ORACLE = "oracle"
 """Arm with the best possible reward model, which sets the scale."""
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
@@ -101,7 +103,7 @@ def estimates(
         return t_interval(apply(weights, by_cell, seeds))
 
     return {
-        name: {_difference(outcome): estimate(weights, outcome) for outcome in outcomes}
+        name: {difference_column(outcome): estimate(weights, outcome) for outcome in outcomes}
         for name, weights in contrasts.items()
     }
 
@@ -120,7 +122,7 @@ def against(selection: Selection, arm: str, *names: str, score: float = DIVERGED
     seeds = selection.seeds(())
     contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
     by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds, score)
-    return {other: means for other, means in by_arm.items() if means[_difference(primary())].n}
+    return {other: means for other, means in by_arm.items() if means[difference_column(primary())].n}
 
 
 def screen(selection: Selection) -> Sheet | None:
@@ -135,7 +137,7 @@ def screen(selection: Selection) -> Sheet | None:
         primary().note,
     )
     rows: list[dict[Column, Value]] = [
-        {CONTRAST: f"{RRPO} - {arm}", N: float(means[_difference(primary())].n), **means}
+        {CONTRAST: f"{RRPO} - {arm}", N: float(means[difference_column(primary())].n), **means}
         for arm, means in against(selection, RRPO, *BESIDE).items()
     ]
     return Sheet.of("screen", "RRPO against the other systems", rows, *notes)
@@ -151,7 +153,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         {
             CONTRAST: row.name,
             N: float(len(row.values)),
-            _difference(primary()): row.interval,
+            difference_column(primary()): row.interval,
             VERDICT: row.verdict,
             **beside[row.name],
         }
@@ -175,35 +177,27 @@ def _sft_notes(selection: Selection) -> list[str]:
     """Return how the row RRPO - SFT is to be read; empty without such a row."""
     if primary().name != clean_success(gold()).name:
         return []
-    values, family = clean_at_any_length().values(selection.records), selection.tested.get("", {})
-    values = scored(values, selection, DIVERGED)
+    outcome, family = clean_at_any_length(), selection.tested.get("", {})
+    values = scored(outcome.values(selection.records), selection, DIVERGED)
     x = t_interval(apply(above_sft()[ABOVE_SFT], values, _seeds(selection)), simultaneous(family))
     if not x.n:
         return []
-    return [
-        f"{ABOVE_SFT}: an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if "
-        f"the sample is empty, but every other policy by chance; without this rule, the difference is {in_points(x)} points. "
-        f"{OWN_RM}"
-    ]
+    return [f"{ABOVE_SFT}: {outcome.note}; without this rule, the difference is {in_points(x)} points. {OWN_RM}"]
 
 
 def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.tested.get("", {})
-    body = (
+    body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
-            Column("family", "family"): "primary"
-            if row.primary
-            else "beside it"
-            if row.name == ABOVE_SFT
-            else "secondary",
+            Column("family", "family"): "primary" if row.primary else BESIDE_IT.get(row.name, "secondary"),
             Column("points", "points", "gain"): row.interval,
-            VERDICT: row.verdict if row.primary or row.name == ABOVE_SFT else SECONDARY,
+            VERDICT: row.verdict,
             Column("improved", "improved, %", "share"): improvement(row.values),
         }
         for row in rows
-    )
+    ]
     smallest = {row.name: _detectable(row.values, len(family)) for row in rows if row.primary}
     listed = "; ".join(f"{name} {100 * value:.1f}" for name, value in smallest.items() if math.isfinite(value))
     note = (
@@ -299,7 +293,7 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
     return Sheet.of("outcomes", "Every outcome", rows, note) if computed else None
 
 
-def _difference(outcome: Outcome) -> Column:
+def difference_column(outcome: Outcome) -> Column:
     """Return the column of differences of an outcome."""
     points = ", points" if outcome.difference_unit == "gain" else ""
     return Column(outcome.name, f"{outcome.label}{points}", outcome.difference_unit)

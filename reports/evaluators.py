@@ -66,11 +66,10 @@ def _gain(column: str, sft: Mapping[int, Record], record: Record) -> float:
     A cell with one checkpoint was not optimized (guided decoding): it is compared with the SFT cell of its seed, whose own reward
     model is the same, the pre-trained one.
     """
-    points = record.trajectory
-    start = points if len(points) > 1 else sft[record.seed].points if record.seed in sft else points.iloc[:0]
-    if column not in points.columns or column not in start.columns or start.empty:
+    start = record if len(record.points) > 1 else sft.get(record.seed)
+    if start is None or not all(column in cell.trajectory.columns for cell in (start, record)):
         return math.nan
-    return float(points[column].iloc[-1] - start[column].iloc[0])
+    return float(record.trajectory[column].iloc[-1] - start.trajectory[column].iloc[0])
 
 
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:

@@ -39,8 +39,8 @@ class Elsewhere:
 
     records: tuple[Record, ...]
     """Its records, each arm and seed once."""
-    diverged: frozenset[Key] = frozenset()
-    """Its diverged cells."""
+    lost: Mapping[Key, str] = field(default_factory=dict)
+    """Attempted cell without a record -> reason, as in `Selection.lost`."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,8 @@ def select(
             f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
         )
     newest = {(n, r.label, r.seed): r for n, r in sorted(pooled, key=lambda pair: pair[1].recorded)}
-    in_worlds: dict[Key, set[str]] = {}
-    for _, record in pooled:
-        in_worlds.setdefault((record.label, record.seed), set()).add(record.world_hash)
-    if twice := [f"{label}/{seed}" for (label, seed), hashes in sorted(in_worlds.items()) if len(hashes) > 1]:
+    in_worlds = Counter((label, seed) for label, seed, _ in {(r.label, r.seed, r.world_hash) for _, r in pooled})
+    if twice := [f"{label}/{seed}" for (label, seed), count in sorted(in_worlds.items()) if count > 1]:
         got = ", ".join(twice[:4]) + (f" and {len(twice) - 4} more" if twice[4:] else "")
         raise InputError("worlds that have the same cells cannot be pooled", got=got, fix="choose one with --world")
     by_key: dict[Key, Record] = {}
@@ -254,8 +252,8 @@ def _elsewhere(
             left_out.append(world_name(number, world))
             continue
         latest = {(a.label, a.seed): a for a in attempts if a.world_hash == world and a.profile == chosen[0].profile}
-        diverged = frozenset(key for key, attempt in latest.items() if attempt.state == DIVERGED and key not in newest)
-        found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), diverged)
+        lost = {key: attempt.state for key, attempt in latest.items() if key not in newest}
+        found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), lost)
     return found, left_out
 
 

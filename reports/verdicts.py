@@ -57,12 +57,17 @@ class Row:
     @property
     def word(self) -> str:
         """The verdict without its parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is none."""
-        return self.verdict.partition(" (")[0]
+        return word_of(self.verdict)
 
     @property
     def unchecked(self) -> bool:
         """Whether a difference was found although the component's manipulation check failed."""
         return self.word in (BETTER, WORSE) and self.verdict.endswith(CHECK_FAILED)
+
+
+def word_of(verdict: str) -> str:
+    """Return a verdict without its parentheses."""
+    return verdict.partition(" (")[0]
 
 
 def simultaneous(contrasts: Contrasts) -> float:
@@ -98,7 +103,7 @@ def judge(
             veto_intervals = [t_interval(values, level) for values in veto_values]
             decision = verdict(x, level, veto_intervals)
             if name in failed:
-                absent = decision.partition(" (")[0] in (EQUIVALENT, UNDECIDED)
+                absent = word_of(decision) in (EQUIVALENT, UNDECIDED)
                 decision = NOT_MOVED if absent else f"{decision}{CHECK_FAILED}"
         rows.append(Row(name, family is None, tuple(x), t_interval(x, level), decision))
     return rows

@@ -169,13 +169,11 @@ def tune_arm(arm: str) -> Study:
             space[f"{choice.name}.{name}"] = _distribution(search)
             first[f"{choice.name}.{name}"] = dict(choice.options)[name]
     settings = {name: getattr(config, name) for name in OWN if getattr(config, name) != getattr(VANILLA, name)}
-    settings |= {"content_weight": DEFAULT.content_weight} if config.best_of else {}
     space |= {name: _distribution(OWN[name]) for name in settings}
     first |= {name: NAMES[value] if name == "tau" else value for name, value in settings.items()}
     of_profile = ("content_weight",) if config.best_of else () if config.guidance else tuple(PUSH)
-    if of_profile == tuple(PUSH):
-        space |= PUSH
-        first |= {name: getattr(DEFAULT, name) for name in PUSH}
+    space |= {name: PUSH[name] if name in PUSH else _distribution(OWN[name]) for name in of_profile}
+    first |= {name: getattr(DEFAULT, name) for name in of_profile}
 
     def tuned(knobs: Knobs) -> ArmConfig:
         values = {knob.name: float(knobs.get(knob.name, knob.on)) for knob in strengths}

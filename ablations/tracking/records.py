@@ -15,6 +15,7 @@ This module imports no other module of the project.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
 CONFIG_FILE = "config.json"
 SCALARS_FILE = "scalars.json"
@@ -237,22 +238,14 @@ class Record:
         rows, points = self.tracked, self.points
         if points.empty or len(rows) == len(self.samples):
             return points
-        steps, index = np.unique(rows["step"].to_numpy(), return_inverse=True)
-        totals: dict[str, NDArray[np.float64]] = {}
+        steps, columns = rows["step"], {}
         for name in (column for column in rows.columns if f"{column}_accuracy" in points.columns):
             heard = rows[name].notna().to_numpy()
             right = heard & (rows[name] == rows["target"]).to_numpy(bool, na_value=False)
-            totals[f"{name}_accuracy"] = np.array([np.bincount(index, part, len(steps)) for part in (right, heard)])
+            columns[f"{name}_accuracy"] = ratio_by_step(steps, right, heard)
         if {"phone_errors", "phones", "phone_error_rate"} <= {*rows.columns, *points.columns}:
-            parts = (rows[name].to_numpy(float) for name in ("phone_errors", "phones"))
-            totals["phone_error_rate"] = np.array([np.bincount(index, part, len(steps)) for part in parts])
-        at = {step: k for k, step in enumerate(steps)}
-        places = [at.get(step, -1) for step in points["step"]]
-        columns = {}
-        for name, (count, n) in totals.items():
-            known = np.array([place >= 0 and n[place] > 0 for place in places])
-            columns[name] = np.where(known, count[places] / np.maximum(n[places], 1), points[name])
-        return points.assign(**columns)
+            columns["phone_error_rate"] = ratio_by_step(steps, rows["phone_errors"], rows["phones"])
+        return points.assign(**{name: points["step"].map(x).fillna(points[name]) for name, x in columns.items()})
 
     @cached_property
     def shares(self) -> dict[tuple[str, str, bool], dict[float, float]]:
@@ -274,6 +267,13 @@ class Record:
 
     def _table(self, name: str) -> pd.DataFrame:
         return read_table(self.folder / name)
+
+
+def ratio_by_step(steps: ArrayLike, counts: ArrayLike, totals: ArrayLike) -> dict[float, float]:
+    """Return step -> sum of ``counts [N]`` / sum of ``totals [N]`` over its samples; NaN for a step whose total is 0."""
+    known, index = np.unique(np.asarray(steps), return_inverse=True)
+    counts, totals = (np.bincount(index, np.asarray(values, float), len(known)) for values in (counts, totals))
+    return {step: count / n if n else math.nan for step, count, n in zip(known, counts, totals, strict=True)}
 
 
 def read_table(path: Path) -> pd.DataFrame:

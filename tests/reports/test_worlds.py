@@ -57,7 +57,7 @@ def test_diverged_cells_count_in_every_world():
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
     first = selection.elsewhere["world 1 (w1)"]
     short = tuple(r for r in first.records if (r.label, r.seed) != ("rrpo", 2))
-    others = {"world 1 (w1)": Elsewhere(short, frozenset({("rrpo", 2)}))}
+    others = {"world 1 (w1)": Elsewhere(short, {("rrpo", 2): "diverged"})}
     selection = replace(selection, records=records, lost={("rrpo", 3): "diverged"}, elsewhere=others)
     table = worlds.sheet(selection)
     assert table is not None
