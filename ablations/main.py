@@ -25,6 +25,7 @@ TOPICS: dict[str, dict[str, Command]] = {
         "run": Command("ablations.run", "run a grid's missing cells and record them in MLflow (--plan: dry run)"),
         "arms": Command("ablations.arms", "describe each arm: equation, source, hyperparameters, off values"),
         "status": Command("ablations.status", "show the state, progress and log of every cell"),
+        "archive": Command("ablations.archive", "save a grid's runs as small files, and restore them elsewhere"),
         "report": Command("reports.run", "write a grid's tables, figures and page, from MLflow alone"),
         "transfer": Command("ablations.transfer", "evaluate every arm's samples with every arm's reward model"),
         "gradients": Command("ablations.gradients", "compare DiffRO's gradient with the policy gradient"),

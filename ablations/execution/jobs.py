@@ -1,6 +1,6 @@
 """Turn cells into tasks: one for every distinct missing stage, and one that records each cell.
 
-`build_stage` and `build_stack` run in a worker process; `record_cell` and `add_optional` run in the parent.
+`build_stage` and `build_stack` run in a worker process; the other functions run in the parent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Report, Task
@@ -67,24 +68,25 @@ def tasks(
     device: str,
     tracker: Tracker,
     executor: Executor = SINGLE,
+    elsewhere: Mapping[str, Record] = MappingProxyType({}),
 ) -> list[Task]:
     """Return the task graph that records ``cells`` and adds the optional results of ``amended``. Tasks may need stages that are
-    finished, which are not in the graph.
+    finished, which are not in the graph. A cell in ``elsewhere``, hash -> record by another grid, is copied and needs no stage.
 
     Trainings run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that needs them, so
     that seeds complete one after another.
     """
-    stages = missing_stages(cells, amended, store)
+    stages = missing_stages([cell for cell in cells if cell.hash not in elsewhere], amended, store)
     by_key = {stage_key(stage): stage for stage in stages}
     graph = stack_tasks(stage_tasks(stages, store, device, executor), by_key, executor.members)
 
-    def add(key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> None:
+    def add(key: str, title: str, function: str, cell: Cell, source: Path | Record, needs: Iterable[str]) -> None:
         graph.append(
             Task(
                 key=key,
                 title=title,
                 function=f"ablations.execution.jobs:{function}",
-                arguments=(cell, store, tracker),
+                arguments=(cell, source, tracker),
                 needs=frozenset(needs),
                 priority=(len(graph),),
                 here=True,
@@ -92,10 +94,13 @@ def tasks(
         )
 
     for cell in cells:
-        add(cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+        if record := elsewhere.get(cell.hash):
+            add(cell_key(cell), cell.name, "copy_cell", cell, record, ())
+        else:
+            add(cell_key(cell), cell.name, "record_cell", cell, store, map(stage_key, cell.stages.values()))
     for cell in amended:
         needs = [cell_key(cell), *map(stage_key, cell.optional.values())]
-        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, needs)
+        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, store, needs)
     return graph
 
 
@@ -212,6 +217,11 @@ def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Re
     scalars["seconds"] = sum(seconds.values())
     scalars |= {f"seconds_{role}": seconds[stage.key] for role, stage in cell.stages.items()}
     return tracker.record_cell(cell, scalars, files, log_of(cell, store), primary_outcome(cell, scalars, files))
+
+
+def copy_cell(cell: Cell, record: Record, tracker: Tracker, report: Report) -> Record:
+    """Record a cell of which another grid has a record."""
+    return tracker.copy_cell(cell, record, primary().read(record) if cell.policy else math.nan)
 
 
 def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path]) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import missing_stages
@@ -20,7 +20,7 @@ from ablations.stats.power_analysis import analyze_power
 from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
-from ablations.tracking.records import Record
+from ablations.tracking.records import TAG_GRID, Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import code_warning
 from rrpo.experiment.cell import Cell
@@ -45,6 +45,8 @@ class Plan:
     """Cell hash -> why its last run failed, of cells that are not complete."""
     stages: list[Stage]
     """Distinct stages to build, inputs first."""
+    elsewhere: dict[str, Record] = field(default_factory=dict)
+    """Cell hash -> record by another grid, of cells to run that have one; it is copied."""
     invocations: Sequence[Invocation] = ()
     """Earlier invocations of this grid with the same profile, world and kind of seeds (development or not), oldest first."""
 
@@ -62,9 +64,14 @@ class Plan:
         return [cell for cell in self.request.own if cell.hash not in excluded]
 
     @property
+    def built(self) -> list[Cell]:
+        """Cells of `todo` that are built instead of copied."""
+        return [cell for cell in self.todo if cell.hash not in self.elsewhere]
+
+    @property
     def amended(self) -> list[Cell]:
         """Cells that lack results of installed optional packages, including cells that are still to run."""
-        recorded = {key: record.optional for key, record in self.done.items()}
+        recorded = {key: record.optional for key, record in (self.elsewhere | self.done).items()}
         kept_back = {cell.hash for cell in self.kept_back}
         cells = (cell for cell in self.request.own if cell.hash not in kept_back)
         return [cell for cell in cells if cell.optional.keys() - recorded.get(cell.hash, frozenset())]
@@ -75,7 +82,8 @@ class Plan:
         return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
 
     def states(self) -> dict[str, str]:
-        """Return cell hash -> state: done, missing, failed (why), stale (what changed) or at work (the building process)."""
+        """Return cell hash -> state: done, missing, failed (why), recorded by another grid, stale (what changed) or at work (the
+        building process)."""
         request = self.request
         by_name = {(record.label, record.seed, record.profile, _world(record)): record for record in self.done.values()}
         owners = _owners(request.folder, request.cells)
@@ -90,6 +98,8 @@ class Plan:
             elif failure:
                 again = "run again" if failure.again or request.retry_failed else "not run again without --retry failed"
                 states[cell.hash] = f"failed, {failure} ({again})"
+            elif copied := self.elsewhere.get(cell.hash):
+                states[cell.hash] = f"recorded by grid {copied.tags[TAG_GRID]}, to be copied"
             elif previous:
                 states[cell.hash] = f"stale: {_change(previous, cell)}"
             else:
@@ -126,16 +136,17 @@ class Plan:
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
         """Return the plan as readable lines: cells and kinds of stages (unless ``cells`` is false), time and disk space."""
-        request, todo = self.request, self.todo
+        request = self.request
         kinds = Counter(stage.name for stage in self.stages).items() if cells else ()
         held_back = f", {len(self.kept_back)} that failed are left out (--retry failed)" if self.kept_back else ""
         held_back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
+        copied = f"{len(self.elsewhere)} to copy from other grids, " if self.elsewhere else ""
         amended = sum(cell.hash in self.done for cell in self.amended)
         optional = f"; optional results to add to {amended} that are done" if amended else ""
         return [
             f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
-            f"{done} done, {len(todo)} to run{held_back}{optional}",
+            f"{done} done, {copied}{len(self.built)} to run{held_back}{optional}",
             *(f"set {setting}" for setting in request.settings),
             *([*self.rows(), *self.arms()] if cells else ()),
             f"stages to build: {len(self.stages) or 'none'}",
@@ -186,5 +197,7 @@ def make(request: Request) -> Plan:
     plan = Plan(request, {}, {}, [])
     if request.folder.exists:
         store = Store(request.folder)
-        plan = Plan(request, *store.states(request.grid), [], _invocations(store, request))
-    return replace(plan, stages=missing_stages(plan.todo, plan.amended, request.folder.root))
+        plan = Plan(request, *store.states(request.grid), [], invocations=_invocations(store, request))
+        if missing := {cell.hash for cell in plan.todo}:
+            plan = replace(plan, elsewhere=store.elsewhere(request.grid, missing))
+    return replace(plan, stages=missing_stages(plan.built, plan.amended, request.folder.root))

@@ -129,7 +129,7 @@ class GridRun(Display):
         self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
-            plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor
+            plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor, plan.elsewhere
         )
         stages = {jobs.stage_key(stage): stage for stage in plan.stages}
         left = TimeLeft(self._graph, stages, estimator, request.workers)

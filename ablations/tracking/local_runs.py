@@ -53,6 +53,12 @@ def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
     ]
 
 
+def experiments(database: Path) -> list[str]:
+    """Return the names of all experiments that are not deleted."""
+    with closing(_connect(database)) as connection:
+        return [row[0] for row in connection.execute("SELECT name FROM experiments WHERE lifecycle_stage = 'active'")]
+
+
 def experiment_id(database: Path, name: str) -> str:
     """Return the id of the experiment with that name; empty if there is none."""
     with closing(_connect(database)) as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -73,8 +73,12 @@ class Store:
 
     def grids(self) -> list[str]:
         """Return the names of all grids that have an experiment."""
-        with answering(self.folder):
-            names = [experiment.name for experiment in self.client.search_experiments()]
+        if self.folder.server:
+            with answering(self.folder):
+                names = [experiment.name for experiment in self.client.search_experiments()]
+        else:
+            self._open()
+            names = local_runs.experiments(self.folder.database)
         prefixes = (records.EXPERIMENT_STUDY, records.EXPERIMENT_ABOUT)
         return sorted(
             name
@@ -103,6 +107,11 @@ class Store:
     def records(self, grid: str) -> list[Record]:
         """Return the complete cells of a grid, one record per cell hash."""
         return list(self.states(grid)[0].values())
+
+    def elsewhere(self, grid: str, hashes: Container[str]) -> dict[str, Record]:
+        """Return cell hash -> a complete record of it by another grid, for those of ``hashes`` that there are."""
+        others = (record for name in self.grids() if name != grid for record in self.records(name))
+        return {record.cell_hash: record for record in others if record.cell_hash in hashes}
 
     def plans(self, grid: str) -> list[Invocation]:
         """Return the invocations of a grid, oldest first."""

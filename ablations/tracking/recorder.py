@@ -150,6 +150,33 @@ class Tracker:
         self._put(entry, {**files, **self._texts(cell, log), records.SCALARS_FILE: json.dumps(finite, indent=1)})
         return waiting_record(entry, self.replay)
 
+    def copy_cell(self, cell: Cell, record: Record, primary: float = math.nan) -> Record:
+        """Record a cell with the numbers, artifacts and provenance (`records.ORIGIN`) of another grid's record of it.
+
+        Args:
+            cell: The cell.
+            record: The other grid's record.
+            primary: Its primary outcome, NaN if it has none.
+
+        Raises:
+            OSError: The disk is full. The scheduler then retries the task.
+        """
+        entry = self._cell_entry(cell, {records.TAG_COPIED: record.tags[records.TAG_GRID]})
+        own = {name: value for name, value in entry.tags.items() if name not in records.ORIGIN}
+        metrics = _finite({**record.scalars, "clean_success": primary})
+        entry = replace(
+            entry,
+            tags=own | {name: record.tags[name] for name in records.ORIGIN if name in record.tags},
+            status="FINISHED",
+            metrics={name: value for name, value in metrics.items() if name in records.METRICS},
+            datasets=datasets(cell),
+            complete=True,
+        )
+        folder = record.folder
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        self._put(entry, {**files, CELL_FILE: cell_json(cell)})
+        return waiting_record(entry, self.replay)
+
     def add_optional(
         self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
     ) -> None:

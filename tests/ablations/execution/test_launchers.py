@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -191,7 +190,9 @@ class TestContract:
 
 
 @pytest.mark.parametrize("name", [installed("ray"), pytest.param(*installed("slurm").values, marks=pytest.mark.long)])
-def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pytest.FixtureRequest, name: str):
+def test_a_grid_gives_the_same_files_as_here(
+    runs: Path, run: Run, request: pytest.FixtureRequest, tmp_path: Path, name: str
+):
     if name == "ray":
         request.getfixturevalue("_cluster")
     cells = fakes.cells(["diffro", "rrpo"], [1])
@@ -200,10 +201,9 @@ def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pyte
     assert "cell 2 of 2 done" in text
     theirs = results(runs)
     assert len(theirs) > 10
-    for stage in (runs / "stages").iterdir():
-        shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
-    run(cells, grid="here")
-    assert results(runs) == theirs
+    here = tmp_path / "here"
+    run(cells, folder=here)
+    assert results(here) == theirs
 
 
 @pytest.mark.usefixtures("_cluster")

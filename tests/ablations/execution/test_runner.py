@@ -137,13 +137,34 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
     assert [row[:2] for row in observer._so_far().rows] == [("sft", 3.0), ("diffro", 3.0), ("rrpo", 2.0)]
 
 
-def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):
+def test_a_cell_of_another_grid_is_copied_even_if_its_stages_are_gone(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
     cells = fakes.cells(["diffro"], [1])
     run(cells)
-    built = fakes.built(runs)
-    outcome, _ = run(cells, grid="twin")
-    assert (outcome.done, fakes.built(runs)) == (1, built)
-    assert [r.label for r in Store(check(runs)).records("twin")] == ["diffro"]
+    shutil.rmtree(runs / "stages")
+    request = Request(grid="twin", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    assert plan.make(request).states() == {cells[0].hash: "recorded by grid tiny, to be copied"}
+    assert "0 done, 1 to copy from other grids, 0 to run" in plan.make(request).lines(Estimator(runs))[0]
+    new_code = {"git_sha": "b" * 40, "dirty": "true", "diff_hash": "d" * 16, "code": "c" * 16}
+    monkeypatch.setattr(runner, "git_state", lambda: new_code)
+    outcome, text = run(cells, grid="twin")
+    assert (outcome.done, fakes.built(runs)) == (1, [])
+    assert "cell 1 of 1 done: diffro/1" in text
+    store = Store(check(runs))
+    (original,), (copy,) = runs_of(store, "tiny", "cell"), runs_of(store, "twin", "cell")
+    assert copy.data.metrics == original.data.metrics
+    assert copy.data.tags["copied_from"] == "tiny"
+    assert copy.data.tags["invocation"] != original.data.tags["invocation"]
+    origin = {"git_sha", "dirty", "diff_hash", "code", "data_hash"}
+    assert {k: v for k, v in copy.data.tags.items() if k in origin} == {
+        k: v for k, v in original.data.tags.items() if k in origin
+    }
+    (before,), (after,) = store.records("tiny"), store.records("twin")
+    assert after.folder != before.folder
+    assert (after.scalars, after.samples.equals(before.samples)) == (before.scalars, True)
+    assert run(cells, grid="twin")[0].done == 1
+    assert len(runs_of(store, "twin", "cell")) == 1
 
 
 @pytest.mark.parametrize(("kind", "why"), [("raise", "planted failure"), ("exit", "exit code 7"), ("kill", "SIGKILL")])
