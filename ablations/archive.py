@@ -49,7 +49,9 @@ def save(
 
 @app.command()
 def restore(
-    archived: Annotated[Path, typer.Argument(help="Folder of the archive, or of one grid in it.")] = RECORDS,
+    archived: Annotated[
+        Path, typer.Argument(help="Folder of the archive, of one grid in it, or one of its files.")
+    ] = RECORDS,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Record the runs of an archive in a runs folder; runs that are recorded there already stay as they are."""

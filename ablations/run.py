@@ -44,7 +44,8 @@ def command(**values: Any) -> None:
     with exit_on_input_error():
         grid_request = request(options)
         grid_plan = plan.make(grid_request)
-        refuse_mixed(grid_request.cells, grid_plan.stages, grid_request.folder.root, grid_request.executor)
+        store, recorded = grid_request.folder.root, grid_plan.recorded
+        refuse_mixed(grid_request.cells, grid_plan.stages, store, grid_request.executor, recorded)
     estimator = Estimator(grid_request.folder.root, grid_request.device)
     lines = list(grid_plan.lines(estimator, cells=options.plan))
     if mode == JSON:

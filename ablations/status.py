@@ -77,7 +77,8 @@ def command(
 
 
 def status(store: Store, grid: str) -> list[Row]:
-    """Return all cells that the grid's invocations planned, then failed cells that newer plans have replaced."""
+    """Return all cells that the grid's invocations planned here, then restored cells that they did not plan, and failed cells
+    that newer plans have replaced."""
     folder = store.folder
     done, failures = store.states(grid)
     now = time.time()
@@ -100,6 +101,11 @@ def status(store: Store, grid: str) -> list[Row]:
         else:
             rows.append(Row(*name, "waiting"))
     known = {cell.hash for cell in cells}
+    planned = {(cell.name, cell.profile) for cell in cells}
+    for record in done.values():
+        name = (f"{record.label}/{record.seed}", record.profile)
+        if record.cell_hash not in known and name not in planned:
+            rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
     rows += [Row(f"cell {key[:8]}", "", f"failed, {failure}") for key, failure in failures.items() if key not in known]
     return rows
 

@@ -86,13 +86,14 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     for record in sorted(selected, key=lambda record: record.recorded):
         by_seed = groups.pop(record.world_hash, {})  # reinserted last, so that the newest world is the last one
         groups[record.world_hash] = by_seed
-        if (cell := _cell_of(record)) is not None and cell.policy:
+        cell = _cell_of(record)
+        if cell is not None and cell.policy and all(stage.done(folder.root) for stage in cell.stages.values()):
             by_seed.setdefault(record.seed, {})[record.label] = cell
     newest = [*groups.values()][-1] if groups else {}
     per_seed = [list(cells.values()) for _, cells in sorted(newest.items()) if len(cells) > 1]
     if not per_seed:
         raise InputError(
-            "no seed of the grid has two finished arms with policies that were built by this version of the code",
+            "no seed of the grid has two finished arms with policies that this version of the code built in this folder",
             got=f"{len(selected)} finished cells",
             fix=fix,
         )

@@ -7,11 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ablations.grids import split_label
-from ablations.tracking.records import Record
+from ablations.tracking.records import OPTIMIZED, Record
 from rrpo.pipeline.stages import MARKER
-
-OPTIMISATION = "optimized"
-"""Role of the policy optimization in a cell, and its folder among the record's files."""
 
 
 def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
@@ -55,7 +52,7 @@ def _by_device(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Return device that optimized policies (a GPU's name) -> its cells."""
     groups: defaultdict[str, list[Record]] = defaultdict(list)
     for record in records:
-        path = record.folder / OPTIMISATION / MARKER
+        path = record.folder / OPTIMIZED / MARKER
         if path.is_file():
             marker = json.loads(path.read_text())
             groups[str(marker.get("gpu", marker["device"].upper()))].append(record)

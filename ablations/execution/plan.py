@@ -46,7 +46,7 @@ class Plan:
     stages: list[Stage]
     """Distinct stages to build, inputs first."""
     elsewhere: dict[str, Record] = field(default_factory=dict)
-    """Cell hash -> record by another grid, of cells to run that have one; it is copied."""
+    """Cell hash -> record by another grid, of cells to run whose stages are not stored here; it is copied."""
     invocations: Sequence[Invocation] = ()
     """Earlier invocations of this grid with the same profile, world and kind of seeds (development or not), oldest first."""
 
@@ -70,11 +70,23 @@ class Plan:
 
     @property
     def amended(self) -> list[Cell]:
-        """Cells that lack results of installed optional packages, including cells that are still to run."""
-        recorded = {key: record.optional for key, record in (self.elsewhere | self.done).items()}
+        """Cells that lack results of installed optional packages, including cells that are still to run.
+
+        Recorded cells whose stages are not stored here are left out: their policies would have to be optimized again.
+        """
+        return [cell for cell in self._lacking() if cell.hash not in self.recorded or _stored(cell, self.request)]
+
+    @property
+    def recorded(self) -> dict[str, Record]:
+        """Cell hash -> record, of complete cells of this grid and those to be copied."""
+        return self.elsewhere | self.done
+
+    def _lacking(self) -> list[Cell]:
+        """Return the cells that lack optional results."""
         kept_back = {cell.hash for cell in self.kept_back}
+        optional = {key: record.optional for key, record in self.recorded.items()}
         cells = (cell for cell in self.request.own if cell.hash not in kept_back)
-        return [cell for cell in cells if cell.optional.keys() - recorded.get(cell.hash, frozenset())]
+        return [cell for cell in cells if cell.optional.keys() - optional.get(cell.hash, frozenset())]
 
     @property
     def records(self) -> list[Record]:
@@ -144,6 +156,8 @@ class Plan:
         copied = f"{len(self.elsewhere)} to copy from other grids, " if self.elsewhere else ""
         amended = sum(cell.hash in self.done for cell in self.amended)
         optional = f"; optional results to add to {amended} that are done" if amended else ""
+        if left_out := len(self._lacking()) - len(self.amended):
+            optional += f"; {left_out} lack optional results, but their stages are not stored here"
         return [
             f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
             f"{done} done, {copied}{len(self.built)} to run{held_back}{optional}",
@@ -152,7 +166,7 @@ class Plan:
             f"stages to build: {len(self.stages) or 'none'}",
             *(f"{count:>5} x {name:<17} {KINDS[name].description}" for name, count in kinds),
             *self.power_analysis(),
-            *([f"WARNING: {warning}"] if (warning := code_warning(self.records)) else []),
+            *([f"WARNING: {warning}"] if (warning := code_warning([*self.records, *self.elsewhere.values()])) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",
         ]
@@ -192,12 +206,17 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
     return on(invocations, development=min(request.seeds) >= DEVELOPMENT)
 
 
+def _stored(cell: Cell, request: Request) -> bool:
+    """Return whether all of a cell's own stages are stored in the runs folder."""
+    return all(stage.done(request.folder.root) for stage in cell.stages.values())
+
+
 def make(request: Request) -> Plan:
     """Compare a request with the runs folder."""
     plan = Plan(request, {}, {}, [])
     if request.folder.exists:
         store = Store(request.folder)
         plan = Plan(request, *store.states(request.grid), [], invocations=_invocations(store, request))
-        if missing := {cell.hash for cell in plan.todo}:
+        if missing := {cell.hash for cell in plan.todo if not _stored(cell, request)}:
             plan = replace(plan, elsewhere=store.elsewhere(request.grid, missing))
     return replace(plan, stages=missing_stages(plan.built, plan.amended, request.folder.root))

@@ -13,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 
 from ablations.errors import InputError, positive
 from ablations.execution import packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Task
+from ablations.tracking.records import OPTIMIZED, Record
 from rrpo.experiment.cell import Cell
 from rrpo.identity import content_hash
 from rrpo.pipeline.executor import MARK, OPTIMIZATION, PRECISIONS, Executor
@@ -97,16 +99,22 @@ def _stack(members: Sequence[Task]) -> Task:
     )
 
 
-def executor(stage: Stage, store: Path) -> str | None:
-    """Return the executor that built a stage, as `Executor`'s text without the stack's size; None if it is not built yet."""
-    path = stage.path(store) / MARKER
-    if not path.is_file():
-        return None
-    return NO_NUMBER.sub("", json.loads(path.read_text()).get(MARK, ""))
+def executor(marker: Path) -> str | None:
+    """Return the executor that built a stage, as `Executor`'s text without the stack's size; None if it has no marker yet."""
+    return NO_NUMBER.sub("", json.loads(marker.read_text()).get(MARK, "")) if marker.is_file() else None
 
 
-def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, requested: Executor) -> None:
-    """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones."""
+def refuse_mixed(
+    cells: Sequence[Cell],
+    missing: Iterable[Stage],
+    store: Path,
+    requested: Executor,
+    recorded: Mapping[str, Record] = MappingProxyType({}),
+) -> None:
+    """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones.
+
+    Finished ones are stages in ``store``, and cells in ``recorded`` (hash -> record), whose stages may be on another machine.
+    """
     expected = NO_NUMBER.sub("", str(requested))
     missing_keys = {stage.key for stage in missing if stage.name == OPTIMIZATION}
     by_seed: dict[int, set[str]] = defaultdict(set)
@@ -116,8 +124,10 @@ def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, r
     for cell in cells:
         if cell.seed not in unfinished:
             continue
-        for stage in _optimizations(cell):
-            if (actual := executor(stage, store)) not in (None, expected):
+        record = recorded.get(cell.hash)
+        markers = [stage.path(store) / MARKER for stage in _optimizations(cell)]
+        for marker in [*markers, *([record.folder / OPTIMIZED / MARKER] if record else [])]:
+            if (actual := executor(marker)) not in (None, expected):
                 raise InputError(
                     f"seed {cell.seed} was begun with another executor, and all arms of a seed must use the same one",
                     got=f"{cell.name} optimized with {_options(actual)}, and {_options(expected)} for the rest",

@@ -5,7 +5,7 @@
 
 A zip file holds runs in the outbox's form (`ablations.tracking.outbox`): ``KEY/entry.json`` and ``KEY/artifacts/...``. Left out
 is what no table, figure or test needs: audio and speech tokens, the greater part of a run, and what tells about the user and the
-machine: logs, user and process. Equal runs give equal bytes.
+machine: logs, uncommitted changes, user, process, and the folders of paths. Equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,21 +26,28 @@ from typing import Any
 from ablations.errors import InputError
 from ablations.tracking import recorder, records
 from ablations.tracking.outbox import ARTIFACTS, ENTRY, Entry
-from ablations.tracking.reader import Store
+from ablations.tracking.reader import Store, require_artifacts
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo.identity import content_hash
 
 INVOCATIONS = "invocations"
 """Stem of the file with the runs that belong to no seed."""
 KINDS = ("cell", "parent", "transfer")
 """Kinds of runs that are saved (`records.TAG_KIND`). Reports are made from them; a listening test consists of audio."""
-LEFT_OUT = ("audio/", "samples.npz", "log.txt")
+LEFT_OUT = ("audio/", "samples.npz", "log.txt", "dirty.diff")
 """Artifacts that are not saved: beginnings of their paths."""
-PERSONAL = ("owner_", "mlflow.user")
+PERSONAL = ("owner_", "mlflow.user", "ended_by")
 """Tags that are not saved: beginnings of their names."""
+FOLDERS = re.compile(r"""(?<=["'])/(?:[^"'\n]*/)?(?=[^/"'\n]*["'])|(?<![\w./:])/(?:[^\s/"']+/)+""")
+"""Folders of an absolute path, in quotes or up to a space."""
+MEMBER = re.compile(rf"(?P<key>[a-z]+-[0-9a-f]{{24}})/(?P<name>{ENTRY}|{ARTIFACTS}(/(?!\.\.?(/|$))[^/\\]+)+)")
+"""Path of a member of a zip file."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every member: the earliest that a zip file can hold."""
-Members = dict[str, bytes]
-"""Path in a zip file -> content."""
+WAIT = 60.0
+"""Maximum seconds to wait while another process writes to the store."""
+Members = Mapping[str, bytes]
+"""The files of one run: name below its key -> content."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,16 @@ class Saved:
     runs: int
     """Number of runs in it."""
     new: int
-    """Number of them that this call saved or restored."""
+    """Number of runs that this call saved or restored."""
 
 
 def save(store: Store, grid: str, archive: Path) -> Iterator[Saved]:
-    """Write a grid's runs into ``archive/GRID``, one file after another. Runs that are only in the archive stay there.
+    """Write a grid's runs into ``archive/GRID``, one file after another.
+
+    A run in the archive is only replaced by a better state of it (`_better`), so that nothing in an archive is lost.
 
     Raises:
-        InputError: A file of the archive is damaged.
+        InputError: A file of the archive is damaged, or a complete run has lost its artifacts.
     """
     groups: dict[str, list[Any]] = defaultdict(list)
     for run in _runs(store, grid):
@@ -66,39 +76,77 @@ def save(store: Store, grid: str, archive: Path) -> Iterator[Saved]:
         groups[f"seed-{seed}" if seed else INVOCATIONS].append(run)
     for stem, runs in sorted(groups.items()):
         path = archive / grid / f"{stem}.zip"
-        before = _read(path) if path.is_file() else {}
-        after = before | {run.data.tags[records.TAG_ENTRY]: _members(store, run) for run in runs}
-        if after != before:
-            _write(path, after)
-        yield Saved(path, len(after), sum(members != before.get(key) for key, members in after.items()))
+        archived = _read(path) if path.is_file() else {}
+        new: dict[str, Members] = {}
+        for run in runs:
+            entry = _entry_of(store, run)
+            if entry.key not in archived or _better(entry, _entry(path, archived[entry.key])):
+                new[entry.key] = _members(store, run, entry)
+        if new:
+            _write(path, archived | new)
+        yield Saved(path, len(archived | new), len(new))
 
 
 def restore(folder: RunsFolder, archive: Path) -> Iterator[Saved]:
-    """Record the runs in ``archive``, which `save` wrote, one file after another. Runs that are recorded are not changed.
+    """Record the runs in ``archive``, a folder or file that `save` wrote, one file after another.
+
+    A recorded run is only changed if the archive has a better state of it (`_better`).
 
     Raises:
         InputError: There is no archive, or a file of it is damaged; files before it are restored.
         UnavailableError: The store does not answer.
     """
-    paths = sorted(archive.rglob("*.zip"))
+    paths = [archive] if archive.is_file() else sorted(archive.rglob("*.zip"))
     if not paths:
-        fix = "give the folder that python -m ablations.archive save wrote"
-        raise InputError("there is no archive of runs in that folder", got=archive, fix=fix)
+        fix = "give a folder or file that python -m ablations.archive save wrote"
+        raise InputError("there is no archive of runs at that path", got=archive, fix=fix)
     for path in paths:
-        members = _read(path)
-        entries = [(_entry(path, files), files) for files in members.values()]
-        for grid in sorted({entry.tags[records.TAG_GRID] for entry, _ in entries}):
+        archived = [(_entry(path, members), members) for members in _read(path).values()]
+        grids = sorted({entry.tags[records.TAG_GRID] for entry, _ in archived})
+        for grid in grids:
             recorder.create(folder, grid)
         store = Store(folder)
-        grids = {entry.tags[records.TAG_GRID] for entry, _ in entries}
-        known = {run.data.tags[records.TAG_ENTRY] for grid in grids for run in _runs(store, grid)}
-        new = [(entry, files) for entry, files in entries if entry.key not in known]
-        for entry, files in new:
-            _put(store, entry, files)
-        store.replay.flush(force=True)
-        if waiting := store.replay.waiting():
-            raise InputError("the tracking store did not accept all runs", got=waiting, fix="restore the archive again")
-        yield Saved(path, len(entries), len(new))
+        recorded = {run.data.tags[records.TAG_ENTRY]: _entry_of(store, run) for g in grids for run in _runs(store, g)}
+        keys = []
+        for entry, members in archived:
+            known = recorded.get(entry.key)
+            if known is None or _better(entry, known):
+                added = _addition(entry) if known is not None and known.complete else entry
+                _put(store, added, members)
+                keys.append(added.key)
+        store.replay.flush(force=True, wait=WAIT)
+        if waiting := [key for key in keys if store.replay.outbox.place(key)]:
+            got = f"{len(waiting)} of {len(keys)} in {path}: {'; '.join(store.replay.why) or 'another process writes to it'}"
+            raise InputError("the tracking store did not accept all runs", got=got, fix="restore the archive again")
+        yield Saved(path, len(archived), len(keys))
+
+
+def _better(new: Entry, old: Entry) -> bool:
+    """Return whether one state of a run replaces another: a complete cell one that failed, an end an earlier state, and more
+    optional results fewer. Of two complete runs of a cell, made in different runs folders, the first one stays."""
+    if new.complete and old.complete:
+        return new.started == old.started and _roles(new) > _roles(old)
+    if new.complete or old.complete or not new.cell:
+        return (new.complete, new.status == "FINISHED") > (old.complete, old.status == "FINISHED")
+    return new.started > old.started
+
+
+def _roles(entry: Entry) -> frozenset[str]:
+    """Return the roles of the optional results that a cell has."""
+    return frozenset(filter(None, entry.tags.get(records.TAG_OPTIONAL, "").split(",")))
+
+
+def _addition(entry: Entry) -> Entry:
+    """Return the entry that adds the optional results of a complete cell to its run."""
+    roles = entry.tags[records.TAG_OPTIONAL]
+    return Entry(
+        key=f"optional-{content_hash([entry.key, roles])[:24]}",
+        experiment=entry.experiment,
+        name=entry.name,
+        tags={records.TAG_OPTIONAL: roles},
+        cell=entry.cell,
+        adds=True,
+    )
 
 
 def _runs(store: Store, grid: str) -> list[Any]:
@@ -108,45 +156,62 @@ def _runs(store: Store, grid: str) -> list[Any]:
     return [run for run in runs if run.data.tags[records.TAG_KIND] != "cell" or ends & run.data.tags.keys()]
 
 
-def _members(store: Store, run: Any) -> Members:
-    """Return the files of one run by their names below its key."""
-    tags = {name: value for name, value in run.data.tags.items() if not name.startswith(PERSONAL)}
+def _entry_of(store: Store, run: Any) -> Entry:
+    """Return the entry of a recorded run, without datasets."""
+    tags = {name: value for name, value in sorted(run.data.tags.items()) if not name.startswith(PERSONAL)}
     complete = tags.pop(records.TAG_COMPLETE, "")
     key, kind, grid = tags.pop(records.TAG_ENTRY), tags[records.TAG_KIND], tags[records.TAG_GRID]
-    inputs = store.client.get_run(run.info.run_id).inputs
-    entry = Entry(
+    return Entry(
         key=key,
         experiment=grid if kind == "cell" else f"{records.EXPERIMENT_ABOUT}{grid}",
         name=run.info.run_name,
         started=int(run.info.start_time),
         status="KILLED" if run.info.status == "RUNNING" else run.info.status,
-        tags=tags,
-        params=dict(run.data.params),
+        tags={name: without_folders(value) for name, value in tags.items()},
+        params={name: without_folders(value) for name, value in run.data.params.items()},
         metrics={name: value for name, value in run.data.metrics.items() if "/" not in name},
-        datasets={each.dataset.name: each.dataset.digest for each in inputs.dataset_inputs},
         cell=tags.get(records.TAG_CELL_HASH, ""),
         complete=bool(complete),
     )
+
+
+def _members(store: Store, run: Any, entry: Entry) -> dict[str, bytes]:
+    """Return the files of one run by their names below its key."""
+    inputs = store.client.get_run(run.info.run_id).inputs
+    datasets = sorted((each.dataset.name, each.dataset.digest) for each in inputs.dataset_inputs)
+    entry = dataclasses.replace(entry, datasets=dict(datasets))
     folder = store.artifacts_of(run)
-    artifacts = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    kept = {name: path.read_bytes() for name, path in artifacts.items() if not name.startswith(LEFT_OUT)}
+    if entry.cell:
+        require_artifacts(lambda: folder, f"{entry.name}, run {run.info.run_id}")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    contents = {name: path.read_bytes() for name, path in files.items() if not name.startswith(LEFT_OUT)}
+    for name, content in contents.items():
+        if name.endswith(".json"):
+            contents[name] = without_folders(content.decode()).encode()
     text = json.dumps(dataclasses.asdict(entry))
-    return {ENTRY: text.encode()} | {f"{ARTIFACTS}/{name}": content for name, content in kept.items()}
+    return {ENTRY: text.encode()} | {f"{ARTIFACTS}/{name}": content for name, content in contents.items()}
 
 
-def _entry(path: Path, files: Members) -> Entry:
+def without_folders(text: str) -> str:
+    """Return a text in which absolute paths are reduced to their last component."""
+    return FOLDERS.sub("", text)
+
+
+def _entry(path: Path, members: Members) -> Entry:
     """Return the entry of one run of the archive's file ``path``."""
     try:
-        return Entry(**json.loads(files[ENTRY]))
+        entry = Entry(**json.loads(members[ENTRY]))
+        _ = entry.tags[records.TAG_GRID]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+    return entry
 
 
-def _put(store: Store, entry: Entry, files: Members) -> None:
+def _put(store: Store, entry: Entry, members: Members) -> None:
     """Put a run of an archive into the outbox."""
     with TemporaryDirectory() as temporary:
         artifacts = {}
-        for number, (name, content) in enumerate(files.items()):
+        for number, (name, content) in enumerate(members.items()):
             if name != ENTRY:
                 artifacts[name.removeprefix(f"{ARTIFACTS}/")] = place = Path(temporary) / str(number)
                 place.write_bytes(content)
@@ -155,26 +220,33 @@ def _put(store: Store, entry: Entry, files: Members) -> None:
 
 def _read(path: Path) -> dict[str, Members]:
     """Return key -> files of each run in a file."""
-    runs: dict[str, Members] = defaultdict(dict)
+    runs: dict[str, dict[str, bytes]] = defaultdict(dict)
     try:
         with zipfile.ZipFile(path) as file:
             for member in file.namelist():
-                key, _, name = member.partition("/")
-                runs[key][name] = file.read(member)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+                if (found := MEMBER.fullmatch(member)) is None:
+                    raise ValueError(f"{member} is not a file of a run")
+                runs[found["key"]][found["name"]] = file.read(member)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from error
+    for key, members in runs.items():
+        if _entry(path, members).key != key:
+            raise _damaged(path, ValueError(f"{key} has the key of another run"))
     return dict(runs)
 
 
-def _write(path: Path, runs: dict[str, Members]) -> None:
+def _write(path: Path, runs: Mapping[str, Members]) -> None:
     """Write runs atomically, in an order and with times that depend on nothing else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        for key, members in sorted(runs.items()):
-            for name, content in sorted(members.items()):
-                file.writestr(zipfile.ZipInfo(f"{key}/{name}", EPOCH), content, zipfile.ZIP_DEFLATED, 9)
-    os.replace(partial, path)
+    try:
+        with zipfile.ZipFile(partial, "w") as file:
+            for key, members in sorted(runs.items()):
+                for name, content in sorted(members.items()):
+                    file.writestr(zipfile.ZipInfo(f"{key}/{name}", EPOCH), content, zipfile.ZIP_DEFLATED, 9)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -109,9 +109,14 @@ class Store:
         return list(self.states(grid)[0].values())
 
     def elsewhere(self, grid: str, hashes: Container[str]) -> dict[str, Record]:
-        """Return cell hash -> a complete record of it by another grid, for those of ``hashes`` that there are."""
-        others = (record for name in self.grids() if name != grid for record in self.records(name))
-        return {record.cell_hash: record for record in others if record.cell_hash in hashes}
+        """Return cell hash -> its record by another grid, for those of ``hashes`` that have one with artifacts.
+
+        Of several, the one with the most optional results is chosen, an original rather than a copy, and the newest.
+        """
+        others = [record for name in self.grids() if name != grid for record in self.records(name)]
+        found = [record for record in others if record.cell_hash in hashes and _intact(record)]
+        found.sort(key=lambda each: (len(each.optional), records.TAG_COPIED not in each.tags, each.recorded))
+        return {record.cell_hash: record for record in found}
 
     def plans(self, grid: str) -> list[Invocation]:
         """Return the invocations of a grid, oldest first."""
@@ -174,7 +179,7 @@ def waiting_record(entry: Entry, replay: Replay) -> Record:
 def _record(run: Any, find: Callable[[], Path], kind: type[R]) -> R:
     tags, run_id = run.data.tags, run.info.run_id
     name = f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}"
-    folder = partial(_require_artifacts, find, name)
+    folder = partial(require_artifacts, find, name)
     return kind(
         label=tags[records.TAG_ARM],
         seed=int(tags[records.TAG_SEED]),
@@ -200,7 +205,7 @@ def _scalars(find: Callable[[], Path], metrics: Mapping[str, float]) -> dict[str
     return {name: value for path in files for name, value in json.loads(path.read_text()).items()}
 
 
-def _require_artifacts(find: Callable[[], Path], owner: str) -> Path:
+def require_artifacts(find: Callable[[], Path], owner: str) -> Path:
     """Return the folder of a cell's artifacts.
 
     Raises:
@@ -211,6 +216,16 @@ def _require_artifacts(find: Callable[[], Path], owner: str) -> Path:
         fix = "restore them from a copy of the runs folder, or delete the run in MLflow and run the grid again"
         raise InputError("the artifacts of a recorded cell are gone", got=f"{owner}: there is no {folder}", fix=fix)
     return folder
+
+
+def _intact(record: Record) -> bool:
+    """Return whether a record's artifacts are there."""
+    try:
+        return record.folder.is_dir()
+    except UnavailableError:
+        raise
+    except InputError:
+        return False
 
 
 def _complete(run: Any) -> bool:

@@ -161,7 +161,8 @@ class Tracker:
         Raises:
             OSError: The disk is full. The scheduler then retries the task.
         """
-        entry = self._cell_entry(cell, {records.TAG_COPIED: record.tags[records.TAG_GRID]})
+        first = record.tags.get(records.TAG_COPIED, record.tags[records.TAG_GRID])
+        entry = self._cell_entry(cell, {records.TAG_COPIED: first})
         own = {name: value for name, value in entry.tags.items() if name not in records.ORIGIN}
         metrics = _finite({**record.scalars, "clean_success": primary})
         entry = replace(
@@ -174,7 +175,8 @@ class Tracker:
         )
         folder = record.folder
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        self._put(entry, {**files, CELL_FILE: cell_json(cell)})
+        scalars = {} if records.SCALARS_FILE in files else {records.SCALARS_FILE: json.dumps(_finite(record.scalars))}
+        self._put(entry, {**files, **scalars, CELL_FILE: cell_json(cell)})
         return waiting_record(entry, self.replay)
 
     def add_optional(

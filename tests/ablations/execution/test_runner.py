@@ -137,9 +137,17 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypa
     assert [row[:2] for row in observer._so_far().rows] == [("sft", 3.0), ("diffro", 3.0), ("rrpo", 2.0)]
 
 
-def test_a_cell_of_another_grid_is_copied_even_if_its_stages_are_gone(
-    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):
+    cells = fakes.cells(["diffro"], [1])
+    run(cells)
+    built = fakes.built(runs)
+    outcome, _ = run(cells, grid="twin")
+    assert (outcome.done, fakes.built(runs)) == (1, built)
+    (record,) = Store(check(runs)).records("twin")
+    assert (record.label, "copied_from" in record.tags) == ("diffro", False)
+
+
+def test_without_its_stages_a_cell_of_another_grid_is_copied(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     cells = fakes.cells(["diffro"], [1])
     run(cells)
     shutil.rmtree(runs / "stages")
@@ -148,6 +156,7 @@ def test_a_cell_of_another_grid_is_copied_even_if_its_stages_are_gone(
     assert "0 done, 1 to copy from other grids, 0 to run" in plan.make(request).lines(Estimator(runs))[0]
     new_code = {"git_sha": "b" * 40, "dirty": "true", "diff_hash": "d" * 16, "code": "c" * 16}
     monkeypatch.setattr(runner, "git_state", lambda: new_code)
+    monkeypatch.setattr("ablations.tracking.plugin_files.tags", lambda: {"plugins": '{"f00": "mine.py"}'})
     outcome, text = run(cells, grid="twin")
     assert (outcome.done, fakes.built(runs)) == (1, [])
     assert "cell 1 of 1 done: diffro/1" in text
@@ -156,7 +165,7 @@ def test_a_cell_of_another_grid_is_copied_even_if_its_stages_are_gone(
     assert copy.data.metrics == original.data.metrics
     assert copy.data.tags["copied_from"] == "tiny"
     assert copy.data.tags["invocation"] != original.data.tags["invocation"]
-    origin = {"git_sha", "dirty", "diff_hash", "code", "data_hash"}
+    origin = {"git_sha", "dirty", "diff_hash", "code", "data_hash", "plugins"}
     assert {k: v for k, v in copy.data.tags.items() if k in origin} == {
         k: v for k, v in original.data.tags.items() if k in origin
     }
@@ -165,6 +174,29 @@ def test_a_cell_of_another_grid_is_copied_even_if_its_stages_are_gone(
     assert (after.scalars, after.samples.equals(before.samples)) == (before.scalars, True)
     assert run(cells, grid="twin")[0].done == 1
     assert len(runs_of(store, "twin", "cell")) == 1
+    run(cells, grid="another")
+    assert runs_of(store, "another", "cell")[0].data.tags["copied_from"] == "tiny", "the first of them"
+
+
+def test_a_record_that_lost_its_artifacts_is_not_copied(runs: Path, run: Run):
+    cells = fakes.cells(["diffro"], [1])
+    run(cells)
+    (record,) = Store(check(runs)).records("tiny")
+    shutil.rmtree(record.folder)
+    shutil.rmtree(runs / "stages")
+    assert run(cells, grid="twin")[0].done == 1
+    assert "optimize diffro 1" in fakes.built(runs)
+
+
+def test_the_fullest_record_is_copied(runs: Path, run: Run):
+    plain, heard = fakes.cells(["diffro"], [1]), fakes.cells(["diffro"], [1], listener="voice")
+    run(heard, grid="a")
+    run(plain, grid="b")
+    shutil.rmtree(runs / "stages")
+    run(heard, grid="c")
+    (copy,) = Store(check(runs)).records("c")
+    assert copy.optional == {"voice"}
+    assert copy.tags["copied_from"] == "a"
 
 
 @pytest.mark.parametrize(("kind", "why"), [("raise", "planted failure"), ("exit", "exit code 7"), ("kill", "SIGKILL")])

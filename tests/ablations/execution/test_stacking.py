@@ -15,6 +15,7 @@ from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
+from ablations.tracking.records import Record
 from rrpo.config import ArmConfig
 from rrpo.experiment.cell import Cell
 from rrpo.identity import canonical
@@ -117,6 +118,18 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
     for executor in (single, stacked_, lower):
         with pytest.raises(InputError, match="diffro/1001 optimized with --stack 2 or more --precision bf16"):
             refuse_mixed(grid_cells, [optimized["rrpo/1001"]], tmp_path, executor)
+
+
+def test_a_recorded_cell_counts_even_if_its_stages_are_on_another_machine(tmp_path: Path) -> None:
+    first, second, *_ = cells()
+    folder = tmp_path / "artifacts" / "optimized"
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text(json.dumps({"executor": "stacked(8) bf16"}))
+    recorded = {first.hash: Record(label=first.label, seed=first.seed, find=lambda: folder.parent)}
+    missing = [second.stages["optimized"]]
+    refuse_mixed([first, second], missing, tmp_path, Executor(4, "bf16"), recorded)
+    with pytest.raises(InputError, match="was begun with another executor"):
+        refuse_mixed([first, second], missing, tmp_path, Executor(), recorded)
 
 
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
