@@ -1,6 +1,6 @@
 """``python -m ablations.archive save --grid full --to reports/records``: keep a grid's runs outside the runs folder.
 
-The saved runs fit into a repository: without audio and weights, a cell takes some 200 KB. After ``restore``, tables and figures
+The saved runs fit into a repository: without audio and weights, a cell takes some 170 KB. After ``restore``, tables and figures
 are made from them as from runs of one's own, and a grid that was interrupted is continued on another machine.
 
 Exit status: 0, 2 for invalid input or a store that does not answer, 130 after Ctrl-C.
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from ablations.commands import RecordedIn, RunsDir, exit_on_input_error, print_line, program, terminal
-from ablations.errors import InputError, choose
+from ablations.errors import choose
 from ablations.tracking import archive
 from ablations.tracking.archive import Saved
 from ablations.tracking.reader import Store
@@ -40,8 +40,7 @@ def save(
     """Save a grid's runs, without audio, tokens, weights and logs; runs that are only in the archive stay there."""
     with exit_on_input_error():
         folder = check(runs_dir)
-        if not folder.exists:
-            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir a folder that a run created")
+        folder.require()
         store = Store(folder)
         choose("grid with records", grid, store.grids())
         _show(archive.save(store, grid, to), "saved")
@@ -54,7 +53,7 @@ def restore(
     ] = RECORDS,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Record the runs of an archive in a runs folder; runs that are recorded there already stay as they are."""
+    """Record the runs of an archive in a runs folder; a run recorded there changes only if the archive has a better state."""
     with exit_on_input_error():
         _show(archive.restore(check(runs_dir), archived), "restored")
 

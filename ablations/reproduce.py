@@ -114,8 +114,7 @@ def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
     Raises:
         InputError: The run does not exist or is not complete, or this code cannot make the cell.
     """
-    if not folder.exists:
-        raise InputError("there is no runs folder", got=folder.root, fix="give --runs-dir a folder that a run created")
+    folder.require()
     record = Store(folder).record(run_id)
     if record.tags.get(TAG_COMPLETE) != record.tags.get(TAG_CELL_HASH):
         raise InputError("the run is not complete", got=run_id, fix="give the id of a finished cell")

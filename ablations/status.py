@@ -16,7 +16,7 @@ import typer
 from rich.table import Table as RichTable
 
 from ablations.commands import Plugin, RunsDir, exit_on_input_error, program, terminal
-from ablations.errors import InputError, choose
+from ablations.errors import choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
 from ablations.tracking.reader import Store
@@ -59,8 +59,7 @@ def command(
     console = terminal(170)
     with exit_on_input_error():
         folder = check(runs_dir)
-        if not folder.exists:
-            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir a folder that a run created")
+        folder.require()
         store = Store(folder)
         names = store.grids()
         grids = names if grid is None else [choose("grid in this folder", grid, names)]

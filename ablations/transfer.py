@@ -20,6 +20,7 @@ from ablations.commands import exit_on_input_error, print_line, program, termina
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import Builder
+from ablations.execution.jobs import is_stored
 from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
@@ -86,8 +87,7 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     for record in sorted(selected, key=lambda record: record.recorded):
         by_seed = groups.pop(record.world_hash, {})  # reinserted last, so that the newest world is the last one
         groups[record.world_hash] = by_seed
-        cell = _cell_of(record)
-        if cell is not None and cell.policy and all(stage.done(folder.root) for stage in cell.stages.values()):
+        if (cell := _cell_of(record)) is not None and cell.policy and is_stored(cell, folder.root):
             by_seed.setdefault(record.seed, {})[record.label] = cell
     newest = [*groups.values()][-1] if groups else {}
     per_seed = [list(cells.values()) for _, cells in sorted(newest.items()) if len(cells) > 1]

@@ -34,6 +34,7 @@ from ablations.execution.request import sized
 from ablations.rendering import card
 from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
+from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
 from rrpo.experiment.cell import Cell
@@ -122,7 +123,7 @@ def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder,
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
     tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
-    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    files = files_in(out)
     tracker.record("card", f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), files)
     return tracker.waiting()
 

@@ -1,6 +1,7 @@
 """Turn cells into tasks: one for every distinct missing stage, and one that records each cell.
 
-`build_stage` and `build_stack` run in a worker process; the other functions run in the parent.
+`build_stage` and `build_stack` run in a worker process; `record_cell`, `copy_cell` and
+`add_optional` run in the parent.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) 
     optional = {cell.hash: cell.optional.values() for cell in amended}
     roots = [stage for cell in cells for stage in (*cell.stages.values(), *optional.pop(cell.hash, ()))]
     return missing_below([*roots, *(stage for stages in optional.values() for stage in stages)], store)
+
+
+def is_stored(cell: Cell, store: Path) -> bool:
+    """Return whether all of a cell's own stages are stored."""
+    return not missing_stages([cell], [], store)
 
 
 def stage_key(stage: Stage) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ablations.execution.estimate import Estimator, wall
-from ablations.execution.jobs import missing_stages
+from ablations.execution.jobs import is_stored, missing_stages
 from ablations.execution.request import Request
 from ablations.failures import Lost
 from ablations.grids import GRIDS
@@ -74,7 +74,8 @@ class Plan:
 
         Recorded cells whose stages are not stored here are left out: their policies would have to be optimized again.
         """
-        return [cell for cell in self._lacking() if cell.hash not in self.recorded or _stored(cell, self.request)]
+        recorded, store = self.recorded, self.request.folder.root
+        return [cell for cell in self._lacking() if cell.hash not in recorded or is_stored(cell, store)]
 
     @property
     def recorded(self) -> dict[str, Record]:
@@ -154,9 +155,10 @@ class Plan:
         held_back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
         copied = f"{len(self.elsewhere)} to copy from other grids, " if self.elsewhere else ""
-        amended = sum(cell.hash in self.done for cell in self.amended)
-        optional = f"; optional results to add to {amended} that are done" if amended else ""
-        if left_out := len(self._lacking()) - len(self.amended):
+        amended = self.amended
+        to_done = sum(cell.hash in self.done for cell in amended)
+        optional = f"; optional results to add to {to_done} that are done" if to_done else ""
+        if left_out := len(self._lacking()) - len(amended):
             optional += f"; {left_out} lack optional results, but their stages are not stored here"
         return [
             f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
@@ -206,17 +208,12 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
     return on(invocations, development=min(request.seeds) >= DEVELOPMENT)
 
 
-def _stored(cell: Cell, request: Request) -> bool:
-    """Return whether all of a cell's own stages are stored in the runs folder."""
-    return all(stage.done(request.folder.root) for stage in cell.stages.values())
-
-
 def make(request: Request) -> Plan:
     """Compare a request with the runs folder."""
     plan = Plan(request, {}, {}, [])
     if request.folder.exists:
         store = Store(request.folder)
         plan = Plan(request, *store.states(request.grid), [], invocations=_invocations(store, request))
-        if missing := {cell.hash for cell in plan.todo if not _stored(cell, request)}:
+        if missing := {cell.hash for cell in plan.todo if not is_stored(cell, request.folder.root)}:
             plan = replace(plan, elsewhere=store.elsewhere(request.grid, missing))
     return replace(plan, stages=missing_stages(plan.built, plan.amended, request.folder.root))

@@ -27,8 +27,8 @@ from ablations.errors import InputError
 from ablations.tracking import recorder, records
 from ablations.tracking.outbox import ARTIFACTS, ENTRY, Entry
 from ablations.tracking.reader import Store, require_artifacts
+from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
-from rrpo.identity import content_hash
 
 INVOCATIONS = "invocations"
 """Stem of the file with the runs that belong to no seed."""
@@ -100,20 +100,20 @@ def restore(folder: RunsFolder, archive: Path) -> Iterator[Saved]:
     if not paths:
         fix = "give a folder or file that python -m ablations.archive save wrote"
         raise InputError("there is no archive of runs at that path", got=archive, fix=fix)
+    store, recorded = Store(folder), dict[str, dict[str, Entry]]()
     for path in paths:
         archived = [(_entry(path, members), members) for members in _read(path).values()]
-        grids = sorted({entry.tags[records.TAG_GRID] for entry, _ in archived})
-        for grid in grids:
+        for grid in sorted({entry.tags[records.TAG_GRID] for entry, _ in archived} - recorded.keys()):
             recorder.create(folder, grid)
-        store = Store(folder)
-        recorded = {run.data.tags[records.TAG_ENTRY]: _entry_of(store, run) for g in grids for run in _runs(store, g)}
+            recorded[grid] = {run.data.tags[records.TAG_ENTRY]: _entry_of(store, run) for run in _runs(store, grid)}
         keys = []
         for entry, members in archived:
-            known = recorded.get(entry.key)
+            known = recorded[entry.tags[records.TAG_GRID]].get(entry.key)
             if known is None or _better(entry, known):
-                added = _addition(entry) if known is not None and known.complete else entry
-                _put(store, added, members)
-                keys.append(added.key)
+                if known is not None and known.complete:
+                    entry = recorder.addition(entry.experiment, entry.name, entry.cell, records.roles(entry.tags))
+                _put(store, entry, members)
+                keys.append(entry.key)
         store.replay.flush(force=True, wait=WAIT)
         if waiting := [key for key in keys if store.replay.outbox.place(key)]:
             got = f"{len(waiting)} of {len(keys)} in {path}: {'; '.join(store.replay.why) or 'another process writes to it'}"
@@ -125,28 +125,10 @@ def _better(new: Entry, old: Entry) -> bool:
     """Return whether one state of a run replaces another: a complete cell one that failed, an end an earlier state, and more
     optional results fewer. Of two complete runs of a cell, made in different runs folders, the first one stays."""
     if new.complete and old.complete:
-        return new.started == old.started and _roles(new) > _roles(old)
+        return new.started == old.started and records.roles(new.tags) > records.roles(old.tags)
     if new.complete or old.complete or not new.cell:
         return (new.complete, new.status == "FINISHED") > (old.complete, old.status == "FINISHED")
     return new.started > old.started
-
-
-def _roles(entry: Entry) -> frozenset[str]:
-    """Return the roles of the optional results that a cell has."""
-    return frozenset(filter(None, entry.tags.get(records.TAG_OPTIONAL, "").split(",")))
-
-
-def _addition(entry: Entry) -> Entry:
-    """Return the entry that adds the optional results of a complete cell to its run."""
-    roles = entry.tags[records.TAG_OPTIONAL]
-    return Entry(
-        key=f"optional-{content_hash([entry.key, roles])[:24]}",
-        experiment=entry.experiment,
-        name=entry.name,
-        tags={records.TAG_OPTIONAL: roles},
-        cell=entry.cell,
-        adds=True,
-    )
 
 
 def _runs(store: Store, grid: str) -> list[Any]:
@@ -183,8 +165,7 @@ def _members(store: Store, run: Any, entry: Entry) -> dict[str, bytes]:
     folder = store.artifacts_of(run)
     if entry.cell:
         require_artifacts(lambda: folder, f"{entry.name}, run {run.info.run_id}")
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    contents = {name: path.read_bytes() for name, path in files.items() if not name.startswith(LEFT_OUT)}
+    contents = {name: path.read_bytes() for name, path in files_in(folder).items() if not name.startswith(LEFT_OUT)}
     for name, content in contents.items():
         if name.endswith(".json"):
             contents[name] = without_folders(content.decode()).encode()

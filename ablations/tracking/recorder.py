@@ -37,6 +37,7 @@ from ablations.tracking.reader import Store, waiting_record
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
+from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import dirty_diff
 from rrpo.experiment.cell import Cell
@@ -173,8 +174,7 @@ class Tracker:
             datasets=datasets(cell),
             complete=True,
         )
-        folder = record.folder
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        files = files_in(record.folder)
         scalars = {} if records.SCALARS_FILE in files else {records.SCALARS_FILE: json.dumps(_finite(record.scalars))}
         self._put(entry, {**files, **scalars, CELL_FILE: cell_json(cell)})
         return waiting_record(entry, self.replay)
@@ -183,16 +183,8 @@ class Tracker:
         self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
     ) -> None:
         """Add the results of the optional stages ``roles`` to the complete record of a cell."""
-        joined_roles = ",".join(sorted(roles))
-        entry = Entry(
-            key=f"optional-{content_hash([self.grid, cell.hash, joined_roles])[:24]}",
-            experiment=self.grid,
-            name=cell.name,
-            tags={records.TAG_OPTIONAL: joined_roles},
-            cell=cell.hash,
-            adds=True,
-        )
-        name = f"{Path(records.SCALARS_FILE).stem}.{joined_roles}.json"
+        entry = addition(self.grid, cell.name, cell.hash, roles)
+        name = f"{Path(records.SCALARS_FILE).stem}.{entry.tags[records.TAG_OPTIONAL]}.json"
         self._put(entry, {**files, name: json.dumps(_finite(scalars), indent=1)})
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
@@ -278,6 +270,19 @@ class Tracker:
         texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
         diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
         return texts | plugin_files.copies() | ({"dirty.diff": diff} if diff else {})
+
+
+def addition(grid: str, name: str, cell: str, roles: Iterable[str]) -> Entry:
+    """Return the entry that adds the results of optional stages to the complete run of the cell with the hash ``cell``."""
+    joined = ",".join(sorted(roles))
+    return Entry(
+        key=f"optional-{content_hash([grid, cell, joined])[:24]}",
+        experiment=grid,
+        name=name,
+        tags={records.TAG_OPTIONAL: joined},
+        cell=cell,
+        adds=True,
+    )
 
 
 def source_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -140,6 +140,11 @@ TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 
 
+def roles(tags: Mapping[str, str]) -> frozenset[str]:
+    """Return the roles of the optional results that a run with these tags contains (`TAG_OPTIONAL`)."""
+    return frozenset(filter(None, tags.get(TAG_OPTIONAL, "").split(",")))
+
+
 def added(folder: Path) -> list[str]:
     """Return the optional listeners, then the plugin judges, whose ``<name>_points.parquet`` exists in ``folder``."""
     end = f"_{POINTS_FILE}"
@@ -184,7 +189,7 @@ class Record:
     @property
     def optional(self) -> frozenset[str]:
         """Roles of the optional stages whose results the record contains."""
-        return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
+        return roles(self.tags)
 
     @cached_property
     def scalars(self) -> Mapping[str, float]:

@@ -156,8 +156,8 @@ class Replay:
     def _add(self, run: Any, entry: Entry, artifacts: Path | None) -> None:
         """Add artifacts and roles (`records.TAG_OPTIONAL`) to the complete run of a cell."""
         self._copy(run, artifacts)
-        roles = f"{run.data.tags.get(records.TAG_OPTIONAL, '')},{entry.tags[records.TAG_OPTIONAL]}".split(",")
-        self.client.set_tag(run.info.run_id, records.TAG_OPTIONAL, ",".join(sorted(set(filter(None, roles)))))
+        roles = records.roles(run.data.tags) | records.roles(entry.tags)
+        self.client.set_tag(run.info.run_id, records.TAG_OPTIONAL, ",".join(sorted(roles)))
         shutil.rmtree(self.folder.cache / run.info.run_id, ignore_errors=True)  # it lacks the new artifacts
 
     def _copy(self, run: Any, artifacts: Path | None) -> None:

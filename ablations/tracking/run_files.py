@@ -11,6 +11,11 @@ from ablations.tracking.connection import answering, open_client
 from ablations.tracking.runs_folder import RunsFolder
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return path relative to ``folder`` -> file, of all files in it and its folders."""
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
 def locate(folder: RunsFolder, run: Any) -> Path:
     """Return the local folder of the artifacts of an MLflow run, which must have ended.
 

@@ -73,6 +73,13 @@ class RunsFolder:
         """Whether `ablations.tracking.recorder.create` has completed here."""
         return (self.root / MARKER).is_file()
 
+    def require(self) -> None:
+        """Raise InputError if nothing has been recorded here."""
+        if not self.exists:
+            raise InputError(
+                "there is no runs folder", got=self.root, fix="give --runs-dir a folder that a run created"
+            )
+
     @property
     def server(self) -> str:
         """Address of the MLflow server used instead of the database; empty if there is none."""
