@@ -146,6 +146,7 @@ def test_processes_divide_prompts_with_all_their_samples(monkeypatch: pytest.Mon
         Processes.join("cpu")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not present("accelerate"), reason="accelerate is not installed")
 def test_two_processes_on_gloo_learn_what_one_does(release: Path, tmp_path: Path) -> None:
     corpus = standin.write_corpus(tmp_path / "tokens.jsonl")
