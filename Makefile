@@ -30,8 +30,8 @@ smoke: install
 report: install
 	$(BIN)/python -m reports.run --grid $(GRID) --runs-dir $(RUNS)
 
-results: install  # pastes what `make report` wrote into README.md and docs/
-	$(BIN)/python -m reports.results --runs-dir $(RUNS)
+results: install  # pastes reports on the runs in reports/records into README.md and docs/
+	$(BIN)/python -m reports.results
 
 study: install
 	$(BIN)/python -m studies.run --study $(STUDY) --runs-dir $(RUNS)

@@ -1,8 +1,8 @@
-"""``python -m reports.results --runs-dir runs``: paste the output of `reports.run` into README.md and docs/, between markers.
+"""``python -m reports.results``: paste reports on the archived runs into README.md and docs/, between markers.
 
-The text between ``<!-- results:GRID -->`` and ``<!-- /results:GRID -->`` is replaced by that grid's first screen
-(``answer.md``), and its figures are copied to `FIGURES`. Nothing is computed. Exit status: 0; 1 if ``--check`` finds a block
-that differs from the report; 2 for bad input.
+The text between ``<!-- results:GRID -->`` and ``<!-- /results:GRID -->`` is replaced by the first screen of a report on that
+grid's runs in the archive (`ablations.archive`), and its figures are stored in `FIGURES`. A grid is pasted when all its planned
+cells are complete. Exit status: 0; 1 if ``--check`` finds a block that differs from the report; 2 for bad input.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from ablations.commands import RecordedIn, exit_on_input_error, program
+from ablations.archive import RECORDS
+from ablations.commands import exit_on_input_error, program
 from ablations.errors import InputError, choose
 from ablations.grids import GRIDS
-from reports.page import ANSWER
+from ablations.tracking import archive
+from ablations.tracking.runs_folder import SERVER, check
+from reports.loading import Selection, select
+from reports.report import make
+from reports.run import answer
 
 FIGURES = Path("docs", "results")
-"""Folder of the copied figures, ``GRID-NAME.png``."""
+"""Folder of the figures, ``GRID-NAME.png``."""
 BLOCK = re.compile(r"<!-- results:(?P<grid>\S+) -->\n.*?<!-- /results:(?P=grid) -->", re.DOTALL)
 MARKER = re.compile(r"<!-- /?results:\S* -->")
 IMAGE = re.compile(r"(?<=\]\()[\w.-]+\.png(?=\))")
@@ -29,54 +35,86 @@ app, main = program("reports.results")
 
 @app.command()
 def command(
-    runs_dir: RecordedIn = Path("runs"),
+    records: Annotated[Path, typer.Option(help="Archive of runs, with a folder per grid.")] = RECORDS,
     root: Annotated[Path, typer.Option(help="Folder that contains README.md and docs/.")] = Path(),
     check_only: Annotated[bool, typer.Option("--check", help="Change nothing, only report stale blocks.")] = False,
 ) -> None:
-    """Paste the newest reports into README.md and docs/."""
-    with exit_on_input_error():
-        paths = [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]
-        pages = {page: page.read_text(encoding="utf-8") for page in paths}
-        blocks = [(page, block) for page, text in pages.items() for block in found(page, text)]
-        if not blocks:
-            fix = "add <!-- results:GRID --> and <!-- /results:GRID -->, each on its own line, to README.md or a page in docs/"
-            raise InputError("no page has a block for results", got=root.resolve(), fix=fix)
+    """Paste reports on the archived runs into README.md and docs/; about a minute per grid."""
     stale = False
-    for page, block in blocks:
-        grid = block["grid"]
-        location = f"{page.relative_to(root)}, results:{grid}"
-        report = runs_dir / "reports" / grid
-        if not (report / ANSWER).is_file():
-            print(f"no result yet: {location}; run: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
-            continue
-        answer = (report / ANSWER).read_text(encoding="utf-8")
-        figures = {root / FIGURES / f"{grid}-{name}": (report / name).read_bytes() for name in IMAGE.findall(answer)}
-        folder = os.path.relpath(root / FIGURES, page.parent)
-        body = IMAGE.sub(rf"{folder}/{grid}-\g<0>", answer)
-        pasted = f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->"
-        current = block[0] == pasted and all(p.is_file() and p.read_bytes() == figures[p] for p in figures)
-        print(f"{'current' if current else 'stale' if check_only else 'pasted'}: {location}")
-        stale = stale or not current
-        if not (current or check_only):
-            pages[page] = pages[page].replace(block[0], pasted)
-            page.write_text(pages[page], encoding="utf-8")
-            for path, content in figures.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+    os.environ.pop(SERVER, None)  # the archive goes into a store of its own
+    with exit_on_input_error(), TemporaryDirectory() as folder:
+        for grid, blocks in blocks_by_grid(root).items():
+            places = ", ".join(str(page.relative_to(root)) for page, _ in blocks)
+            if missing := [name for name in grid.split("+") if not any((records / name).glob("*.zip"))]:
+                fix = " and ".join(f"python -m ablations.archive save --grid {name} --to {records}" for name in missing)
+                print(f"no result yet: {grid} in {places}; run: {fix}")
+                continue
+            selection = restored(records, grid, Path(folder) / "runs")
+            if selection.lost.keys() - selection.diverged:
+                print(f"no result yet: {grid} in {places}. {selection.counted}")
+                continue
+            report = make(selection)
+            drawn = next((figure for figure in report.figures if figure.draw(Path(folder))), None)
+            text = answer(report, [drawn] if drawn else [])
+            figures = {name: (Path(folder) / name).read_bytes() for name in IMAGE.findall(text)}
+            for page, block in blocks:
+                pasted, images = paste(page, root, grid, text)
+                current = block == pasted and all(_holds(path, figures[name]) for path, name in images.items())
+                verb = "current" if current else "stale" if check_only else "pasted"
+                print(f"{verb}: {grid} in {page.relative_to(root)}")
+                stale = stale or not current
+                if not (current or check_only):
+                    page.write_text(page.read_text(encoding="utf-8").replace(block, pasted), encoding="utf-8")
+                    (root / FIGURES).mkdir(parents=True, exist_ok=True)
+                    for path, name in images.items():
+                        path.write_bytes(figures[name])
     raise typer.Exit(1 if stale and check_only else 0)
 
 
-def found(page: Path, text: str) -> list[re.Match[str]]:
-    """Return a page's blocks. Raises InputError for an unmatched marker or an unknown grid."""
-    blocks = list(BLOCK.finditer(text))
-    markers = [marker[0] for marker in MARKER.finditer(text)]
-    if len(markers) != 2 * len(blocks):
-        fix = "end each <!-- results:GRID --> with <!-- /results:GRID -->"
-        raise InputError("a block for results has no beginning or no end", got=f"{page}: {', '.join(markers)}", fix=fix)
-    for block in blocks:
-        for grid in block["grid"].split("+"):
-            choose(f"grid (results:{block['grid']} in {page.name})", grid, GRIDS)
-    return blocks
+def blocks_by_grid(root: Path) -> dict[str, list[tuple[Path, str]]]:
+    """Return grid -> its blocks in README.md and docs/, each with the page.
+
+    Raises:
+        InputError: No page has a block, a marker is unmatched, or a grid is unknown.
+    """
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for page in [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        blocks = list(BLOCK.finditer(text))
+        markers = [marker[0] for marker in MARKER.finditer(text)]
+        if len(markers) != 2 * len(blocks):
+            fix = "end each <!-- results:GRID --> with <!-- /results:GRID -->"
+            got = f"{page}: {', '.join(markers)}"
+            raise InputError("a block for results has no beginning or no end", got=got, fix=fix)
+        for block in blocks:
+            for grid in block["grid"].split("+"):
+                choose(f"grid (results:{block['grid']} in {page.name})", grid, GRIDS)
+            found.setdefault(block["grid"], []).append((page, block[0]))
+    if not found:
+        fix = "add <!-- results:GRID --> and <!-- /results:GRID -->, each on its own line, to README.md or a page in docs/"
+        raise InputError("no page has a block for results", got=root.resolve(), fix=fix)
+    return found
+
+
+def restored(records: Path, grid: str, runs_dir: Path) -> Selection:
+    """Record a grid's archived runs in a runs folder, and return them."""
+    names = grid.split("+")
+    for name in names:
+        for file in archive.restore(check(runs_dir), records / name):
+            print(f"{file.path}: {file.runs} runs")
+    return select(runs_dir, names)
+
+
+def paste(page: Path, root: Path, grid: str, text: str) -> tuple[str, dict[Path, str]]:
+    """Return a page's block with a report's first screen, and path -> name of each figure in it."""
+    images = {root / FIGURES / f"{grid}-{name}": name for name in IMAGE.findall(text)}
+    folder = os.path.relpath(root / FIGURES, page.parent)
+    body = IMAGE.sub(rf"{folder}/{grid}-\g<0>", text)
+    return f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->", images
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 if __name__ == "__main__":

@@ -1,96 +1,117 @@
-"""The report's text is pasted between a page's markers unchanged, and stale blocks are reported."""
+"""The report on the archived runs is pasted between a page's markers unchanged, and stale blocks are reported."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import fakes
 import pytest
+from stored import report, store_cells, tiny_grid
 from typer.testing import CliRunner, Result
 
+from ablations.tracking import archive
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import SERVER, check
 from reports.results import app
 
-TABLE = "| contrast | n |\n| --- | ---: |\n| LS | 8 |"
-ANSWER = f"RRPO reduces reward hacking.\n\n{TABLE}\n\n![Gold and proxy](goodhart.png)\n\nSeeds 101 to 108.\n"
+ARMS = ["sft", "diffro"]
 PAGE = "# Title\n\n<!-- results:{0} -->\nNo result yet.\n<!-- /results:{0} -->\n\nThe end.\n"
 
 
-def results(folder: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["--runs-dir", str(folder / "runs"), "--root", str(folder), *arguments])
+def results(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["--records", str(root / "records"), "--root", str(root), *arguments])
 
 
-def report(folder: Path, grid: str, answer: str = ANSWER, figure: bytes = b"drawn") -> None:
-    report_folder = folder / "runs" / "reports" / grid
-    report_folder.mkdir(parents=True, exist_ok=True)
-    (report_folder / "answer.md").write_text(answer)
-    (report_folder / "goodhart.png").write_bytes(figure)
+@pytest.fixture(scope="module")
+def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with two arms of a grid, ``runs``, and a report on it, ``out``."""
+    folder = tmp_path_factory.mktemp("original")
+    shutil.copytree(template, folder / "runs")
+    with tiny_grid():
+        store_cells(folder / "runs", fakes.cells(ARMS, [1]))
+        assert report(folder / "runs", folder / "out", "--grid", "tiny").exit_code == 0
+    return folder
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Make a README and a page with one block each."""
+def root(original: Path, tmp_path: Path) -> Path:
+    """Make an archive of the grid ``tiny``, a README with a block for it, and a page with blocks for two grids."""
+    list(archive.save(Store(check(original / "runs")), "tiny", tmp_path / "records"))
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text(PAGE.format("full"))
-    (tmp_path / "docs" / "results.md").write_text(PAGE.format("loo"))
+    (tmp_path / "README.md").write_text(PAGE.format("tiny"))
+    (tmp_path / "docs" / "results.md").write_text(PAGE.format("tiny") + PAGE.format("loo"))
     return tmp_path
 
 
-def test_a_block_without_a_report_keeps_its_text(root: Path) -> None:
+def test_the_report_is_pasted_with_its_figure_until_it_is_current(
+    root: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the text of `reports.run` on the runs before they were archived. Nothing is sent to a server."""
+    monkeypatch.setenv(SERVER, "http://127.0.0.1:9")
+    result = results(root)
+    assert result.exit_code == 0, result.output
+    shown = (original / "out" / "answer.md").read_text()
+    assert shown.count("(goodhart.png)") == 1
+    readme, page = ((root / name).read_text() for name in ("README.md", "docs/results.md"))
+    in_readme = shown.replace("(goodhart.png)", "(docs/results/tiny-goodhart.png)")
+    assert readme == f"# Title\n\n<!-- results:tiny -->\n\n{in_readme}\n<!-- /results:tiny -->\n\nThe end.\n"
+    in_page = shown.replace("(goodhart.png)", "(results/tiny-goodhart.png)")
+    assert page == readme.replace(in_readme, in_page) + PAGE.format("loo")
+    figure = root / "docs" / "results" / "tiny-goodhart.png"
+    drawn = (original / "out" / "goodhart.png").read_bytes()
+    assert figure.read_bytes() == drawn
+
+    fix = f"run: python -m ablations.archive save --grid loo --to {root / 'records'}"
+    assert f"no result yet: loo in docs/results.md; {fix}" in result.output
+    assert results(root, "--check").exit_code == 0
+
+    (root / "README.md").write_text(readme.replace(" is ", " was ", 1))
+    result = results(root, "--check")
+    assert result.exit_code == 1
+    assert "stale: tiny in README.md" in result.output
+    assert "current: tiny in docs/results.md" in result.output
+    assert (root / "README.md").read_text() != readme, "only reported"
+    (root / "README.md").write_text(readme)
+    figure.write_bytes(b"another")
+    assert "pasted: tiny in README.md" in results(root).output
+    assert (root / "README.md").read_text() == readme
+    assert figure.read_bytes() == drawn
+
+
+def test_a_grid_that_is_not_complete_is_not_shown(root: Path, original: Path) -> None:
+    """Nobody should see the arms before all planned cells are there."""
+    runs = Path(shutil.copytree(original / "runs", root / "runs"))
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(fakes.cells(ARMS, [1, 2]), {})
+    list(archive.save(Store(check(runs)), "tiny", root / "records"))
     for arguments in ([], ["--check"]):
         result = results(root, *arguments)
         assert result.exit_code == 0, result.output
-        assert "no result yet: README.md, results:full; run: python -m reports.run --grid full" in result.output
-    assert (root / "README.md").read_text() == PAGE.format("full")
+        assert "no result yet: tiny in README.md, docs/results.md. Of 4 planned cells 2 are complete" in result.output
+    assert (root / "README.md").read_text() == PAGE.format("tiny")
     assert not (root / "docs" / "results").exists()
 
 
-def test_the_report_is_pasted_with_its_figure(root: Path) -> None:
-    report(root, "full")
-    report(root, "loo", figure=b"another")
+def test_a_damaged_archive_changes_no_page(root: Path) -> None:
+    (root / "records" / "tiny" / "seed-1.zip").write_bytes(b"PK")
     result = results(root)
-    assert result.exit_code == 0, result.output
-    text = (root / "README.md").read_text()
-    shown = ANSWER.replace("(goodhart.png)", "(docs/results/full-goodhart.png)")
-    assert text == f"# Title\n\n<!-- results:full -->\n\n{shown}\n<!-- /results:full -->\n\nThe end.\n"
-    assert "(results/loo-goodhart.png)" in (root / "docs" / "results.md").read_text()
-    assert (root / "docs" / "results" / "full-goodhart.png").read_bytes() == b"drawn"
-    assert (root / "docs" / "results" / "loo-goodhart.png").read_bytes() == b"another"
-    again = results(root, "--check")
-    assert again.exit_code == 0
-    assert again.output.splitlines() == ["current: README.md, results:full", "current: docs/results.md, results:loo"]
-
-
-def test_a_stale_block_is_named_and_left_until_it_is_pasted(root: Path) -> None:
-    report(root, "full")
-    report(root, "loo")
-    results(root)
-    before = (root / "README.md").read_text()
-    for changed in ({"answer": ANSWER.replace("reduces", "stops")}, {"figure": b"drawn anew"}):
-        report(root, "full", **changed)  # type: ignore[arg-type]
-        result = results(root, "--check")
-        assert result.exit_code == 1
-        assert "stale: README.md, results:full" in result.output
-        assert "current: docs/results.md, results:loo" in result.output
-        assert (root / "README.md").read_text() == before
-        assert (root / "docs" / "results" / "full-goodhart.png").read_bytes() == b"drawn"
-        report(root, "full")
-    (root / "README.md").write_text(before.replace("reduces", "stops"))
-    assert results(root, "--check").exit_code == 1, "edited by hand"
-    assert results(root).exit_code == 0
-    assert (root / "README.md").read_text() == before
+    assert result.exit_code == 2
+    assert "a file of the archive is damaged" in result.output
+    assert (root / "README.md").read_text() == PAGE.format("tiny")
 
 
 @pytest.mark.parametrize(
     ("page", "complaint"),
     [
         ("nothing", "no page has a block for results"),
-        ("<!-- results:full -->\nopen\n", "no beginning or no end"),
-        ("<!-- results:full -->\n<!-- /results:loo -->\n", "no beginning or no end"),
+        ("<!-- results:tiny -->\nopen\n", "no beginning or no end"),
+        ("<!-- results:tiny -->\n<!-- /results:loo -->\n", "no beginning or no end"),
         (PAGE.format("nosuch"), "no grid (results:nosuch in README.md) of that name"),
     ],
 )
 def test_a_page_that_makes_no_sense_gets_one_message_and_stays(tmp_path: Path, page: str, complaint: str) -> None:
     (tmp_path / "README.md").write_text(page)
-    report(tmp_path, "full")
     result = results(tmp_path)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())
