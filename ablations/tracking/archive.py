@@ -148,6 +148,7 @@ def _entry_of(store: Store, run: Any) -> Entry:
         experiment=grid if kind == "cell" else f"{records.EXPERIMENT_ABOUT}{grid}",
         name=run.info.run_name,
         started=int(run.info.start_time),
+        ended=int(run.info.end_time or run.info.start_time),
         status="KILLED" if run.info.status == "RUNNING" else run.info.status,
         tags={name: without_folders(value) for name, value in tags.items()},
         params={name: without_folders(value) for name, value in run.data.params.items()},

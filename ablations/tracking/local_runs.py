@@ -20,7 +20,7 @@ from ablations.tracking.records import TAG_KIND
 
 TIMEOUT = 30.0
 """Seconds to wait while another process writes."""
-INFO = ("run_id", "start_time", "status", "artifact_uri", "run_name")
+INFO = ("run_id", "start_time", "end_time", "status", "artifact_uri", "run_name")
 """Fields of MLflow's ``RunInfo`` that are read."""
 
 
@@ -40,7 +40,7 @@ def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
             return connection.execute(statement, (*experiments, kind))
 
         infos = query(
-            "run_uuid, start_time, status, artifact_uri, name", "runs", "ORDER BY start_time, run_uuid"
+            "run_uuid, start_time, end_time, status, artifact_uri, name", "runs", "ORDER BY start_time, run_uuid"
         ).fetchall()
         for run, key, value in query("run_uuid, key, value", "tags"):
             data[run].tags[key] = value

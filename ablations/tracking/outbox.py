@@ -39,6 +39,8 @@ class Entry:
     """The run's name."""
     started: int = field(default_factory=lambda: int(time.time() * 1000))
     """Start time, milliseconds since 1970."""
+    ended: int = field(default_factory=lambda: int(time.time() * 1000))
+    """End time, milliseconds since 1970, of a run that is not running."""
     status: str = "RUNNING"
     """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -144,7 +144,7 @@ class Replay:
         self._log_datasets(run, entry.datasets)
         self._copy(run, artifacts)
         if entry.status != "RUNNING":
-            self.client.set_terminated(run.info.run_id, entry.status)
+            self.client.set_terminated(run.info.run_id, entry.status, entry.ended)
         if entry.complete:
             self.client.set_tag(run.info.run_id, records.TAG_COMPLETE, entry.cell)
         if entry.complete and self.folder.server:  # another runs folder may have completed the cell at the same time

@@ -78,6 +78,12 @@ def test_restored_runs_are_the_same_to_every_reader(original: Path, runs: Path, 
     assert (complete.keys(), lost) == (complete_again.keys(), lost_again)
     assert [lost.kind for lost in lost_again.values()] == ["diverged"]
     assert [plan.plan for plan in after.plans("tiny")] == [{"sft": (1, 2), "diffro": (1, 2)}]
+    for kind in ("cell", "parent"):
+        times = [
+            [(r.info.run_name, r.info.start_time, r.info.end_time) for r in s.runs("tiny", kind)]
+            for s in (before, after)
+        ]
+        assert sorted(times[0]) == sorted(times[1])
     for key, record in complete.items():
         again = complete_again[key]
         assert (again.label, again.seed, again.params, again.recorded) == (
@@ -90,7 +96,7 @@ def test_restored_runs_are_the_same_to_every_reader(original: Path, runs: Path, 
         for table in ("curves", "points", "samples"):
             assert getattr(again, table).equals(getattr(record, table))
         assert {name for name in record.tags if again.tags.get(name) != record.tags[name]} <= {
-            *("mlflow.user", "owner_host", "owner_name", "owner_pid", "owner_started"),
+            *("command", "mlflow.user", "owner_host", "owner_name", "owner_pid", "owner_started"),
         }
     history = [
         [(point.step, point.value) for point in store.client.get_metric_history(run_id, "train/val_accuracy")]

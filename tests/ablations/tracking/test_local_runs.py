@@ -43,7 +43,7 @@ def test_it_reads_what_mlflow_reads(store: Store):
         assert local_runs.read(store.folder.database, ["nosuch"], kind) == []
         for expected in theirs:
             run = ours[expected.info.run_id]
-            for name in ("start_time", "status", "artifact_uri", "run_name"):
+            for name in ("start_time", "end_time", "status", "artifact_uri", "run_name"):
                 assert getattr(run.info, name) == getattr(expected.info, name)
             assert run.data.tags == expected.data.tags
             assert run.data.params == expected.data.params
