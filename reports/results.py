@@ -56,18 +56,22 @@ def command(
             report = make(selection)
             drawn = next((figure for figure in report.figures if figure.draw(Path(folder))), None)
             text = answer(report, [drawn] if drawn else [])
-            figures = {name: (Path(folder) / name).read_bytes() for name in IMAGE.findall(text)}
+            figures = {
+                path: (Path(folder) / name).read_bytes() for name, path in figure_paths(root, grid, text).items()
+            }
+            drawn_anew = any(not path.is_file() or path.read_bytes() != content for path, content in figures.items())
             for page, block in blocks:
-                pasted, images = paste(page, root, grid, text)
-                current = block == pasted and all(_holds(path, figures[name]) for path, name in images.items())
+                pasted = paste(page, root, grid, text)
+                current = block == pasted and not drawn_anew
                 verb = "current" if current else "stale" if check_only else "pasted"
                 print(f"{verb}: {grid} in {page.relative_to(root)}")
                 stale = stale or not current
                 if not (current or check_only):
                     page.write_text(page.read_text(encoding="utf-8").replace(block, pasted), encoding="utf-8")
-                    (root / FIGURES).mkdir(parents=True, exist_ok=True)
-                    for path, name in images.items():
-                        path.write_bytes(figures[name])
+            if drawn_anew and not check_only:
+                (root / FIGURES).mkdir(parents=True, exist_ok=True)
+                for path, content in figures.items():
+                    path.write_bytes(content)
     raise typer.Exit(1 if stale and check_only else 0)
 
 
@@ -105,16 +109,16 @@ def restored(records: Path, grid: str, runs_dir: Path) -> Selection:
     return select(runs_dir, names)
 
 
-def paste(page: Path, root: Path, grid: str, text: str) -> tuple[str, dict[Path, str]]:
-    """Return a page's block with a report's first screen, and path -> name of each figure in it."""
-    images = {root / FIGURES / f"{grid}-{name}": name for name in IMAGE.findall(text)}
-    folder = os.path.relpath(root / FIGURES, page.parent)
-    body = IMAGE.sub(rf"{folder}/{grid}-\g<0>", text)
-    return f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->", images
+def figure_paths(root: Path, grid: str, text: str) -> dict[str, Path]:
+    """Return name -> path of each figure in the first screen of a grid's report."""
+    return {name: root / FIGURES / f"{grid}-{name}" for name in IMAGE.findall(text)}
 
 
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
+def paste(page: Path, root: Path, grid: str, text: str) -> str:
+    """Return a page's block with the first screen of a grid's report."""
+    paths = figure_paths(root, grid, text)
+    body = IMAGE.sub(lambda name: os.path.relpath(paths[name[0]], page.parent), text)
+    return f"<!-- results:{grid} -->\n\n{body}\n<!-- /results:{grid} -->"
 
 
 if __name__ == "__main__":

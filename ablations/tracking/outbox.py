@@ -27,6 +27,11 @@ STALE = 86400.0
 """Age in seconds after which a partially written entry is removed."""
 
 
+def _now() -> int:
+    """Return milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """The intended state of one MLflow run, or an addition to one. Writing an entry twice has no further effect."""
@@ -37,9 +42,9 @@ class Entry:
     """Name of the experiment."""
     name: str
     """The run's name."""
-    started: int = field(default_factory=lambda: int(time.time() * 1000))
+    started: int = field(default_factory=_now)
     """Start time, milliseconds since 1970."""
-    ended: int = field(default_factory=lambda: int(time.time() * 1000))
+    ended: int = field(default_factory=_now)
     """End time, milliseconds since 1970, of a run that is not running."""
     status: str = "RUNNING"
     """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
