@@ -18,10 +18,13 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from filelock import FileLock
 
 from ablations.errors import InputError
 from ablations.tracking import recorder, records
@@ -65,10 +68,11 @@ class Saved:
 def save(store: Store, grid: str, archive: Path) -> Iterator[Saved]:
     """Write a grid's runs into ``archive/GRID``, one file after another.
 
-    A run in the archive is only replaced by a better state of it (`_better`), so that nothing in an archive is lost.
+    A run in the archive is only replaced by a better state of it (`_better`), and several processes can save into one archive,
+    so that nothing in an archive is lost.
 
     Raises:
-        InputError: A file of the archive is damaged, or a complete run has lost its artifacts.
+        InputError: A file of the archive is damaged or cannot be written, or a complete run has lost its artifacts.
     """
     groups: dict[str, list[Any]] = defaultdict(list)
     for run in _runs(store, grid):
@@ -76,14 +80,15 @@ def save(store: Store, grid: str, archive: Path) -> Iterator[Saved]:
         groups[f"seed-{seed}" if seed else INVOCATIONS].append(run)
     for stem, runs in sorted(groups.items()):
         path = archive / grid / f"{stem}.zip"
-        archived = _read(path) if path.is_file() else {}
-        new: dict[str, Members] = {}
-        for run in runs:
-            entry = _entry_of(store, run)
-            if entry.key not in archived or _better(entry, _entry(path, archived[entry.key])):
-                new[entry.key] = _members(store, run, entry)
-        if new:
-            _write(path, archived | new)
+        with _locked(path.parent):
+            archived = _read(path) if path.is_file() else {}
+            new: dict[str, Members] = {}
+            for run in runs:
+                entry = _entry_of(store, run)
+                if entry.key not in archived or _better(entry, _entry(path, archived[entry.key])):
+                    new[entry.key] = _members(store, run, entry)
+            if new:
+                _write(path, archived | new)
         yield Saved(path, len(archived | new), len(new))
 
 
@@ -217,9 +222,20 @@ def _read(path: Path) -> dict[str, Members]:
     return dict(runs)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from saving into a folder of the archive, or wait for one that does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            yield
+    except OSError as error:
+        fix = "give another --to, or see to permissions and free space, and save the runs again"
+        raise InputError("the runs cannot be saved", got=error, fix=fix) from error
+
+
 def _write(path: Path, runs: Mapping[str, Members]) -> None:
     """Write runs atomically, in an order and with times that depend on nothing else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(partial, "w") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,6 +267,27 @@ def test_equal_runs_give_equal_bytes_and_nothing_in_an_archive_is_lost(
     assert contents(saved) == before
 
 
+def test_processes_that_save_into_one_archive_lose_nothing(
+    runs: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each process has one of a seed's two runs; the second one starts while the first one is writing."""
+    path, store, write = tmp_path / "both" / "tiny" / "seed-1.zip", Store(check(runs)), archive._write
+    shares = iter([[run] for run in archive._runs(store, "tiny") if run.data.tags.get("seed") == "1"])
+    monkeypatch.setattr(archive, "_runs", lambda store, grid: next(shares))
+    second = threading.Thread(target=lambda: list(archive.save(store, "tiny", tmp_path / "both")))
+
+    def slow(path: Path, members: archive.Members) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(0.3)
+        write(path, members)
+
+    monkeypatch.setattr(archive, "_write", slow)
+    list(archive.save(store, "tiny", tmp_path / "both"))
+    second.join()
+    assert path.read_bytes() == (saved / "tiny" / "seed-1.zip").read_bytes()
+
+
 def test_the_command_and_its_errors(runs: Path, tmp_path: Path):
     def invoke(*arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
@@ -280,6 +302,7 @@ def test_the_command_and_its_errors(runs: Path, tmp_path: Path):
     for arguments, message in [
         (("save", "--grid", "tiny", "--runs-dir", tmp_path / "none"), "there is no runs folder"),
         (("save", "--grid", "tinny", "--runs-dir", runs), "tinny"),
+        (("save", "--grid", "tiny", "--runs-dir", runs, "--to", runs / "mlflow.db"), "the runs cannot be saved"),
         (("restore", tmp_path / "none", "--runs-dir", runs), "there is no archive of runs at that path"),
     ]:
         code, text = invoke(*arguments)
