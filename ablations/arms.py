@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ablations.commands import exit_on_input_error, program
+from ablations.commands import Plugin, exit_on_input_error, program
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
@@ -74,6 +74,7 @@ class Part(NamedTuple):
 @app.command()
 def command(
     arm: Annotated[list[str] | None, typer.Argument(help="Arms to list. Default: all.")] = None,
+    plugin: Plugin = None,
     table: Annotated[bool, typer.Option("--csv", help="Print CSV, one row per difference of an arm.")] = False,
 ) -> None:
     """List the arms by their differences from vanilla DiffRO: source, equation, hyperparameters and off values."""

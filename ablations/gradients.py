@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
+from ablations.commands import Device, Plugin, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
 from ablations.errors import InputError, choose, positive
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
@@ -120,6 +120,7 @@ def command(
     ] = "",
     arm: Annotated[str, typer.Option(help="Arm whose reward model and optimization are used.")] = BASE,
     profile: Annotated[str, typer.Option(help="Name of the profile.")] = "embedded",
+    plugin: Plugin = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(

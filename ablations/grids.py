@@ -70,6 +70,11 @@ def split_label(label: str) -> tuple[str, str]:
     return arm, setting
 
 
+def join_label(arm: str, setting: str) -> str:
+    """Return the label of an arm in a setting, which `split_label` splits again."""
+    return f"{arm}@{setting}" if setting else arm
+
+
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Quick check: vanilla DiffRO and full RRPO."""
     return product(_arms_named(BASE, RRPO), profile, seeds)
@@ -143,7 +148,7 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """
     known = arms()
     labelled = {
-        f"{name}@{setting}": replace(known[name], **(values if name in changed else {}))
+        join_label(name, setting): replace(known[name], **(values if name in changed else {}))
         for setting, (values, changed) in settings(profile).items()
         for name in dict.fromkeys((BASE, RRPO, *changed))
     }
@@ -151,8 +156,13 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Every distinct reward model of the full grid, without policies."""
-    return product(_arms_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
+    """Every distinct reward model of the full grid, without policies.
+
+    The oracle is omitted for reward models that are pre-trained on a user's data, unless there are data for it too.
+    """
+    has_oracle = "rm_oracle" in profile.manifests or "rm_pretrain" not in profile.manifests
+    names = ("pretrained", *factorial(), *(["oracle"] if has_oracle else []), "placebo")
+    return product(_arms_named(*names), profile, seeds, policy=False)
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:

@@ -381,12 +381,16 @@ def all_outcomes() -> list[Outcome]:
     return [*OUTCOMES, *(replace(outcome, optional=True) for outcome in by_plugin_judges)]
 
 
+def declared() -> list[Outcome]:
+    """Return every outcome that has a name of its own."""
+    return [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
+
+
 def find(name: str) -> Outcome:
     """Return the declared outcome with that name; otherwise an outcome that reads the column of the points, or the scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
     fallback = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
-    declared = [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
-    return next((outcome for outcome in declared if outcome.name == name), fallback)
+    return next((outcome for outcome in declared() if outcome.name == name), fallback)
 
 
 def ends(outcome: Outcome, record: Record) -> tuple[float, float]:

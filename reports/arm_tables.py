@@ -46,8 +46,8 @@ OLDER = ("arm.", "profile.")
 
 AXES = {
     "kl": ("KL", "kl_token", KL_POINTS),
-    "rollouts": ("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000)),
-    "seconds": ("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240)),
+    "rollouts": ("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000, 16000)),
+    "seconds": ("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240, 480)),
 }
 """Quantity at which a table compares arms (its column, and the end of the table's name) -> its title, the outcome whose curve it
 is, and declared values."""

@@ -15,10 +15,10 @@ from ablations.commands import Plugin, exit_on_input_error, program
 from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import ARM, over_seeds
+from ablations.rendering.summary import ARM, REDRAWS, over_seeds
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, t_interval
-from reports.loading import REDRAWS, Selection, select
+from reports.loading import Selection, select
 from reports.writers import FORMATS
 
 app, main = program("reports.compare")

@@ -59,9 +59,11 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     """Return all contrasts that can be computed for some seed: the tested family, RRPO - SFT at the family's level, and the
     others.
 
-    Grids of settings have no plain arms and hence no rows here. ``score`` is the primary outcome of a diverged cell; NaN
-    excludes its seed.
+    Grids of settings have no plain arms and hence no rows here, and in a screen nothing is tested. ``score`` is the primary
+    outcome of a diverged cell; NaN excludes its seed.
     """
+    if selection.screen:
+        return []
     records, family = selection.records, selection.tested.get("", {})
     failed = [name for name, check in reward_models.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
@@ -210,7 +212,6 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         "Improved: share of seeds with a difference above zero.",
         *([note] if listed else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows if row.primary) else []),
-        *reward_models.note(reward_models.checks(selection.records, family)),
     ]
     return Sheet.of("effects", "Contrasts", body, *notes)
 
@@ -245,13 +246,16 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         ("RRPO", RRPO, ""),
         *((f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()),
     ]
-    seeds = selection.seeds_run
+    seeds = selection.seeds(())
     values = outcome.values(records)
+    if outcome.name == primary().name:
+        values = scored(values, selection, DIVERGED)
     gap = apply(difference(ORACLE, BASE), values, seeds)
     rows: list[dict[Column, Value]] = []
     for name, arm, reference in variants:
         cells, pair = selection.of(arm), [[values.get((a, seed), math.nan) for seed in seeds] for a in (arm, reference)]
-        if not over_seeds(outcome, cells).n:
+        own = t_interval(pair[0])
+        if not own.n:
             continue
         closed = ratio_of_means(apply(difference(arm, BASE if arm != BASE else ""), values, seeds), gap)
         change = t_interval(apply(difference(arm, reference), values, seeds))
@@ -259,8 +263,8 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
             {
                 Column("variant", "variant"): name,
                 ARM: arm,
-                N: float(len(cells)),
-                replace(outcome.as_column(), better=0): over_seeds(outcome, cells),
+                N: float(own.n),
+                replace(outcome.as_column(), better=0): own,
                 Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit): change,
                 Column("r", "r of pairs", "effect"): correlation(*pair),
                 **({Column("closed", "gap closed, %", "share"): closed} if has_oracle else {}),

@@ -50,12 +50,6 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
     return by_arm("guidance", "Guided decoding", records, outcomes, *notes)
 
 
-def last(record: Record) -> pd.DataFrame:
-    """Return the samples of a cell's last checkpoint."""
-    samples = record.samples
-    return samples[samples["step"] == samples["step"].max()]
-
-
 def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, pd.DataFrame]]:
     """Return seed -> value of the option -> samples, for the arms ``arm@<option><value>`` of a sweep."""
     known = sweeps()
@@ -63,7 +57,7 @@ def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, 
     for record in records:
         if record.label.partition("@")[2].startswith(option) and (guidance := known[record.label].guidance):
             value = dict(guidance.options)[option]
-            tables.setdefault(record.seed, {})[float(value)] = last(record)
+            tables.setdefault(record.seed, {})[float(value)] = record.last_samples
     return tables
 
 
@@ -109,13 +103,11 @@ def mixture_lines(records: Sequence[Record]) -> list[str]:
     The same probabilities in SFT's samples, where no second emotion is requested, serve as a reference.
     """
     lines, known = [], guided_arms() | sweeps()
-    sft_tables = [
-        table for table in (last(record) for record in records if record.label == "sft") if "intensity" in table
-    ]
+    sft_tables = [record.last_samples for record in records if record.label == "sft" and "intensity" in record.samples]
     for label in dict.fromkeys(record.label for record in records if record.label in known):
         second = dict(known[label].guidance.options).get("second")  # type: ignore[union-attr]
         if second is not None:
-            probabilities = _profiles([last(record) for record in records if record.label == label], str(second))
+            probabilities = _profiles([record.last_samples for record in records if record.label == label], str(second))
             reference = f" (SFT: {_profiles(sft_tables, str(second))})" if sft_tables else ""
             lines.append(f"{label}: gold's mean probabilities are {probabilities}{reference}")
     return lines

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from ablations.errors import InputError
@@ -25,10 +26,6 @@ Key = tuple[str, int]
 MISSING, DIVERGED = "missing", "diverged"
 """States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
 kinds in `ablations.failures`."""
-REDRAWS = (
-    "A seed redraws the annotated and the SFT utterances, raters, RM training, SFT, training prompts and sampling noise; the "
-    "RM's pre-training utterances, evaluation prompts, renderer, codec, base policy and judges are fixed."
-)
 INSTALLED = "0"
 """``profile.world.seed`` of the installed world; others are built with ``--world``."""
 
@@ -40,7 +37,19 @@ class Elsewhere:
     records: tuple[Record, ...]
     """Its records, each arm and seed once."""
     lost: Mapping[Key, str] = field(default_factory=dict)
-    """Attempted cell without a record -> reason, as in `Selection.lost`."""
+    """Planned cell without a record -> reason, as in `Selection.lost`."""
+
+    @property
+    def unfinished(self) -> set[Key]:
+        """Planned cells that neither are complete nor diverged."""
+        return {key for key, reason in self.lost.items() if reason != DIVERGED}
+
+    @property
+    def counted(self) -> str:
+        """How many of its planned cells are complete, as text."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(self.lost.values()).items()))
+        total = len(self.records) + len(self.lost)
+        return f"{len(self.records)} of {total} planned cells ({kinds})" if kinds else f"{total} cells"
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Selection:
     @cached_property
     def tested(self) -> dict[str, dict[str, Weights]]:
         """Setting (empty for plain arms) -> contrasts tested in it; empty for a screen."""
-        return {} if self.screen else declared({*self.grid_labels, *self.planned})
+        return {} if self.screen else declared(dict.fromkeys([*self.planned, *sorted(self.grid_labels)]))
 
     @property
     def screen(self) -> bool:
@@ -116,6 +125,12 @@ class Selection:
     def diverged(self) -> frozenset[Key]:
         """Cells whose optimization ended with non-finite values. They count as finished, without a value."""
         return frozenset(key for key, kind in self.lost.items() if kind == DIVERGED)
+
+    @property
+    def unfinished(self) -> set[Key]:
+        """Planned cells of all worlds that neither are complete nor diverged."""
+        others = (other.unfinished for other in self.elsewhere.values())
+        return (self.lost.keys() - self.diverged).union(*others)
 
     @property
     def counted(self) -> str:
@@ -180,7 +195,10 @@ def select(
             fix = "report on each grid separately, or run both again with the same code and config"
             raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
     edited = plugin_files.require(by_key.values())
-    elsewhere, left_out = _elsewhere([record for _, record in complete], attempts, numbers, list(by_key.values()))
+    plans = {name: [plan for plan in store.plans(name) if plan.profile == profile] for name in names}
+    elsewhere, left_out = _elsewhere(
+        [record for _, record in complete], attempts, list(chain(*plans.values())), numbers, list(by_key.values())
+    )
     apart_from_these = {record.cell_hash for other in elsewhere.values() for record in other.records}
     others = {record.cell_hash for _, record in complete} - {record.cell_hash for _, record in in_world}
     excluded = {
@@ -194,8 +212,7 @@ def select(
     # what was planned, and what became of the planned cells without a result
     development = min(seeds) >= DEVELOPMENT
     invocations = [
-        on([p for p in store.plans(n) if p.profile == profile and p.world_hash in worlds], development=development)
-        for n in names
+        on([plan for plan in plans[name] if plan.world_hash in worlds], development=development) for name in names
     ]
     planned = _requested(by_key, [plan for of_grid in invocations for plan in of_grid])
     latest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
@@ -206,12 +223,12 @@ def select(
     arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
     chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
-    plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
+    totals = tuple(planned_seeds(invocations[0], _labels(names[:1])))
     by_arm = {arm: counts[arm] for arm in arms}
-    notes += [f"Reported apart: {len(other.records)} cells of {name}." for name, other in elsewhere.items()]
+    notes += [f"Reported apart: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported apart, because other code made it: {name}." for name in left_out]
     return Selection(
-        "+".join(names), chosen, by_arm, tuple(notes), plans, frozenset(labels), folder, lost, unfinished, elsewhere
+        "+".join(names), chosen, by_arm, tuple(notes), totals, frozenset(labels), folder, lost, unfinished, elsewhere
     )
 
 
@@ -228,7 +245,11 @@ def _installed(numbers: Mapping[str, str]) -> str:
 
 
 def _elsewhere(
-    complete: Sequence[Record], attempts: Sequence[Attempt], numbers: Mapping[str, str], chosen: Sequence[Record]
+    complete: Sequence[Record],
+    attempts: Sequence[Attempt],
+    plans: Sequence[Invocation],
+    numbers: Mapping[str, str],
+    chosen: Sequence[Record],
 ) -> tuple[dict[str, Elsewhere], list[str]]:
     """Return name -> cells of the other worlds, with the newest record of each arm and seed; and the names of worlds that other
     code made.
@@ -251,8 +272,9 @@ def _elsewhere(
         if not set(map(source_of, newest.values())) <= sources:
             left_out.append(world_name(number, world))
             continue
+        planned = _requested(newest, on([p for p in plans if p.world_hash == world], development=development))
         latest = {(a.label, a.seed): a for a in attempts if a.world_hash == world and a.profile == chosen[0].profile}
-        lost = {key: attempt.state for key, attempt in latest.items() if key not in newest}
+        lost = {key: latest[key].state if key in latest else MISSING for key in sorted(planned - newest.keys())}
         found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), lost)
     return found, left_out
 

@@ -18,15 +18,13 @@ from numpy.typing import ArrayLike
 
 from ablations.judges import gold
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import ARM, FRAMES
+from ablations.rendering.summary import ARM, FRAMES, provenance
 from ablations.stats.statistics import Interval
 from ablations.tracking.records import HUMAN, Record
 from reports.loading import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NOBODY = "Everything is simulated: no human has listened."
 
 
 def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Interval:
@@ -66,13 +64,13 @@ def _clustered_variance(residual: np.ndarray, cluster: np.ndarray) -> tuple[floa
     return float((sums**2).sum() / len(residual) ** 2 * groups / (groups - 1)), groups - 1
 
 
-def who_listened(ratings: pd.DataFrame) -> str:
-    """Return a sentence on what is simulated and who has listened."""
+def who_listened(ratings: pd.DataFrame, records: Sequence[Record]) -> str:
+    """Return a sentence on what is simulated in the records, and one on who has listened."""
     if ratings.empty:
-        return NOBODY
+        return f"{provenance(records)} No human has listened."
     raters = ratings["rater"].nunique()
     people = "one person" if raters == 1 else f"{raters} people"
-    return f"Everything is simulated except the listeners: {len(ratings)} ratings by {people} (table *Listening test*)."
+    return f"{provenance(records)} {len(ratings)} ratings by {people} (table *Listening test*)."
 
 
 def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | None:
@@ -139,8 +137,7 @@ def _gold(records: Sequence[Record]) -> pd.DataFrame:
 
     tables = [pd.DataFrame({"arm": [], "seed": [], "prompt": [], "gold": []}).astype({"seed": int, "prompt": int})]
     for record in records:
-        if gold().name in record.samples.columns:
-            last = record.samples[record.samples["step"] == record.samples["step"].max()]
-            predictions = last[["prompt", gold().name]].rename(columns={gold().name: "gold"})
+        if gold().name in record.last_samples.columns:
+            predictions = record.last_samples[["prompt", gold().name]].rename(columns={gold().name: "gold"})
             tables.append(predictions.assign(arm=record.label, seed=record.seed))
     return pd.concat(tables, ignore_index=True)

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from ablations.errors import InputError
-from ablations.outcomes import find, measured
+from ablations.outcomes import declared, find, measured
 from ablations.rendering.sheet import Sheet
+from ablations.rendering.summary import REDRAWS
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
     arm_tables,
@@ -27,7 +28,7 @@ from reports import (
 )
 from reports.figures import curves, samples
 from reports.figures import effects as effect_figures
-from reports.loading import REDRAWS, Selection
+from reports.loading import Selection
 from reports.verdicts import Row
 from rrpo.arms import BASE
 
@@ -73,7 +74,6 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     _check_metric(selection, metric)
     rows = effects.rows(selection)
     matrices = evaluators.load(selection)
-    listened = opinion.who_listened(rated)
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
@@ -102,7 +102,8 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     return Report(
         answer=(
             *controls.failures(control_results),
-            *(sensitivity.verdict(reach, listened) or words.answer(selection, rows, listened)),
+            *(sensitivity.answer(selection, reach) or words.answer(selection, rows)),
+            opinion.who_listened(rated, records),
         ),
         sheets=tuple(_captioned(sheet, selection) for sheet in sheets if sheet is not None),
         figures=(
@@ -119,14 +120,16 @@ def _check_metric(selection: Selection, metric: str) -> None:
         return
     if metric == PRIMARY_OUTCOME:  # valid without it: a grid of reward models only, for example
         return
-    known = {name for record in selection.records for name in [*record.scalars, *record.points.columns]}
-    raise InputError("no record has that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
+    records = selection.records
+    names = [outcome.name for outcome in declared() if measured(outcome, records)]
+    columns = {name for record in records for name in [*record.scalars, *record.points.columns]}
+    fix = f"use an outcome ({', '.join(names)}), or one of: {', '.join(sorted(columns - set(names)))}"
+    raise InputError("no record has that metric", got=metric, fix=fix)
 
 
 def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     """Return the table with the notes that every caption has: missing cells, and what a seed redraws."""
-    has_redraws = any("A seed redraws" in note for note in sheet.notes)
-    return sheet.with_notes(selection.counted, *([] if has_redraws else [REDRAWS]))
+    return sheet.with_notes(selection.counted, *([] if REDRAWS in sheet.notes else [REDRAWS]))
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:

@@ -50,8 +50,9 @@ def command(
                 print(f"no result yet: {grid} in {places}; run: {fix}")
                 continue
             selection = restored(records, grid, Path(folder) / "runs")
-            if selection.lost.keys() - selection.diverged:
-                print(f"no result yet: {grid} in {places}. {selection.counted}")
+            if selection.unfinished:
+                others = (f"Of {name}: {other.counted}." for name, other in selection.elsewhere.items())
+                print(" ".join([f"no result yet: {grid} in {places}. {selection.counted}", *others]))
                 continue
             report = make(selection)
             drawn = next((figure for figure in report.figures if figure.draw(Path(folder))), None)

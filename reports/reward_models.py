@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.components import COMPONENTS, Component, component
+from ablations.grids import join_label
 from ablations.judges import tuning
 from ablations.outcomes import Outcome, followed
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -81,7 +82,19 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
     return {name: results[part] for name, part in parts.items()}
 
 
-def note(checked: Mapping[str, Checked]) -> list[str]:
+def component_notes(selection: Selection) -> list[str]:
+    """Return the checks of the components that are tested as lines for the caption, one for each setting."""
+    lines = []
+    for setting, contrasts in selection.tested.items():
+        labelled = {
+            name: {join_label(arm, setting): weight for arm, weight in weights.items()}
+            for name, weights in contrasts.items()
+        }
+        lines += note(checks(selection.records, labelled), f" at {setting}" if setting else "")
+    return lines
+
+
+def note(checked: Mapping[str, Checked], where: str = "") -> list[str]:
     """Return a line for the caption; empty if nothing was measured."""
     lines = []
     for check in {check.component: check for check in checked.values()}.values():
@@ -92,7 +105,7 @@ def note(checked: Mapping[str, Checked]) -> list[str]:
         effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
         weak = f", {declared.weak}" if check.weak else ""
         lines.append(f"{check.component.label}{effect}{weak}{' FAILED' if check.failed else ''}")
-    return [f"Manipulation checks, effects on the reward model: {'; '.join(lines)}."] if lines else []
+    return [f"Manipulation checks{where}, effects on the reward model: {'; '.join(lines)}."] if lines else []
 
 
 def sheet(selection: Selection) -> Sheet | None:
@@ -130,7 +143,7 @@ def sheet(selection: Selection) -> Sheet | None:
         for arm in selection.arms
         if arm in CONTROLS
     }
-    notes += (*_recognition_notes(selection), *note(controls))
+    notes += (*_recognition_notes(selection), *component_notes(selection), *note(controls))
     records = [record for record in selection.records if record.label in first_arm.values()]
     return by_arm("reward_models", "Reward models", records, outcomes, *notes)
 

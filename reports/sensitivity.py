@@ -7,6 +7,7 @@ this is a sensitivity analysis, and secondary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.rendering.summary import ARM, N
 from ablations.stats.contrasts import OVERALL, apply
-from ablations.stats.family import family, margin_text, primary
+from ablations.stats.family import DIVERGED, family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import reward_models
@@ -26,6 +27,7 @@ from rrpo.arms import BASE
 NAMED = 3
 """Maximum number of settings that a sentence lists by name."""
 UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
+DEPENDENT = "All settings have the same seeds, and some have cells in common, so they do not confirm each other."
 SINGLE = "'Added to DiffRO' replaces the main effect, which would require the complete factorial in every setting."
 
 
@@ -37,13 +39,16 @@ class Finding(Row):
     """Setting of the finding."""
 
 
-def findings(selection: Selection) -> list[Finding]:
-    """Return every conclusion in every setting, grouped by setting; empty for a grid of plain arms."""
+def findings(selection: Selection, score: float = DIVERGED) -> list[Finding]:
+    """Return every conclusion in every setting, grouped by setting; empty for a grid of plain arms.
+
+    ``score`` is the primary outcome of a diverged cell; NaN excludes its seed.
+    """
     results = []
     for setting in settings(selection.records, selection.planned):
         contrasts = {name: setting.weights(weights) for name, weights in selection.tested.get(setting.name, {}).items()}
         failed = [name for name, check in reward_models.checks(setting.records, contrasts).items() if check.failed]
-        judged = judge(selection, setting.records, contrasts, failed)
+        judged = judge(selection, setting.records, contrasts, failed, score)
         results += [Finding(**vars(row), setting=setting) for row in judged]
     return results
 
@@ -69,7 +74,9 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         f"*: default setting. n = {_numbers(findings)} seeds.",
         f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
         f"over the setting's {len(names)} conclusions, at the planned number of seeds. An interval that excludes 0: "
-        f"better or worse; within ±{margin_text()}: equivalent. No correction over settings: secondary.",
+        f"better or worse; within ±{margin_text()}: equivalent. No correction over settings: secondary. A diverged cell "
+        f"counts as {primary().label} 0.",
+        DEPENDENT,
         *(f"{name}: {words(name, findings)}" for name in names),
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in findings) else []),
@@ -92,9 +99,8 @@ def words(name: str, findings: Sequence[Finding]) -> str:
             sum(x > 0 for x in xs) for xs in ([m.mean for m in means], [m.low for m in means], [-m.high for m in means])
         )
         return (
-            f"Interim, not tested, n = {_numbers(same_conclusion)}, with the same seeds in all settings, so settings do not "
-            f"confirm each other: the estimate is above zero in {above} of {len(means)} settings, its interval lies "
-            f"above zero in {up} and below in {down}."
+            f"Interim, not tested, n = {_numbers(same_conclusion)}: the estimate is above zero in {above} of {len(means)} "
+            f"settings, its interval lies above zero in {up} and below in {down}."
         )
     default = next((f"{f.verdict.capitalize()} in the default setting" for f in same_conclusion if f.setting.own), "")
     settings_of: dict[str, list[str]] = {}
@@ -108,14 +114,26 @@ def words(name: str, findings: Sequence[Finding]) -> str:
     return f"{default or 'The default setting was not run'}. Other settings: {'; '.join(listed) or 'none'}."
 
 
-def verdict(findings: Sequence[Finding], listened: str) -> list[str]:
-    """Return the answer for a grid of settings: RRPO - DiffRO, the components, and who has listened; empty for another grid."""
-    if sheet(findings) is None:
+def answer(selection: Selection, known: Sequence[Finding]) -> list[str]:
+    """Return the answer for a grid of settings: RRPO - DiffRO, the components, and the same without diverged cells if there are
+    any; empty for another grid. ``known`` are the `findings`."""
+    if sheet(known) is None:
         return []
+    sentences = [*_conclusions(known), DEPENDENT]
+    if selection.diverged:
+        without = " ".join(_conclusions(findings(selection, math.nan)))
+        sentences.append(
+            f"Diverged cells ({len(selection.diverged)}) count as {primary().label} 0; without them: {without}"
+        )
+    return sentences
+
+
+def _conclusions(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence on RRPO - DiffRO, and one text on the components."""
     names = list(dict.fromkeys(finding.name for finding in findings))
     overall = [f"{name}: {words(name, findings)}" for name in names if name == OVERALL]
     parts = [f"{name}: {words(name, findings)}" for name in names if name != OVERALL]
-    return [*overall, *([" ".join(parts)] if parts else []), listened]
+    return [*overall, *([" ".join(parts)] if parts else [])]
 
 
 def uptake(records: Sequence[Record]) -> Sheet | None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ablations.grids import OVERRIDES, split_label
+from ablations.grids import OVERRIDES, join_label, split_label
 from ablations.tracking.records import Record
 from reports.loading import Selection
 from rrpo.config import ArmConfig
@@ -62,7 +62,7 @@ class Setting:
 
     def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
         """Return a contrast of arms as a contrast of this setting's labels."""
-        return {f"{arm}@{self.name}": weight for arm, weight in contrast.items()}
+        return {join_label(arm, self.name): weight for arm, weight in contrast.items()}
 
 
 def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Setting]:
@@ -107,11 +107,11 @@ def _profile_value(params: Mapping[str, str], field: str) -> Level:
 def plain(selection: Selection) -> tuple[Selection, str]:
     """Return the records shown arm by arm in figures and audio, and a sentence for their captions.
 
-    For a grid of plain arms these are all records. For a grid of settings they are those of the default setting (or the first
-    one), under the arms' plain names.
+    For a grid that has plain arms these are all records. For a grid of settings they are those of the default setting (or the
+    first one), under the arms' plain names.
     """
     all_settings = settings(selection.records)
-    if not all_settings:
+    if not all_settings or any(not split_label(record.label)[1] for record in selection.records):
         return selection, ""
     chosen = next((setting for setting in all_settings if setting.own), all_settings[0])
     records = tuple(replace(r, label=split_label(r.label)[0]) for r in chosen.records)

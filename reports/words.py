@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
 from ablations.judges import gold
+from ablations.rendering.summary import REDRAWS
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import code_versions
-from reports import effects, opinion, settings, worlds
+from reports import effects, settings, worlds
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row
@@ -23,17 +24,17 @@ from rrpo.arms import BASE, RRPO
 ALONE = "Reward models alone: no policy was optimized"
 
 
-def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NOBODY) -> list[str]:
-    """Return the answer in one sentence; the same without diverged cells if there are any; and who has listened.
+def answer(selection: Selection, rows: Sequence[Row]) -> list[str]:
+    """Return the answer in one sentence, and the same without diverged cells if there are any.
 
-    ``rows`` are the rows of `reports.effects`; ``listened`` is the sentence on who has listened.
+    ``rows`` are the rows of `reports.effects`.
     """
     sentences = [_answer(selection, rows)]
     if selection.diverged and (selection.screen or any(row.name == OVERALL for row in rows)):
         without = _answer(selection, effects.rows(selection, math.nan), math.nan)
         count = len(selection.diverged)
         sentences.append(f"Diverged cells ({count}) count as {primary().label} 0; without them: {without}")
-    return [*sentences, listened]
+    return sentences
 
 
 def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) -> str:
@@ -90,7 +91,7 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
         reason = reasons.get(above_sft.word, "")
         return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({from_sft}{reason})"
     if overall.word == EQUIVALENT:
-        return f"RRPO does not reduce reward hacking: {difference}, within {margin_text()}"
+        return f"RRPO does not reduce reward hacking by {margin_text()} or more: {difference}"
     if overall.word == WORSE:
         return f"RRPO does not reduce reward hacking: {difference}"
     suffix = overall.verdict.removeprefix(UNDECIDED) if overall.word == UNDECIDED else f", {overall.verdict}"
@@ -172,6 +173,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         margin=margin_text(),
         pilot=pilot if pilot and pilot.world == records[0].world_hash else None,
         r=correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE))),
+        redraws=REDRAWS,
         devices=devices(records),
         code=code_versions(records),
         stages=[f"{name} {version}" for name, version in sorted(stage_versions(records))],

@@ -49,7 +49,10 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     if not means:
         return ""
     low, high = (f"{100 * value:+z.1f}" for value in (min(m.mean for m in means), max(m.mean for m in means)))
-    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points (n = {', '.join(str(m.n) for m in means)})"
+    n = ", ".join(str(m.n) for m in means)
+    unfinished = any(other.unfinished for other in selection.elsewhere.values())
+    interim = "; not all planned cells are complete" if unfinished else ""
+    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points (n = {n}{interim})"
 
 
 def sheet(selection: Selection) -> Sheet | None:

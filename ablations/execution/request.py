@@ -178,7 +178,7 @@ def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
             f"these splits would have to be rendered, but the renderer has no emotion {emotions}: {', '.join(unrenderable)}",
             got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
             fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
-            "trains no policy, and without its arm oracle (--arms) it needs only rm_pretrain, annotated and rm_valid",
+            "trains no policy, and needs only rm_pretrain, annotated and rm_valid",
         )
 
 

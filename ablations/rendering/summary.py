@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ablations.components import COMPONENTS
-from ablations.grids import CONTROLS
+from ablations.grids import CONTROLS, split_label
 from ablations.outcomes import Outcome, followed, measured, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import Values
@@ -19,6 +19,14 @@ FRAMES = frozenset({"oracle", *CONTROLS})
 """Reference arms: the best possible reward model, and rewards without information about emotion. They are not ranked."""
 ARM, N = Column("arm", "arm"), Column("n", "n", "count")
 """First columns of a table with one row per arm: its name, and its number of seeds."""
+
+
+REDRAWS = (
+    "A seed redraws the annotated and the SFT utterances, raters, RM pre-training (order, initialization), SFT, fine-tuning, "
+    "training prompts and sampling noise; the RM's pre-training utterances, evaluation prompts, corpus renderer, codec, base "
+    "policy and judges are fixed."
+)
+"""Which parts of an experiment differ between seeds."""
 
 
 def _rm(name: str, label: str, unit: str = "percent", direction: int = +1) -> Outcome:
@@ -66,7 +74,8 @@ def by_arm(
         (arm, float(len(cells)), *(over_seeds(o, cells) for o in outcomes)) for arm, cells in by_label.items()
     ]
     columns = (ARM, N, *(outcome.as_column() for outcome in outcomes))
-    return Sheet(name, title, columns, tuple(rows), notes, FRAMES)
+    unranked = frozenset(arm for arm in by_label if split_label(arm)[0] in FRAMES)
+    return Sheet(name, title, columns, tuple(rows), notes, unranked)
 
 
 def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
@@ -112,9 +121,7 @@ def provenance(records: Sequence[Record]) -> str:
 def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapping[str, int]) -> list[str]:
     lines = [
         f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
-        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training (order, initialization), SFT, "
-        "fine-tuning, training prompts and sampling noise; the RM's pre-training utterances, evaluation prompts, corpus "
-        "renderer, codec, base policy and judges belong to the world and are fixed.",
+        REDRAWS,
     ]
     if outcomes:
         lines += [outcome.note for outcome in outcomes if outcome.note]

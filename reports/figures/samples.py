@@ -50,8 +50,7 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
 
     tables: dict[str, pd.DataFrame] = {}
     for arm in arms_with_samples(records):
-        samples = [r.samples for r in records if r.label == arm and not r.samples.empty]
-        last = pd.concat([s[s["step"] == s["step"].max()] for s in samples])
+        last = pd.concat([r.last_samples for r in records if r.label == arm and not r.samples.empty])
         tables[arm] = pd.crosstab(last["target"], last[gold().name], normalize="index")
     if not tables:
         return []

@@ -15,7 +15,7 @@ import fakes  # noqa: E402
 from fixtures import runs, template  # noqa: E402, F401
 from stored import report, store_cells  # noqa: E402
 
-from ablations import run  # noqa: E402
+from ablations import arms, run  # noqa: E402
 from ablations.grids import GRIDS  # noqa: E402
 from rrpo import ARMS, plugins  # noqa: E402
 from rrpo.testing.grids import GridContract  # noqa: E402
@@ -64,6 +64,12 @@ def test_a_plan_of_it_names_its_arms_and_what_they_differ_in(tmp_path: Path):
     assert "epsilon 0.0" in row
     assert f"lr {ARMS['diffro_half'].lr}" in row
     assert not (tmp_path / "runs").exists()
+
+
+def test_its_arms_are_listed():
+    result = CliRunner().invoke(arms.app, ["--plugin", str(FILE), "diffro_half"])
+    assert result.exit_code == 0, result.output
+    assert "lr = 0.0001" in result.output
 
 
 def test_a_report_of_it_has_its_rows_and_needs_the_file(

@@ -19,6 +19,7 @@ from ablations.tracking.records import Record
 from reports.arm_tables import results
 from reports.effects import first_sheet, rows, sheet
 from reports.loading import Selection
+from reports.reward_models import component_notes
 from reports.verdicts import Row
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
@@ -216,9 +217,9 @@ def test_the_absence_of_an_effect_counts_only_if_the_component_moved_its_own_tar
     computed = rows(selection)
     assert verdicts(computed)["LS, main effect"] == verdicts(computed)["LS, in RRPO"] == words
     assert verdicts(computed)["Adv, main effect"] == "worse", "what was not measured counts as tested"
-    table = sheet(selection, computed)
-    assert table is not None
-    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in table.notes)
+    (note,) = component_notes(selection)
+    assert note.startswith("Manipulation checks, effects on the reward model: LS on rm_ece ")
+    assert ("FAILED" in note) == (shift == 0)
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(1.05, "equivalent"), (1.04, "not tested (manipulation check failed)")])
@@ -229,9 +230,8 @@ def test_adv_is_not_tested_where_its_attack_was_weak(ratio: float, words: str):
     computed = rows(selection)
     assert verdicts(computed)["Adv, main effect"] == words
     assert verdicts(computed)["LS, main effect"] == "better"
-    table = sheet(selection, computed)
-    assert table is not None
-    assert any("L_adv/L_emo under 1.05 in most reward models FAILED" in note for note in table.notes) == (ratio < 1.05)
+    failed = "L_adv/L_emo under 1.05 in most reward models FAILED"
+    assert any(failed in note for note in component_notes(selection)) == (ratio < 1.05)
 
 
 def test_a_failed_check_does_not_hide_that_another_judge_sees_the_opposite():

@@ -86,7 +86,9 @@ def test_the_component_that_cuts_hacking_by_ten_points_is_named(component, first
 
 def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
     text = first_screen(full({}))
-    assert text.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by ")
+    assert text.startswith(
+        "RRPO does not reduce reward hacking by 5 points or more: clean success differs from DiffRO's by "
+    )
     assert "of its components, none is shown to help; LS, EAM, Adv equivalent" in text
     assert set(verdicts(text).values()) == {"equivalent"}
 

@@ -295,13 +295,13 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
 ):
     _, test = exported
-    assert make(select(runs, "tiny")).answer[-1].endswith("no human has listened.")
+    assert make(select(runs, "tiny")).answer[-1].endswith("No human has listened.")
     assert "listening" not in sheets(runs)
     scores = [{"sft": "3", "diffro": "2", "rrpo": "4"}, {"sft": "3", "diffro": "3", "rrpo": "4"}]
     files = [stored_as(tmp_path / f"{n}.csv", rated(test, n, s)) for n, s in zip(("ann", "bob"), scores, strict=True)]
     assert listen("import", *files, "--runs-dir", runs).exit_code == 0
     shown = make(select(runs, "tiny")).answer[-1]
-    assert shown.endswith("simulated except the listeners: 18 ratings by 2 people (table *Listening test*).")
+    assert shown.endswith("trained judges. 18 ratings by 2 people (table *Listening test*).")
     table, listening = sheets(runs)["table"], sheets(runs)["listening"]
     means = {str(row[0]): listening.row(str(row[0]))["human_nmos"] for row in listening.rows}
     assert {arm: mean.mean for arm, mean in means.items()} == {"sft": 3.0, "diffro": 2.5, "rrpo": 4.0}  # type: ignore[union-attr]

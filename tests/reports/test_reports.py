@@ -226,10 +226,11 @@ def test_format_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
     for arguments, words in {
         ("--format", "docx"): "use one of: md, csv, tex, html",
         ("--metric", "nosuch"): "no record has that metric",
+        ("--metric", "hacked-share"): "use an outcome (clean_success, hacked_share, ",
     }.items():
         result = report(runs, tmp_path / "out", "--grid", "tiny", *arguments)
         assert result.exit_code == 2
-        assert words in result.output
+        assert words in result.output, result.output
     assert not (tmp_path / "out").exists()
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--metric", "hack_rate")
     assert result.exit_code == 0, result.output

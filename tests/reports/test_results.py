@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -15,6 +16,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.runs_folder import SERVER, check
 from reports.results import app
+from rrpo.corpus.config import WorldConfig
 
 ARMS = ["sft", "diffro"]
 PAGE = "# Title\n\n<!-- results:{0} -->\nNo result yet.\n<!-- /results:{0} -->\n\nThe end.\n"
@@ -91,6 +93,20 @@ def test_a_grid_that_is_not_complete_is_not_shown(root: Path, original: Path) ->
         assert "no result yet: tiny in README.md, docs/results.md. Of 4 planned cells 2 are complete" in result.output
     assert (root / "README.md").read_text() == PAGE.format("tiny")
     assert not (root / "docs" / "results").exists()
+
+
+def test_a_grid_that_is_not_complete_in_another_world_is_not_shown(root: Path, original: Path) -> None:
+    runs = Path(shutil.copytree(original / "runs", root / "runs"))
+    other = replace(fakes.PROFILE, world=WorldConfig(seed=1))
+    cells = [replace(cell, profile=other) for cell in fakes.cells(ARMS, [1], world="b")]
+    with tiny_grid():
+        store_cells(runs, cells[:1])
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(cells, {})
+    list(archive.save(Store(check(runs)), "tiny", root / "records"))
+    result = results(root)
+    assert "no result yet: tiny in README.md, docs/results.md. Of 2 planned cells 2 are complete" in result.output
+    assert "Of world 1 (world-b): 1 of 2 planned cells (1 missing)." in result.output
+    assert (root / "README.md").read_text() == PAGE.format("tiny")
 
 
 def test_a_damaged_archive_changes_no_page(root: Path) -> None:

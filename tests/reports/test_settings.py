@@ -23,7 +23,7 @@ from ablations.stats.statistics import t_interval
 from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
-from reports.sensitivity import Finding, findings, sheet, uptake, verdict, words
+from reports.sensitivity import DEPENDENT, Finding, answer, findings, sheet, uptake, words
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -107,10 +107,22 @@ def test_conclusions_survive_vanish_or_turn_round():
         ("noise0.6_shortcut0.9", "rater noise 0.6"),
         ("noise0.3_shortcut0", "planted shortcut 0"),
     ]
-    first, second, third = verdict(computed, "Nobody listened.")
+    first, second, third = answer(selection_of(grid()), computed)
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
-    assert third == "Nobody listened."
+    assert third == DEPENDENT
+    assert DEPENDENT in table.notes
+
+
+def test_the_answer_without_diverged_cells_is_told_too():
+    """DiffRO counts as 0 in one of seven seeds, so that RRPO, which equals it elsewhere, is neither better nor equivalent."""
+    records = [r for r in grid(seeds=7) if (r.label, r.seed) != (f"diffro@{OWN}", 0)]
+    selection = selection_of(records, (7,), {(f"diffro@{OWN}", 0): "diverged"})
+    first, *_, last = answer(selection, findings(selection))
+    assert first.startswith("RRPO - DiffRO: Undecided")
+    assert last.startswith(
+        "Diverged cells (1) count as clean success 0; without them: RRPO - DiffRO: Equivalent in the default setting."
+    )
 
 
 def test_the_whole_factorial_gives_the_family():
@@ -127,7 +139,9 @@ def test_the_whole_factorial_gives_the_family():
 def test_nothing_is_tested_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
     computed = findings(selection_of(grid(), plans))
     assert set(verdicts_of(computed).values()) == {"interim"}
-    assert words("EAM, added to DiffRO", computed).startswith("Interim, not tested, n = 6, with the same")
+    assert words("EAM, added to DiffRO", computed).startswith(
+        "Interim, not tested, n = 6: the estimate is above zero in"
+    )
     assert sheet(computed).notes[-1] == (  # type: ignore[union-attr]
         "Interim, not tested: cells are missing, or no number of seeds was planned."
     )
@@ -176,9 +190,15 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
         moved = label.startswith("eam@") and "noise0.6" not in label
         return {"rm_smoothness": 0.5 + 0.1 * moved + 0.001 * np.sin(7 * seed + len(label))}
 
-    verdicts = verdicts_of(findings(selection_of(grid(scalars=smoothness))))
+    selection = selection_of(grid(scalars=smoothness))
+    verdicts = verdicts_of(findings(selection))
     assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
+    table = reward_models.sheet(selection)
+    assert table is not None
+    checks = [note for note in table.notes if note.startswith("Manipulation checks at")]
+    assert checks[0].startswith(f"Manipulation checks at {OWN}, effects on the reward model: EAM on rm_smoothness +0.1")
+    assert ["FAILED" in note for note in checks] == [False, True, False]
 
 
 def test_adversarial_training_whose_attack_was_weak_fails_its_check():
@@ -243,9 +263,16 @@ def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
 def test_plain_arms_are_no_settings():
     bare = [Fake(arm, 1, pd.DataFrame()) for arm in SINGLES]
     selection = selection_of(bare)
-    assert settings.settings(bare) == findings(selection) == verdict([], "x") == []
+    assert settings.settings(bare) == findings(selection) == answer(selection, []) == []
     assert sheet([]) is None
     assert uptake(bare) is None
+    assert settings.plain(selection) == (selection, "")
+
+
+def test_a_grid_with_plain_arms_is_shown_whole(runs: Path):
+    """Guided decoding has SFT and the settings of each system: SFT stays, and no setting is taken for the default."""
+    store_cells(runs, fakes.cells(["sft", "diffro@a", "diffro@b"], [1]))
+    selection = select(runs, "tiny")
     assert settings.plain(selection) == (selection, "")
 
 
@@ -319,10 +346,8 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
     changed_cells = make(select(runs, "tiny"))
-    assert changed_cells.answer[0].startswith(
-        "RRPO - DiffRO: Interim, not tested, n = 1, with the same seeds in all settings"
-    )
-    assert changed_cells.answer[-1].endswith("no human has listened.")
+    assert changed_cells.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1: the estimate")
+    assert changed_cells.answer[-1].endswith("No human has listened.")
     sheets = {sheet.name: sheet for sheet in changed_cells.sheets}
     assert {"settings", "uptake"} <= sheets.keys()
     assert sheets["settings"].row("own *")["rrpo_diffro_verdict"] == "interim", "so the default setting was known"

@@ -17,6 +17,7 @@ from ablations.outcomes import rollouts
 from ablations.rendering.summary import over_seeds
 from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
+from reports import effects
 from reports.arm_tables import SEED_HACKED, results
 from reports.effects import ablation
 from reports.loading import Selection
@@ -70,6 +71,19 @@ def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
     assert rows["RRPO - LS"]["difference"].mean == pytest.approx(-0.04, abs=0.01)  # type: ignore[union-attr]
     assert rows["RRPO"]["difference"].n == 0  # type: ignore[union-attr]
     assert ablation(Selection("x", (record("sft", 1, 0.5),), {"sft": 1}, ())) is None
+
+
+def test_diverged_cells_count_as_zero_in_the_ablation_too():
+    selection = grid(SHIFT, seeds=4)
+    records = tuple(r for r in selection.records if (r.label, r.seed) != ("eam_adv", 0))
+    sheet = ablation(replace(selection, records=records, lost={("eam_adv", 0): "diverged"}))
+    assert sheet is not None
+    row = sheet.row("RRPO - LS")
+    first = {
+        row.name: row for row in effects.rows(replace(selection, records=records, lost={("eam_adv", 0): "diverged"}))
+    }
+    assert row["difference"].mean == pytest.approx(-first["LS, in RRPO"].interval.mean)  # type: ignore[union-attr]
+    assert row["n"] == 4
 
 
 def test_arms_that_share_a_reward_model_are_shown_once():

@@ -11,14 +11,15 @@ from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
 from ablations.stats.family import Pilot
-from reports import effects
 from reports.loading import Selection
-from reports.words import answer, methods
+from reports.report import make
+from reports.words import methods
 from rrpo.profiles import SMOKE
 
 
 def answer_of(selection: Selection) -> list[str]:
-    return answer(selection, effects.rows(selection))
+    """Return the first screen's sentences; the last one is on who has listened."""
+    return list(make(selection).answer)
 
 
 def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
@@ -28,7 +29,9 @@ def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
     assert "; of its components, LS helps (main effect +10.3 [" in sentence
     assert "in RRPO +10.2 [" in sentence
     assert "; EAM, Adv equivalent; n = 8 seeds, intervals simultaneous over 7." in sentence
-    assert listened.endswith("no human has listened.")
+    assert listened == (
+        "The world is simulated: procedural speech, planted shortcut, trained judges. No human has listened."
+    )
 
 
 def test_hacking_stops_where_clean_success_rises_above_sft_too():
@@ -66,10 +69,12 @@ def test_a_difference_of_a_component_that_moved_nothing_is_told_with_it():
 
 def test_where_nothing_helps_nothing_is_named():
     sentence, *_ = answer_of(grid({}))
-    assert sentence.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by +0.6 [")
-    assert "within 5 points; of its components, none is shown to help; LS, EAM, Adv equivalent;" in sentence
+    assert sentence.startswith(
+        "RRPO does not reduce reward hacking by 5 points or more: clean success differs from DiffRO's by +0.6 ["
+    )
+    assert "; of its components, none is shown to help; LS, EAM, Adv equivalent;" in sentence
     sentence, *_ = answer_of(grid({"adv": -0.1}))
-    assert sentence.startswith("RRPO does not reduce reward hacking")
+    assert sentence.startswith("RRPO does not reduce reward hacking: clean success differs")
     assert "none is shown to help; Adv harms (main effect -9." in sentence
 
 
@@ -158,8 +163,13 @@ def test_methods_name_the_family_that_is_tested():
 def test_methods_tell_the_committed_pilot():
     parts = {"data": 0.03, "optimisation": 0.04}
     text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="w", components=parts))
-    assert "a pilot's spread of RRPO - DiffRO, 5.5 points over 8 development seeds in world w; of the variance" in text
+    assert (
+        "In a pilot on 8 development seeds of world w, the standard deviation of RRPO - DiffRO was 5.5 points" in text
+    )
+    assert "5.5 points; of the variance" in text
     assert "data 36 % (3.0 points), optimisation 64 % (4.0 points). Other intervals" in text
+    screen = replace(grid({}, seeds=4), grid="baselines")
+    assert "pilot" not in methods(screen, Pilot(spread=0.055, seeds=8, world="w")), "nothing is tested"
     assert "pilot" not in methods(grid({}, seeds=4), None)
     assert "pilot" not in methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="another")), "of another world"
 

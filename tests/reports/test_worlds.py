@@ -10,7 +10,9 @@ import pytest
 from stored import store_cells, tiny_grid
 from synthetic import grid, record
 
+from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import check
 from reports import effects, loading, worlds
 from reports.loading import Elsewhere, Selection, select
 from reports.words import answer
@@ -98,9 +100,25 @@ def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path:
         assert {(r.world_hash, r.seed) for r in selection.records} == {("world-a", 1), ("world-a", 2)}
         assert keys(selection.elsewhere["world 1 (world-b)"].records) == [("diffro", 1), ("rrpo", 1)]
         assert "Reported apart: 2 cells of world 1 (world-b)." in selection.notes
+        assert selection.unfinished == set()
         assert not any("cells of other worlds" in note for note in selection.notes)
         chosen = select(tmp_path, "tiny", world="world-b")
         assert keys(chosen.elsewhere["world 0 (world-a)"].records) == keys(selection.records)
+
+
+def test_cells_that_another_world_lacks_are_told(tmp_path: Path):
+    other = replace(fakes.PROFILE, world=WorldConfig(seed=1))
+    here, there = (fakes.cells(["diffro", "rrpo"], seeds, world=world) for seeds, world in (([1], "a"), ([1, 2], "b")))
+    there = [replace(cell, profile=other) for cell in there]
+    with tiny_grid():
+        store_cells(tmp_path, here)
+        store_cells(tmp_path, there[:2])
+        Tracker(check(tmp_path), "tiny", {}, {}).start_invocation([*there, replace(there[0], seed=1000)], {})
+        selection = select(tmp_path, "tiny")
+        assert "Reported apart: 2 of 4 planned cells (2 missing) of world 1 (world-b)." in selection.notes
+        assert selection.unfinished == {("diffro", 2), ("rrpo", 2)}
+        assert selection.lost == {}
+        assert "; not all planned cells are complete)" in worlds.span(selection)
 
 
 def keys(records: tuple[Record, ...]) -> list[tuple[str, int]]:

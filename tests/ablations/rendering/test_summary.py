@@ -51,6 +51,10 @@ def test_numbers_by_hand(tmp_path: Path):
     assert "naturalness" not in " ".join(head), "nor naturalness, which is only shown if it was measured"
 
 
+def test_the_oracle_is_ranked_in_no_setting(tmp_path: Path):
+    assert table([], {"oracle@own": 1, "rrpo@own": 1, "placebo": 1}).unranked == {"oracle@own", "placebo"}
+
+
 def test_missing_cells_and_arms_are_named(tmp_path: Path):
     results = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
     assert [row[0] for row in results.rows] == ["b", "a"]

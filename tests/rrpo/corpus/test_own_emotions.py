@@ -63,11 +63,17 @@ def test_reward_models_of_seven_emotions_need_three_manifests(tmp_path: Path) ->
         assert cell.optional == {}
 
 
+def test_the_oracle_is_left_out_unless_it_has_data(tmp_path: Path) -> None:
+    """Everything a newcomer's `--train` gives is enough: nothing has to be rendered."""
+    splits = ("rm_pretrain", "annotated", "rm_valid")
+    with_oracle = {cell.label for cell in plan(tmp_path, *splits, "rm_oracle", arms=None).cells}
+    assert with_oracle - {cell.label for cell in plan(tmp_path, *splits, arms=None).cells} == {"oracle"}
+
+
 @pytest.mark.parametrize(
     ("names", "options", "missing"),
     [
         (("annotated",), {}, "rm_pretrain, rm_valid"),
-        (("rm_pretrain", "annotated", "rm_valid"), {"arms": "oracle"}, "rm_oracle"),
         (
             ("rm_pretrain", "annotated", "rm_valid"),
             {"grid": "smoke"},
