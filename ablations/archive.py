@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import RecordedIn, RunsDir, exit_on_input_error, print_line, program, terminal
-from ablations.errors import choose
+from ablations.commands import RecordedIn, RunsDir, print_line, terminal
 from ablations.tracking import archive
 from ablations.tracking.archive import Saved
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
+from rrpo.commands import exit_on_input_error, program
+from rrpo.errors import choose
 
 RECORDS = Path("reports", "records")
 """Folder of the archive that comes with this repository."""

@@ -18,12 +18,11 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ablations.commands import Plugin, exit_on_input_error, program
 from ablations.components import COMPONENTS
-from ablations.errors import choose
 from ablations.grids import arms
-from rrpo.commands import field_docs
+from rrpo.commands import Plugin, exit_on_input_error, field_docs, program
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
+from rrpo.errors import choose
 from rrpo.experiment.dataflow import SFT
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS

@@ -12,14 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ablations.rendering.sheet import Sheet
-from rrpo.commands import EXECUTION as EXECUTION
-from rrpo.commands import EXPERIMENT as EXPERIMENT
-from rrpo.commands import FAILURES as FAILURES
-from rrpo.commands import OUTPUT as OUTPUT
-from rrpo.commands import Plugin as Plugin
-from rrpo.commands import Set as Set
-from rrpo.commands import exit_on_input_error as exit_on_input_error
-from rrpo.commands import program as program
+from rrpo.commands import EXECUTION, EXPERIMENT, OUTPUT
 
 WIDTH = 150
 """Default width of the output in columns if it is not a terminal."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig
+from rrpo.errors import InputError
 from rrpo.identity import described, rebuild
 
 

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ablations.commands import Device, Plugin, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
-from ablations.errors import InputError, choose, positive
+from ablations.commands import Device, RunsDir, Workers, print_line, terminal
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
 from ablations.grids import arms
@@ -28,7 +27,9 @@ from ablations.judges import tuning
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
+from rrpo.commands import Plugin, exit_on_input_error, program
 from rrpo.config import GradientsConfig
+from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import dataflow, measurements
 
 TABLE = "gradients.parquet"

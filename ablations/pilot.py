@@ -25,7 +25,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
+from ablations.commands import Device, RunsDir, Workers, print_line, terminal
 from ablations.execution.building import Builder
 from ablations.execution.jobs import unrecorded
 from ablations.grids import GRIDS, arms
@@ -34,6 +34,7 @@ from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, fami
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import analyze_power
+from rrpo.commands import exit_on_input_error, program
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, exit_on_input_error, print_line, program, terminal
-from ablations.errors import choose
+from ablations.commands import Device, RunsDir, Workers, print_line, terminal
 from ablations.execution.building import Builder
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.arms import BASE
+from rrpo.commands import exit_on_input_error, program
 from rrpo.config import ArmConfig
+from rrpo.errors import choose
 from rrpo.experiment import dataflow, measurements
 from rrpo.profiles import EMBEDDED, Profile
 

@@ -24,8 +24,7 @@ import numpy as np
 import typer
 from numpy.typing import ArrayLike, NDArray
 
-from ablations.commands import Plugin, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
-from ablations.errors import InputError
+from ablations.commands import Workers, end_if_failed, print_line, terminal
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.tracking import plugin_files
@@ -33,6 +32,8 @@ from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER, Stage, place, walk

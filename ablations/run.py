@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from ablations.commands import exit_on_input_error, print_line, program, show_table, terminal
+from ablations.commands import print_line, show_table, terminal
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
@@ -22,7 +22,7 @@ from ablations.execution.runner import Outcome, run_plan
 from ablations.execution.stacking import refuse_mixed
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
-from rrpo.commands import options_of
+from rrpo.commands import exit_on_input_error, options_of, program
 
 app, main = program("ablations.run")
 

@@ -15,12 +15,13 @@ from typing import Annotated
 import typer
 from rich.table import Table as RichTable
 
-from ablations.commands import Plugin, RunsDir, exit_on_input_error, program, terminal
-from ablations.errors import choose
+from ablations.commands import RunsDir, terminal
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import choose
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.progress import progress_of
 from rrpo.pipeline.stages import stored

@@ -15,9 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations import commands
-from ablations.commands import exit_on_input_error, print_line, program, terminal
-from ablations.errors import InputError, choose
+from ablations.commands import Device, OfProfile, RunsDir, Workers, print_line, terminal
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.execution.jobs import is_stored
@@ -28,6 +26,8 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import InputError, choose
 from rrpo.experiment import measurements
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
@@ -38,11 +38,11 @@ app, main = program("ablations.transfer")
 @app.command()
 def command(
     grid: Annotated[str, typer.Option(help="Grid whose finished cells are compared.")],
-    profile: commands.OfProfile = None,
-    plugin: commands.Plugin = None,
-    device: commands.Device = "auto",
-    workers: commands.Workers = None,
-    runs_dir: commands.RunsDir = Path("runs"),
+    profile: OfProfile = None,
+    plugin: Plugin = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = terminal()

@@ -16,18 +16,7 @@ from typing import Annotated
 import typer
 
 from ablations import regime, regime_section
-from ablations.commands import (
-    Device,
-    RunsDir,
-    Workers,
-    WorldSeed,
-    end_if_failed,
-    exit_on_input_error,
-    print_line,
-    program,
-    terminal,
-)
-from ablations.errors import InputError, choose
+from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, print_line, terminal
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
@@ -37,6 +26,8 @@ from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
+from rrpo.commands import exit_on_input_error, program
+from rrpo.errors import InputError, choose
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title

@@ -15,9 +15,10 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import RunsDir, Workers, end_if_failed, exit_on_input_error, print_line, program, terminal
+from ablations.commands import RunsDir, Workers, end_if_failed, print_line, terminal
 from ablations.execution.building import Builder
 from ablations.tracking import recorder, records
+from rrpo.commands import exit_on_input_error, program
 from rrpo.experiment import frozen
 from rrpo.experiment.frozen import Review
 from rrpo.pipeline.stages import Stage

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Plugin, exit_on_input_error, program
-from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, REDRAWS, over_seeds
@@ -20,6 +18,8 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, t_interval
 from reports.loading import Selection, select
 from reports.writers import FORMATS
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import InputError
 
 app, main = program("reports.compare")
 

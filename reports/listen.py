@@ -14,14 +14,15 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
-from ablations.errors import InputError
+from ablations.commands import Mixed, OfProfile, RecordedIn, World
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
 from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
 from reports.writers import writable
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import InputError
 
 app, main = program("reports.listen")
 

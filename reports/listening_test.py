@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ablations.errors import InputError, choose
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from reports.loading import Selection
 from reports.settings import settings
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
+from rrpo.errors import InputError, choose
 from rrpo.identity import rebuild
 
 ARMS = ("sft", BASE, RRPO)

@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from ablations.errors import InputError
 from ablations.grids import GRIDS
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
@@ -20,6 +19,7 @@ from ablations.tracking.records import TAG_DIRTY, Record
 from ablations.tracking.runs_folder import RunsFolder, check
 from ablations.tracking.source_version import code_versions, source_of
 from reports.made_with import apart, stage_versions
+from rrpo.errors import InputError
 
 Key = tuple[str, int]
 """Arm and seed."""

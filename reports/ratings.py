@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.errors import InputError
 from ablations.tracking.reader import Store
 from ablations.tracking.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
 from reports.listening_test import ListeningTest, tests
 from reports.loading import Selection
+from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ablations.errors import InputError
 from ablations.outcomes import declared, find, measured
 from ablations.rendering.sheet import Sheet
 from ablations.rendering.summary import REDRAWS
@@ -31,6 +30,7 @@ from reports.figures import effects as effect_figures
 from reports.loading import Selection
 from reports.verdicts import Row
 from rrpo.arms import BASE
+from rrpo.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from typing import Annotated
 import typer
 
 from ablations.archive import RECORDS
-from ablations.commands import exit_on_input_error, program
-from ablations.errors import InputError, choose
 from ablations.grids import GRIDS
 from ablations.tracking import archive
 from ablations.tracking.runs_folder import SERVER, check
 from reports.loading import Selection, select
 from reports.report import make
 from reports.run import answer
+from rrpo.commands import exit_on_input_error, program
+from rrpo.errors import InputError, choose
 
 FIGURES = Path("docs", "results")
 """Folder of the figures, ``GRID-NAME.png``."""

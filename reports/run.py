@@ -12,14 +12,15 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, exit_on_input_error, program
-from ablations.errors import choose
+from ablations.commands import Mixed, OfProfile, RecordedIn, World
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import page
 from reports.loading import select
 from reports.report import Figure, Report, make
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, writable, write
+from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.errors import choose
 
 app, main = program("reports.run")
 

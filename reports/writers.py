@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from ablations.rendering.figure_style import NARROW, width_of
 from ablations.rendering.sheet import NONE, Sheet, as_csv, html, markdown
+from rrpo.errors import InputError
 
 WRAP = 14
 """Maximum number of characters per line of a heading in LaTeX."""

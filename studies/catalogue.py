@@ -18,10 +18,10 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ablations.components import COMPONENTS, component
-from ablations.errors import InputError, choose
 from ablations.grids import arms
 from rrpo.arms import RRPO
 from rrpo.config import OFF, ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.errors import InputError, choose
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.plugins import OptionRegistry, Search

@@ -8,10 +8,10 @@ from pathlib import Path
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
-from ablations.errors import InputError
 from ablations.exported import read_arms, write_arm
 from ablations.rendering.sheet import Sheet
 from ablations.tracking.source_version import git_state
+from rrpo.errors import InputError
 from studies.search import OUTCOMES, Search, counted
 from studies.storage import IDENTITY
 

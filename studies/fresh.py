@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from ablations.commands import print_line
-from ablations.errors import InputError
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
 from ablations.stats.statistics import Interval, t_interval
 from rrpo.config import ArmConfig
+from rrpo.errors import InputError
 from studies.catalogue import study_of
 from studies.results import ranked
 from studies.search import Search, counted

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablations.commands import EXECUTION, EXPERIMENT, Device, Plugin, RunsDir, Set, WorldSeed
-from ablations.errors import InputError, choose, positive
+from ablations.commands import Device, RunsDir, WorldSeed
 from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
@@ -15,7 +14,8 @@ from ablations.execution.request import sized, worker_count
 from ablations.exported import check_name
 from ablations.tracking.runs_folder import check
 from rrpo.arms import BASE
-from rrpo.commands import option
+from rrpo.commands import EXECUTION, EXPERIMENT, Plugin, Set, option
+from rrpo.errors import InputError, choose, positive
 from rrpo.profiles import PROFILES, title
 from rrpo.settings import assignments, changed, check_used
 from studies.catalogue import TUNE, Study, study_of, tune_arm

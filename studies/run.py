@@ -13,12 +13,12 @@ import typer
 from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
-from ablations.commands import exit_on_input_error, print_line, program, terminal
-from ablations.errors import InputError
+from ablations.commands import print_line, terminal
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
 from ablations.tracking.source_version import git_state
-from rrpo.commands import options_of
+from rrpo.commands import exit_on_input_error, options_of, program
+from rrpo.errors import InputError
 from studies import fresh, results
 from studies.export import export
 from studies.live import SearchRun

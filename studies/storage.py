@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
 
-from ablations.errors import InputError
+from rrpo.errors import InputError
 
 IDENTITY = "identity"
 PATIENCE = 30

@@ -11,8 +11,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ablations.errors import InputError, choose
 from ablations.tracking.source_version import git_state
+from rrpo.errors import InputError, choose
 from rrpo.pipeline.provenance import processor
 
 PACKAGES = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.commands import EXECUTION, EXPERIMENT, FAILURES, OUTPUT, Device, Plugin, RunsDir, Set, WorldSeed
+from ablations.commands import Device, RunsDir, WorldSeed
 from ablations.execution.launchers import Launching
 from ablations.grids import GRIDS
-from rrpo.commands import option
+from rrpo.commands import EXECUTION, EXPERIMENT, FAILURES, OUTPUT, Plugin, Set, option
 from rrpo.pipeline.executor import PRECISIONS
 from rrpo.profiles import PROFILES
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launching
@@ -19,6 +18,7 @@ from ablations.grids import GRIDS, Grid, product, scale_batches
 from ablations.grids import arms as named_arms
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.cosyvoice.config import Source
+from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import world
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor

@@ -15,11 +15,11 @@ from math import ceil
 from pathlib import Path
 from types import MappingProxyType
 
-from ablations.errors import InputError, positive
 from ablations.execution import packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Task
 from ablations.tracking.records import OPTIMIZED, Record
+from rrpo.errors import InputError, positive
 from rrpo.experiment.cell import Cell
 from rrpo.identity import content_hash
 from rrpo.pipeline.executor import MARK, OPTIMIZATION, PRECISIONS, Executor

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.errors import InputError, choose, positive
 from ablations.execution.options import Options
 from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import world
 from rrpo.experiment.cell import Cell
 from rrpo.experiment.dataflow import SFT

@@ -26,12 +26,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from ablations.errors import InputError
 from ablations.tracking import recorder, records
 from ablations.tracking.outbox import ARTIFACTS, ENTRY, Entry
 from ablations.tracking.reader import Store, require_artifacts
 from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo.errors import InputError
 
 INVOCATIONS = "invocations"
 """Stem of the file with the runs that belong to no seed."""

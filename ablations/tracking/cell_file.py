@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from ablations.errors import InputError
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.identity import rebuild
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from ablations.errors import InputError
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from ablations.errors import InputError
 from ablations.tracking.records import TAG_PLUGINS, Record
 from rrpo import plugins
+from rrpo.errors import InputError
 
 FOLDER = "plugins"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ablations.errors import InputError
 from ablations.failures import Lost
 from ablations.tracking import local_runs, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
@@ -21,6 +20,7 @@ from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

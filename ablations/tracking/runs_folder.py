@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ablations.errors import InputError
+from rrpo.errors import InputError
 
 MARKER = "rrpo-runs.json"
 FORMAT = 1

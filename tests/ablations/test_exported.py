@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
 from ablations.exported import read_arms, write_arm
 from ablations.grids import arms
+from rrpo.errors import InputError
 from rrpo.identity import content_hash
 
 TUNED = replace(arms()["rrpo"], tau=(2.0, 1.0), lr=1e-3, regularizers=replace(arms()["rrpo"].regularizers, epsilon=0.2))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.grids import arms
@@ -19,6 +18,7 @@ from ablations.tracking.cell_file import cell_json, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder
 from rrpo.cosyvoice import standin
+from rrpo.errors import InputError
 
 TINY = {
     "reward_model.dim": 16,

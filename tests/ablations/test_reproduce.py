@@ -15,13 +15,13 @@ from fixtures import Run, run_cells
 from typer.testing import CliRunner, Result
 
 from ablations import reproduce
-from ablations.errors import InputError
 from ablations.grids import GRIDS, arms
 from ablations.tracking.cell_file import cell_json, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import SCALARS_FILE, Record
 from ablations.tracking.runs_folder import check
 from rrpo.corpus.config import ManifestConfig
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import PROFILES
 

@@ -24,7 +24,6 @@ import pytest
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from typer.testing import CliRunner
 
-from ablations.errors import InputError
 from ablations.execution.jobs import record_cell
 from ablations.grids import GRIDS, Grid
 from ablations.run import app
@@ -37,6 +36,7 @@ from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
 from ablations.tracking.runs_folder import check
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from ablations.errors import InputError
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports.compare import compare, welch
 from reports.loading import Selection
+from rrpo.errors import InputError
 
 
 def selection(grid: str, world: str, hack: dict[str, list[float]]) -> Selection:

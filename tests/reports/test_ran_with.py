@@ -11,12 +11,12 @@ import pytest
 from stored import report, store_cells
 from synthetic import Fake
 
-from ablations.errors import InputError
 from ablations.grids import GRIDS
 from ablations.tracking.recorder import cell_params
 from reports import arm_tables
 from reports.loading import Selection, select
 from rrpo.arms import arm
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import SMOKE
 from rrpo.settings import changed

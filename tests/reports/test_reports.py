@@ -13,7 +13,6 @@ import pytest
 from fixtures import Run
 from stored import ARMS, report, store_cells
 
-from ablations.errors import InputError
 from ablations.execution import plan
 from ablations.execution.request import Request
 from ablations.failures import Lost
@@ -30,6 +29,7 @@ from reports import page
 from reports.loading import select
 from reports.report import make
 from reports.writers import FORMATS, LISTING
+from rrpo.errors import InputError
 
 
 def test_a_report_has_table_and_figure_the_same_bytes_each_time(reported: Path, tmp_path: Path):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.errors import InputError
 from rrpo.experiment import dataflow, world
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import EMBEDDED, SMOKE

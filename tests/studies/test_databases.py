@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from ablations.errors import InputError
+from rrpo.errors import InputError
 from studies import recovery, storage
 from studies.recovery import RETRY, claim, lost_trials, recover
 from studies.storage import open_storage, open_study, reach

@@ -12,12 +12,12 @@ import pytest
 from optuna.trial import create_trial
 from typer.testing import CliRunner
 
-from ablations.errors import InputError
 from ablations.execution import estimate
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.grids import arms
+from rrpo.errors import InputError
 from rrpo.pipeline.stages import MARKER
 from rrpo.pipeline.versions import VERSIONS
 from studies import opening, options

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
+from rrpo.errors import InputError
 from studies import storage
 from studies.storage import differences, open_storage, open_study, reach, shown
 

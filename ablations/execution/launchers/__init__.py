@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.launchers.pool import Pool
 from rrpo.commands import EXECUTION, option
+from rrpo.errors import InputError, choose
 from rrpo.settings import assignments
 
 PACKAGES = {"local": "", "ray": "ray", "slurm": "submitit"}

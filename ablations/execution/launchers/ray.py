@@ -11,9 +11,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from ablations.execution.launchers import Launching
 from ablations.execution.launchers.remote import REASON, JobPool, run_job
+from rrpo.errors import InputError
 
 OBJECT_STORE = 128 * 2**20
 """Size of a local cluster's object store in bytes; results are small."""

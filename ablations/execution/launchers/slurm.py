@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from ablations.execution.launchers import Launching, sbatch_options
 from ablations.execution.launchers.pool import End
 from ablations.execution.launchers.remote import JobPool, run_job
+from rrpo.errors import InputError
 
 MINUTES = 24 * 60
 """Default time limit of a job in minutes; ``--slurm time=...`` overrides it."""

@@ -17,12 +17,12 @@ import psutil
 import pytest
 from fixtures import Run
 
-from ablations.errors import InputError
 from ablations.execution import launchers
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Done, Event, Pool, Progress, Task
 from ablations.failures import Lost
 from rrpo import plugins
+from rrpo.errors import InputError
 
 HERE = Path(__file__).parents[1]
 NUMBERS = itertools.count()

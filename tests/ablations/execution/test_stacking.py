@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
 from ablations.execution import packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks, tasks
@@ -17,6 +16,7 @@ from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
 from ablations.tracking.records import Record
 from rrpo.config import ArmConfig
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.identity import canonical
 from rrpo.pipeline.executor import Executor

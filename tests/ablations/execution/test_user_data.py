@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.user_data import part_of, read_tests
 from rrpo.corpus.config import ManifestConfig
+from rrpo.errors import InputError
 from rrpo.experiment import dataflow
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE, Profile

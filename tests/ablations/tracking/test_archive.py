@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from ablations import archive as command
 from ablations import status
-from ablations.errors import InputError
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
@@ -24,6 +23,7 @@ from ablations.tracking import archive
 from ablations.tracking.outbox import Entry, Outbox
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 
 

@@ -21,7 +21,6 @@ import pytest
 from fixtures import Run
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from ablations.errors import InputError
 from ablations.execution import runner
 from ablations.execution.jobs import record_cell
 from ablations.failures import Lost
@@ -32,6 +31,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Context, materialise
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.errors import InputError
 from ablations.tracking import recorder
 from ablations.tracking.runs_folder import RunsFolder, check
+from rrpo.errors import InputError
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "100%"])

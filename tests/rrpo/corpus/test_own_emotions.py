@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import torch
 
-from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from rrpo.config import ArmConfig, CodecConfig, FinetuneConfig, PretrainConfig
@@ -20,6 +19,7 @@ from rrpo.corpus.config import EMOTIONS, ManifestConfig, SpeechConfig, SplitConf
 from rrpo.corpus.intake import classes
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.diagnostics import examine
+from rrpo.errors import InputError
 from rrpo.experiment import measurements, world
 from rrpo.judges.config import ExamineConfig
 from rrpo.models.codec import Codec

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
-from ablations.errors import InputError
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.user_data import with_encoder
@@ -17,6 +16,7 @@ from rrpo.config import RegularizerConfig
 from rrpo.corpus import features
 from rrpo.corpus.config import AudioConfig, ManifestConfig, SpeechConfig, SplitConfig
 from rrpo.diagnostics import examine
+from rrpo.errors import InputError
 from rrpo.judges.config import ExamineConfig, RecognitionConfig
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.signals import WAVEFORM
