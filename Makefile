@@ -20,9 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt resemblyzer  # its weights are read, not its code
 	touch $@
 
-ablate: install
-	$(BIN)/python -m ablations.run --grid full --runs-dir $(RUNS)
-	$(BIN)/python -m ablations.transfer --grid full --runs-dir $(RUNS)
+ablate: install  # a cell that failed or diverged keeps no other one from being compared
+	$(BIN)/python -m ablations.run --grid full --runs-dir $(RUNS); status=$$?; [ $$status -le 1 ] || exit $$status; \
+	$(BIN)/python -m ablations.transfer --grid full --runs-dir $(RUNS) && exit $$status
 
 smoke: install
 	$(BIN)/python -m ablations.run --grid smoke --runs-dir $(RUNS)

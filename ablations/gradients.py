@@ -137,8 +137,9 @@ def command(
     with exit_on_input_error():
         builder = Builder.of(device, workers, runs_dir, console)
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
-        if chosen.best_of is not None:
-            raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm with an optimized policy")
+        if chosen.best_of is not None or chosen.guidance is not None:
+            fix = "choose an arm with an optimized policy"
+            raise InputError("best-of-n and guided decoding have no gradient", got=arm, fix=fix)
         if chosen.match_gradient:
             raise InputError(
                 "this arm's gradient is scaled to RRPO's, which is not known here", got=arm, fix=f"use --arm {BASE}"

@@ -36,6 +36,7 @@ from rrpo.commands import Plugin, exit_on_input_error, program
 from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline import stages
+from rrpo.pipeline.executor import MARK
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05
 """Default tolerance: five points of a rate, or five percent of a number above 1. It is wide because sampling amplifies
 differences in the last bit."""
-SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
+SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu", MARK)
 """Fields of a stage's marker that describe how it was built."""
+SINGLY = {MARK: "single"}
+"""A marker without an executor is that of a stage that was built singly, in float32."""
 ENVIRONMENT = "environment.json"
 TIMES = "seconds"
 """Prefix of the names of durations, which are not compared because they differ between runs."""
@@ -244,8 +247,8 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.
         if rebuilt:  # otherwise an input of an installed or shared stage
             device = "cuda" if rebuilt["device"] == "cuda" else device
         if rebuilt and recorded:
-            now |= {f"{stage.name}: {field}": rebuilt.get(field) for field in SOFTWARE}
-            then |= {f"{stage.name}: {field}": recorded.get(field) for field in SOFTWARE}
+            now |= {f"{stage.name}: {field}": (SINGLY | rebuilt).get(field) for field in SOFTWARE}
+            then |= {f"{stage.name}: {field}": (SINGLY | recorded).get(field) for field in SOFTWARE}
     described, environment_then = environment.describe(device), _json(record.folder / ENVIRONMENT)
     for name in (*environment.PACKAGES, "python"):
         then[name], now[name] = environment_then.get(name), described.get(name)

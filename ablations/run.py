@@ -106,8 +106,12 @@ def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
             console,
             f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; run the same command again to resume.",
         )
-    elif not outcome.failures:
+    elif outcome.done == outcome.cells:
         print_line(console, f"All {outcome.cells} cells are done.")
+    elif not outcome.failures:
+        print_line(
+            console, f"{outcome.done} of {outcome.cells} cells are done; run the same command again to continue."
+        )
     if outcome.waiting:
         print_line(console, outcome.waiting)
     print_line(console, f"Open it: {outcome.ui_command}")

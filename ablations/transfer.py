@@ -54,8 +54,9 @@ def command(
     stages = [matrix(cells) for cells in groups]
     failures = builder.build(stages)
     tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
+    recorded = {run.data.tags[records.TAG_ENTRY] for run in Store(folder).runs(grid, "transfer")}
     for cells, stage in zip(groups, stages, strict=True):
-        if stage.done(folder.root):
+        if stage.done(folder.root) and tracker.key_of("transfer", stage.key) not in recorded:
             record(tracker, cells, stage)
     for name, reason in failures.items():
         print_line(console, f"not measured: {name}: {reason}")

@@ -85,8 +85,12 @@ class Study:
 
     @property
     def elsewhere(self) -> Knobs:
-        """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
-        return {name: next(v for v in ends(d) if v != self.paper[name]) for name, d in self.space.items()}
+        """A point that differs from the paper's in every hyperparameter that varies: the stages common to both are common to all
+        trials."""
+        return {
+            name: next((v for v in ends(d) if v != self.paper[name]), self.paper[name])
+            for name, d in self.space.items()
+        }
 
 
 def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:

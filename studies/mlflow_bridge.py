@@ -20,7 +20,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
 from ablations.tracking import records
-from ablations.tracking.outbox import Entry
+from ablations.tracking.outbox import Entry, now
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.replay import Replay
 from rrpo.identity import content_hash
@@ -106,6 +106,7 @@ class Bridge:
             params={name: str(value) for name, value in trial.params.items()},
             status=STATUS[trial.state.name],
             started=int(trial.datetime_start.timestamp() * 1000) if trial.datetime_start else 0,
+            ended=int(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else now(),
         )
 
     def _entry(

@@ -83,7 +83,7 @@ def checked(options: Options) -> Search:
     profile = changed(base_profile, values)
     definition = study_of(options.study, options.arm, bounds, profile.optimize)
     suffix = re.sub(r"[^\w.-]+", "-", title(profile.name, options.world_seed))
-    device = environment.resolve_device(options.device)
+    device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     spec = TrialSpec(
         profile=profile,
         store=check(options.runs_dir).root,

@@ -66,7 +66,7 @@ def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
 
 
 def best(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Return the table of the best trials and of trial 0, which has the paper's values; None without complete trials.
+    """Return the table of the best trials and of the one with the paper's values; None without complete trials.
 
     With several objectives, the best trials are those on the Pareto front.
     """
@@ -74,13 +74,15 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     if not trials:
         return None
     top = trials[:BEST] if len(search.directions) == 1 else pareto_front(study)
-    numbers = {0, *(trial.number for trial in top)}
+    paper = next((trial.number for trial in trials if trial.params == dict(search.definition.paper)), None)
+    numbers = {paper, *(trial.number for trial in top)}
     pareto = " The best are the Pareto front: no other trial is at least as good in every objective and better in one."
     notes = (
         f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.spec.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.spec.policy else "")
-        + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds. Trial 0 has the "
-        f"paper's values.{pareto if len(search.directions) > 1 else ''}",
+        + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds."
+        + ("" if paper is None else f" Trial {paper} has the paper's values.")
+        + (pareto if len(search.directions) > 1 else ""),
     )
     objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.spec.objectives]
     knobs = [Column(name, name) for name in search.definition.space]

@@ -82,11 +82,22 @@ def tasks(
     Trainings run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that needs them, so
     that seeds complete one after another.
     """
-    stages = missing_stages([cell for cell in cells if cell.hash not in elsewhere], amended, store)
+    built = [cell for cell in cells if cell.hash not in elsewhere]
+    stages = missing_stages(built, amended, store)
     by_key = {stage_key(stage): stage for stage in stages}
-    graph = stack_tasks(stage_tasks(stages, store, device, executor), by_key, executor.members)
+    needed = {stage_key(stage) for stage in walk(*(stage for cell in built for stage in cell.stages.values()))}
+    singly = [replace(task, spare=task.key not in needed) for task in stage_tasks(stages, store, device, executor)]
+    graph = stack_tasks(singly, by_key, executor.members)
 
-    def add(key: str, title: str, function: str, cell: Cell, source: Path | Record, needs: Iterable[str]) -> None:
+    def add(
+        key: str,
+        title: str,
+        function: str,
+        cell: Cell,
+        source: Path | Record,
+        needs: Iterable[str],
+        spare: bool = False,
+    ) -> None:
         graph.append(
             Task(
                 key=key,
@@ -96,6 +107,7 @@ def tasks(
                 needs=frozenset(needs),
                 priority=(len(graph),),
                 here=True,
+                spare=spare,
             )
         )
 
@@ -106,7 +118,7 @@ def tasks(
             add(cell_key(cell), cell.name, "record_cell", cell, store, map(stage_key, cell.stages.values()))
     for cell in amended:
         needs = [cell_key(cell), *map(stage_key, cell.optional.values())]
-        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, store, needs)
+        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, store, needs, spare=True)
     return graph
 
 

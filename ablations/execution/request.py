@@ -114,6 +114,7 @@ def request(options: Options) -> Request:
 def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], tuple[str, ...]]:
     """Return the requested cells, the labels of all arms of the grid, and the profile's changed fields as readable text."""
     profile = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
+    _check_applicable(options, profile)
     profile = scale_batches(profile, positive("--batch-scale", options.batch_scale))
     if profile.cosyvoice is not None:
         files = (None if path is None else Source.of(Path(path)) for path in (options.model, options.train))
@@ -147,6 +148,25 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
         _check_emotions([cell for cell in cells if cell.profile is fold], fold)
     changes = differences(original, folds[0][0])
     return cells, declared, tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items())
+
+
+def _check_applicable(options: Options, profile: Profile) -> None:
+    """Raise InputError for an option that the profile, or the other options, leave without effect."""
+    if profile.cosyvoice is None:
+        given: dict[str, object] = {"--model": options.model}
+        fix = "use --grid paper, or omit it"
+    else:
+        scale = None if options.batch_scale == 1 else options.batch_scale
+        given = {"--manifest": options.manifests, "--test": options.tests, "--folds": options.folds}
+        given |= {"--batch-scale": scale, "--encoder": options.encoder}
+        fix = "omit it; --train names the corpus, and --set changes batches, as in --set cosyvoice.optimize.batch=128"
+    if options.encoder is None:
+        given["--tune-encoder"] = options.tune_encoder or None
+    if useless := [name for name, value in given.items() if value is not None]:
+        if useless == ["--tune-encoder"]:
+            fix = "give the --encoder to tune, or omit it"
+        got = f"{', '.join(useless)} with the profile {profile.name}"
+        raise InputError("an option has no effect here", got=got, fix=fix)
 
 
 def sized(profile: str, world_seed: int) -> Profile:

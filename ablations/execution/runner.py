@@ -62,7 +62,7 @@ class Outcome:
     @property
     def status(self) -> int:
         """Exit status."""
-        return 130 if self.stopped else int(bool(self.failures))
+        return 130 if self.stopped else int(self.done < self.cells)
 
 
 def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Outcome:
@@ -131,6 +131,7 @@ class GridRun(Display):
         self._graph = jobs.tasks(
             plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor, plan.elsewhere
         )
+        self._parts = {task.key: [part.key for part in task.parts] for task in self._graph if task.parts}
         stages = {jobs.stage_key(stage): stage for stage in plan.stages}
         left = TimeLeft(self._graph, stages, estimator, request.workers)
         super().__init__(console, len(request.own), len(request.own) - len(plan.todo), left, mode=mode)
@@ -158,7 +159,8 @@ class GridRun(Display):
         """Handle the scheduler's event of the same name."""
         super().progressed(task, done, total)
         if self._curves.due():
-            for key in self.left.running.keys() & self._owners.keys():
+            running = {part for key in self.left.running for part in self._parts.get(key, [key])}
+            for key in running & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 

@@ -51,7 +51,7 @@ class Scheduler:
     observer: Display
     """Receives all events, in this process."""
     fail_fast: bool = False
-    """Whether the first failure that is not retried stops the run, as Ctrl-C does."""
+    """Whether the first failure that is not retried stops the run, as Ctrl-C does, unless the task is spare."""
     _running: dict[str, Task] = field(default_factory=dict)
     """Task key -> task, of those that the pool runs."""
     _tries: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -171,7 +171,7 @@ class Scheduler:
             self.observer.retried(task, failure)
         else:
             self._fail(task, failure)
-            if self.fail_fast and math.isinf(self._stop_deadline):
+            if self.fail_fast and not task.spare and math.isinf(self._stop_deadline):
                 self._stop("stopping at the first failure: running stages save a checkpoint")
 
     def _fail(self, task: Task, failure: Failure) -> None:

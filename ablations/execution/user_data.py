@@ -58,7 +58,10 @@ def with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Pr
     profiles = []
     for k, seed in enumerate(seeds, 1):
         fold = f"{train.removesuffix('.jsonl')}.fold{k}"
-        fold_tests = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
+        fold_tests = [
+            f"{Path(train.removesuffix('.jsonl')).name}={part_of(fold, 'test')}" if test == train else test
+            for test in tests
+        ]
         fold_options = replace(options, train=fold, folds=None, tests=fold_tests)
         profiles += with_data(profile, range(seed, seed + 1), fold_options)
     pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=fold).world_hash for fold, _ in profiles])[:16]

@@ -69,16 +69,18 @@ def live_file(store: Path, stage_folder: str) -> Path:
 def writer(path: Path) -> Callable[[int, Mapping[str, float]], None]:
     """Return a callback for `rrpo.pipeline.stages.Context.on_measures` that writes rows to ``path``.
 
-    Removes an existing file first, because a resumed optimization reports all its rows again.
+    The first row replaces an existing file, because a resumed optimization reports all its rows again.
     """
-    path.unlink(missing_ok=True)
+    mode = "w"
 
     def on_measures(step: int, row: Mapping[str, float]) -> None:
+        nonlocal mode
         if new_points := points([{**row, "step": step}], TRAIN):
             with contextlib.suppress(OSError):  # a live curve must not make the build fail
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
+                with path.open(mode, encoding="utf-8") as file:
                     file.write(json.dumps(new_points) + "\n")
+                mode = "a"
 
     return on_measures
 

@@ -27,7 +27,7 @@ STALE = 86400.0
 """Age in seconds after which a partially written entry is removed."""
 
 
-def _now() -> int:
+def now() -> int:
     """Return milliseconds since 1970."""
     return int(time.time() * 1000)
 
@@ -42,9 +42,9 @@ class Entry:
     """Name of the experiment."""
     name: str
     """The run's name."""
-    started: int = field(default_factory=_now)
+    started: int = field(default_factory=now)
     """Start time, milliseconds since 1970."""
-    ended: int = field(default_factory=_now)
+    ended: int = field(default_factory=now)
     """End time, milliseconds since 1970, of a run that is not running."""
     status: str = "RUNNING"
     """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""

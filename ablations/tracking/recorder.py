@@ -32,7 +32,7 @@ from ablations.tracking.connection import (
 )
 from ablations.tracking.curves import Point
 from ablations.tracking.invocations import plan_invocation
-from ablations.tracking.outbox import Entry, new_key
+from ablations.tracking.outbox import Entry, new_key, now
 from ablations.tracking.reader import Store, waiting_record
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
@@ -113,7 +113,7 @@ class Tracker:
 
     def end_invocation(self, status: str) -> None:
         """Close the invocation's run with status ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        self._update_invocation(status=status)
+        self._update_invocation(status=status, ended=now())
 
     def _update_invocation(self, **fields: Any) -> None:
         assert self.invocation is not None
@@ -203,9 +203,12 @@ class Tracker:
         key: str = "",
     ) -> None:
         """Record one finished run that is not a cell's. ``kind`` is as in `records.TAG_KIND`; each ``key`` is recorded once."""
-        unique = f"{kind}-{content_hash([self.grid, key])[:24]}" if key else new_key(kind)
-        entry = self._entry(unique, name, kind, tags, params)
+        entry = self._entry(self.key_of(kind, key) if key else new_key(kind), name, kind, tags, params)
         self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), {**files, **self._provenance()})
+
+    def key_of(self, kind: str, key: str) -> str:
+        """Return the key (`records.TAG_ENTRY`) of the run that `record` makes for a key."""
+        return f"{kind}-{content_hash([self.grid, key])[:24]}"
 
     def held_up(self) -> str:
         """Retry writing what a full disk holds up. Return how much still waits and why; empty if nothing does."""

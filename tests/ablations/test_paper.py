@@ -50,8 +50,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cells_of(release: Path, **options):
-    fields = {"model": release, "train": str(release / "tokens.jsonl"), "seeds": 1, "device": "cpu", "workers": 1}
-    return request(Options(grid="paper", runs_dir=release / "runs", **fields | options)).cells
+    fields = {
+        "grid": "paper",
+        "model": release,
+        "train": str(release / "tokens.jsonl"),
+        "seeds": 1,
+        "device": "cpu",
+        "workers": 1,
+    }
+    return request(Options(runs_dir=release / "runs", **fields | options)).cells
 
 
 def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> None:
@@ -82,6 +89,15 @@ def test_what_makes_no_sense_is_refused(release: Path) -> None:
         ({"arms": "emodiff"}, "simulated world only"),
         ({"arms": "soft_votes"}, "which sets soft_votes"),
         ({"train": str(release / "none.jsonl")}, "no file to read"),
+        (
+            {"folds": 2, "tests": ["x"], "batch_scale": 4},
+            "no effect here\n.*--test, --folds, --batch-scale with the profile",
+        ),
+        ({"grid": "full", "train": None}, "no effect here\n.*--model with the profile embedded"),
+        (
+            {"grid": "rm", "train": None, "model": None, "tune_encoder": True},
+            "--tune-encoder.*\n.*the --encoder to tune",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             [cell.stages for cell in cells_of(release, **wrong)]

@@ -169,6 +169,17 @@ def test_other_software_is_told_and_gets_the_tolerance(runs: Path, record: Recor
     assert call(runs, record.run_id, "--tolerance", "0.001").exit_code == 1
 
 
+def test_another_executor_is_told_and_gets_the_tolerance(runs: Path, record: Record):
+    """It was trained in a stack, and is built again singly: the same up to rounding."""
+    points = pd.read_parquet(record.folder / "points.parquet")
+    points.assign(proxy_accuracy=points["proxy_accuracy"] + 0.01).to_parquet(record.folder / "points.parquet")
+    for path in runs.rglob("stage.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"executor": "stacked(2)"}))
+    result = call(runs, record.run_id)
+    assert result.exit_code == 0, result.output
+    assert "executor: stacked(2) when recorded, single now" in result.output
+
+
 def test_a_cell_that_cannot_be_built_ends_with_1(
     runs: Path, record: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

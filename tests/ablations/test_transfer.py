@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import fakes
 import pytest
 from typer.testing import CliRunner
 
 from ablations import transfer
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.runs_folder import check
+
+
+def test_a_recorded_matrix_stays_as_it_was_recorded(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    """The tags of its run say which code measured it."""
+    matrix, commits = SimpleNamespace(key="k", done=lambda store: True), iter(["one", "two"])
+    monkeypatch.setattr(transfer, "comparable", lambda *arguments: [fakes.cells(["diffro", "rrpo"], [1])])
+    monkeypatch.setattr(transfer, "matrix", lambda cells: matrix)
+    monkeypatch.setattr(transfer.Builder, "build", lambda builder, stages: {})
+    monkeypatch.setattr(transfer, "git_state", lambda: {"git_sha": next(commits)})
+
+    def record(tracker: Tracker, cells: object, stage: SimpleNamespace) -> None:
+        tracker.record("transfer", "matrix", {}, {}, {}, {}, key=stage.key)
+
+    monkeypatch.setattr(transfer, "record", record)
+    for _ in range(2):
+        result = CliRunner().invoke(transfer.app, ["--grid", "tiny", "--runs-dir", str(runs)])
+        assert result.exit_code == 0, result.output
+        (run,) = Store(check(runs)).runs("tiny", "transfer")
+        assert run.data.tags["git_sha"] == "one"
 
 
 def test_a_server_that_died_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -233,5 +233,11 @@ def test_elsewhere_shares_no_value_with_the_paper(study: Study):
     study.arm(study.elsewhere)
 
 
+def test_a_range_can_fix_a_value():
+    study = study_of("regularizers", "", [("epsilon", 0.1, 0.1)])
+    assert study.elsewhere["epsilon"] == study.paper["epsilon"] == 0.1
+    assert study.elsewhere["alpha"] != study.paper["alpha"]
+
+
 def test_both_of_the_reward_models_aims_are_searched():
     assert catalogue.rm().objectives == ("cross_language", "robustness")

@@ -75,6 +75,9 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     assert {name: value for name, value in run.data.metrics.items() if name != "seconds"} == values
     assert float(run.data.params["epsilon"]) == 0.2
     assert run.data.tags["git_sha"] == "abc"
+    ended = study.trials[2].datetime_complete
+    assert ended is not None
+    assert run.info.end_time == int(ended.timestamp() * 1000)
 
 
 def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_path: Path):

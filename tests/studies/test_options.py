@@ -44,6 +44,13 @@ def command(tmp_path: Path, **changed: Any) -> Search:
     return options.checked(options.Options(**(fields | changed)))
 
 
+def test_a_machine_without_a_gpu_can_start_trials_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ablations.execution.environment.gpus", dict)
+    assert command(tmp_path, device="cuda", launcher="slurm").spec.device == "cuda"
+    with pytest.raises(InputError, match="GPU"):
+        command(tmp_path, device="cuda")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

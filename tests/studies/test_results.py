@@ -24,14 +24,22 @@ PAPER = Baseline("the paper's values", arms()["rrpo"])
 
 
 def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: Path):
+    """The trial with the paper's values need not be the first one: the first may have been interrupted."""
     searched = search(tmp_path, "clean_success")
     study = filled(searched)
     table = best(study, searched)
     assert table is not None
+    assert (len(table.rows), "paper" in table.notes[0]) == (10, False)
+    outcomes = {seed: {"clean_success": 0.0, "kl_token": 0.9} for seed in (1000, 1001)}
+    params, space = dict(searched.definition.paper), dict(searched.definition.space)
+    study.add_trial(create_trial(params=params, distributions=space, value=0.0, user_attrs={OUTCOMES: outcomes}))
+    table = best(study, searched)
+    assert table is not None
+    assert "Trial 30 has the paper's values." in table.notes[0]
     gains = [row[1].mean for row in table.rows]  # type: ignore[union-attr]
     assert gains[:10] == sorted(gains[:10], reverse=True)
     assert gains[0] == pytest.approx(study.best_value)
-    assert "0" in [row[0] for row in table.rows]
+    assert [row[0] for row in table.rows][10:] == ["30"]
     assert table.rows[0][1].n == 2  # type: ignore[union-attr]
 
 

@@ -30,6 +30,8 @@ class Task:
     """Among ready tasks, the smallest priority goes first."""
     here: bool = False
     """Whether the task runs in the parent: for short work such as recording, so that only one process imports MLflow."""
+    spare: bool = False
+    """Whether only optional results need it, so that its failure does not end a run that stops at the first failure."""
     parts: tuple[Task, ...] = ()
     """Tasks that this task performs together; its function returns each part's result or a `Lost`. Other tasks may depend on a
     part, and a part that failed is retried alone."""

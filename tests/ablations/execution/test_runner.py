@@ -83,6 +83,7 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     assert {"grid", "arm", "seed", "world_hash", "git_sha", "dirty", "profile", "kind"} <= tags.keys()
     (invocation,) = store.runs("tiny", "parent")
     assert recorded.data.params == cell_params(cell) | {"invocation": invocation.info.run_name}
+    assert invocation.info.start_time < recorded.info.end_time <= invocation.info.end_time
     assert len(store.client.get_metric_history(recorded.info.run_id, "train/kl_token")) == 20
     assert recorded.data.metrics["seconds"] >= 0
     assert recorded.data.metrics.keys() <= set(records.METRICS)

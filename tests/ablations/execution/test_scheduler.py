@@ -225,6 +225,16 @@ def test_fail_fast_starts_nothing_more_and_asks_the_rest_to_stop(tmp_path: Path)
     assert not Path(file).exists()
 
 
+def test_fail_fast_goes_on_after_what_only_optional_results_need(tmp_path: Path):
+    file = tmp_path / "order"
+    graph = [
+        replace(task("bad", "fail"), spare=True),
+        task("later", "note", str(file), "later", priority=1),
+    ]
+    events = go(graph, tmp_path, fail_fast=True)
+    assert (events.failures.keys(), events.results.keys()) == ({"bad"}, {"later"})
+
+
 def test_fail_fast_is_no_interrupt_where_what_runs_outlasts_the_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from ablations.execution import packing, stacking
+from ablations.execution import packing, plan, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks, tasks
 from ablations.execution.options import Options
-from ablations.execution.request import request
+from ablations.execution.request import Request, request
+from ablations.execution.runner import GridRun
 from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
+from ablations.tracking import curves
+from ablations.tracking.curves import Point
+from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import check
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
@@ -142,6 +149,22 @@ def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
         assert task.arguments[-2] == chosen
         assert task.after_oom is not None
         assert task.after_oom[-2] == chosen
+
+
+def test_the_members_of_a_stack_are_shown_while_it_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid_cells, chosen, folder = cells(seeds=(1000,)), Executor(4), check(runs)
+    asked = Request(grid="tiny", cells=tuple(grid_cells), device="cpu", workers=1, folder=folder, executor=chosen)
+    shown: dict[str, list[Point]] = {}
+    tracker = Tracker(folder, "tiny", {}, {})
+    monkeypatch.setattr(Tracker, "show_cell", lambda self, cell, points: shown.update({cell.label: points}))
+    run = GridRun(plan.make(asked), Estimator(runs), Console(file=StringIO()), tracker)
+    optimized = [cell.stages["optimized"] for cell in grid_cells]
+    (stack,) = [task for task in run._graph if {part.key for part in task.parts} >= set(map(stage_key, optimized))]
+    run.started(stack)
+    for step, stage in enumerate(optimized):
+        curves.writer(curves.live_file(runs, stage.folder))(step, {"kl_token": 0.1})
+    run.progressed(stack, 1, 2)
+    assert shown.keys() == {"diffro", "rrpo"}
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
         }
         assert cell.profile.tests.keys() == {"mine"}
     assert len({cell.world_hash for cell in cells}) == 1
+    named = {"train": str(tmp_path / "mine.jsonl"), "tests": [str(tmp_path / "mine.jsonl")]}
+    assert [cell.hash for cell in rm(tmp_path, **options | named).cells] == [cell.hash for cell in cells]
     assert cells[0].world_hash != rm(tmp_path, **options | {"seeds": 1}).cells[0].world_hash
     for wrong in ({"train": None}, {"seeds": 3}):
         with pytest.raises(InputError, match="one fold a seed"):

@@ -83,7 +83,8 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     path = curves.live_file(tmp_path, "optimize-1")
     path.write_text(path.read_text() + '[["train/loss", 0.4')  # an incomplete line
     assert [value for name, value, _ in follower.new("optimize-1") if name == "train/loss"] == [0.5]
-    watch = writer(path)  # a resumed optimization reports all its rows again
+    watch, written = writer(path), path.read_bytes()  # a resumed optimization reports all its rows again
+    assert written, "what another process writes stays as long as this one only waits for it"
     watch(0, {"loss": 1.0, "kl_token": 0.0})
     assert follower.new("optimize-1") == []
     for step in (5, 9):
