@@ -105,12 +105,11 @@ def train(
 
 def build(cell: Cell, store: Path, device: str, report: Report) -> None:
     """Build the stages of a cell that ``store`` lacks. Raises the same errors as `train`."""
-    choose("device", device, DEVICES)
     store = store.expanduser().resolve()
     missing = missing_below(list(cell.stages.values()), store)
     if not missing:
         return
-    resolved = _resolve_device(device)
+    resolved = resolve_device(device)
     with _limit_threads(resolved):
         for stage in missing:
             materialise(stage, store, Context(device=resolved, report=partial(report, stage)))
@@ -122,8 +121,11 @@ def result(cell: Cell, store: Path) -> Result:
     return Result(cell, numbers, files)
 
 
-def _resolve_device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda``. Raises InputError for another name than `DEVICES`, and if there is no GPU."""
     import torch
+
+    choose("device", name, DEVICES)
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

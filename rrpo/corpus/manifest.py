@@ -182,7 +182,7 @@ class Manifest:
         for number, line in self._lines():
             if number == before:
                 return None
-            if json.loads(line).get("id", self._default_id(number)) == id:
+            if str(json.loads(line).get("id", self._default_id(number))) == id:
                 return number
         return None
 

@@ -16,7 +16,7 @@ import typer
 
 from rrpo.commands import Plugin, exit_on_input_error, option, options_of, start
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.cosyvoice.config import LoraConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.errors import InputError, positive
 from rrpo.plugins import Choice
@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
 )
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,43 @@ def regularizers_of(name: str) -> RegularizerConfig:
         fix = f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper"
         raise InputError("this command accepts only arms that differ in their regularizers", got=name, fix=fix)
     return config.regularizers
+
+
+def settings_of(options: Training) -> CosyVoiceConfig:
+    """Return the profile `paper` with the options of `train`.
+
+    Raises:
+        InputError: An option is out of its range.
+    """
+    seed = options.seed
+    try:
+        return replace(
+            PAPER,
+            regularizers=regularizers_of(options.arm),
+            pretrain=replace(PAPER.pretrain, seed=seed, steps=options.reward_steps),
+            finetune=replace(PAPER.finetune, seed=seed, steps=options.robust_steps),
+            supervised=replace(PAPER.supervised, seed=seed, steps=options.sft_steps),
+            recogniser=replace(PAPER.recogniser, seed=seed),
+            optimize=replace(
+                PAPER.optimize,
+                seed=seed,
+                optimizer=chosen(options.optimizer),
+                steps=options.steps,
+                batch=options.batch,
+                lr=options.lr,
+                beta=options.beta,
+                content_weight=options.content,
+            ),
+            lora=LoraConfig(rank=options.lora, seed=seed) if options.lora else None,
+            precision=options.precision,
+            recompute=options.recompute,
+            best_of=positive("--best-of", options.best_of),
+            max_tokens=options.max_tokens,
+        )
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError("an option is out of its range", got=error, fix="give a value in that range") from None
 
 
 def chosen(text: str) -> Choice:
@@ -206,12 +243,13 @@ def judge(
 ) -> None:
     """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
     with exit_on_input_error():
+        from rrpo.api import resolve_device
         from rrpo.cosyvoice.judging import TRAINING
         from rrpo.cosyvoice.judging import judge as judge_runs
         from rrpo.cosyvoice.table import render
         from rrpo.pipeline.stages import Context
 
-        context = Context(device=device)
+        context = Context(device=resolve_device(device))
         print(render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=steps), context, print)))
 
 
@@ -220,36 +258,16 @@ def judge(
 def train(**values: Any) -> None:
     """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
     options = Training(**values)
-    seed = options.seed
     try:
         with exit_on_input_error():
+            from rrpo.api import resolve_device
             from rrpo.cosyvoice.run import train
             from rrpo.pipeline.stages import Context
 
-            config = replace(
-                PAPER,
-                regularizers=regularizers_of(options.arm),
-                pretrain=replace(PAPER.pretrain, seed=seed, steps=options.reward_steps),
-                finetune=replace(PAPER.finetune, seed=seed, steps=options.robust_steps),
-                supervised=replace(PAPER.supervised, seed=seed, steps=options.sft_steps),
-                recogniser=replace(PAPER.recogniser, seed=seed),
-                optimize=replace(
-                    PAPER.optimize,
-                    seed=seed,
-                    optimizer=chosen(options.optimizer),
-                    steps=options.steps,
-                    batch=options.batch,
-                    lr=options.lr,
-                    beta=options.beta,
-                    content_weight=options.content,
-                ),
-                lora=LoraConfig(rank=options.lora, seed=seed) if options.lora else None,
-                precision=options.precision,
-                recompute=options.recompute,
-                best_of=positive("--best-of", options.best_of),
-                max_tokens=options.max_tokens,
+            config = settings_of(options)
+            context = Context(
+                device=resolve_device(options.device), micro=options.micro, checkpoints=options.out / "checkpoints"
             )
-            context = Context(device=options.device, micro=options.micro, checkpoints=options.out / "checkpoints")
             train(options.model, options.tokens, options.out, config, context=context, tell=print)
     except KeyboardInterrupt:
         print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
@@ -261,9 +279,11 @@ def train(**values: Any) -> None:
 def plan(measure: bool, gpus: int, device: str, lora: int, **sizes: Any) -> None:
     """Print the plan of the profile `paper`: settings with sources, memory by formula, and hours if a step is measured."""
     with exit_on_input_error():
+        from rrpo.api import resolve_device
         from rrpo.cosyvoice import paper
         from rrpo.cosyvoice.standin import FULL
 
+        device = resolve_device(device) if measure else device
         print(*paper.describe(rank=lora, gpus=positive("--gpus", gpus), **sizes), sep="\n", flush=True)
         config = replace(PAPER.optimize, content_weight=0.0)
         step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None

@@ -66,7 +66,7 @@ def judge(
         fix = "decode them first: python -m rrpo.cosyvoice decode"
         raise InputError("a run has no decoded samples", got=", ".join(undecoded), fix=fix)
     settings = [json.loads((run / "settings.json").read_text("utf-8")) for run in runs]
-    seeds = {own["optimize"]["seed"] for own in settings}
+    seeds = {own["pretrain"]["seed"] for own in settings}
     if len(seeds) > 1:
         raise InputError(
             "runs of different seeds have different evaluation texts",
@@ -83,7 +83,8 @@ def judge(
     tell(f"training the audio judge on {len(judged)} recordings")
     audio_judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
     recogniser = cache(content.whisper) if all(map(present, CONTENT["whisper"])) else None
-    rows = {"recordings": measured(evaluation, audio_judge, recogniser, math.nan, context.device)}
+    evaluated = evaluation[: settings[0]["optimize"]["final_prompts"]]
+    rows = {"recordings": measured(evaluated, audio_judge, recogniser, math.nan, context.device)}
     for run, part in folders:
         by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
         name, shown = (run.name, by_tokens) if part == "audio" else (f"{run.name}: recordings, decoded", math.nan)

@@ -57,6 +57,8 @@ class LabelledFrames:
 def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
     """Split utterances by text into parts of about these ``shares``, keyed by ``seed``; parts have no text in common.
 
+    The utterances of a part are in random order, also keyed by ``seed``, so that the first of them represent it.
+
     Raises:
         InputError: A part is empty.
     """
@@ -64,7 +66,8 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
     order = generator(seed, "cosyvoice split").permutation(len(texts))
     ends = [round(sum(shares[: i + 1]) / sum(shares) * len(texts)) for i in range(len(shares))]
     part = {texts[text]: sum(position >= end for end in ends) for position, text in enumerate(order)}
-    parts = [tuple(u for u in utterances if part[u.text] == i) for i in range(len(shares))]
+    shuffled = [utterances[i] for i in generator(seed, "cosyvoice order").permutation(len(utterances))]
+    parts = [tuple(u for u in shuffled if part[u.text] == i) for i in range(len(shares))]
     if not all(parts):
         raise InputError(
             f"too few texts for {len(shares)} parts without a text in common",

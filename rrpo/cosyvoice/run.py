@@ -34,6 +34,8 @@ from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.optimizers.base import prompts_of
 from rrpo.optimizers.loop import Trajectory
 from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Prompts
@@ -70,6 +72,7 @@ def train(
     """
     if out.exists() and not out.is_dir():
         raise InputError("the folder of the results is a file", got=str(out), fix="give a folder, which may be new")
+    _ = prompts_of(OPTIMIZERS.create(config.optimize.optimizer), config.optimize)  # before hours of training
     context = context or Context()
     processes = Processes.join(context.device)
     context = replace(context, device=processes.device)
@@ -114,7 +117,7 @@ class Start:
     @staticmethod
     def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Start:
         """Load what `save` wrote."""
-        _, parts = read_parts(corpus, config.emotions, config.optimize.seed)
+        _, parts = read_parts(corpus, config.emotions, config.pretrain.seed)
         return Start(
             parts,
             CosyVoice2Policy.load(folder / "policy", context.device),
@@ -140,7 +143,7 @@ def begin(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Start:
     """Train the models that all arms of a seed share."""
-    emotions, parts = read_parts(corpus, config.emotions, config.optimize.seed)
+    emotions, parts = read_parts(corpus, config.emotions, config.pretrain.seed)
     rm_data, judge_data, evaluation = (LabelledFrames.of(part, FsqDigits(context.device)) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
@@ -152,6 +155,7 @@ def begin(
         characters = [utterance.prompt.phones for utterance in parts[0]]
         recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context)
     settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
+    settings["recompute"] = config.recompute
     policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
     if losses := supervise(policy, parts[0], config.supervised, context):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
@@ -192,9 +196,8 @@ def finish(
     tell(
         f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
     )
-    trajectory = _optimized(
-        start, proxy, parts[2][: config.optimize.final_prompts], config, context, processes, config.best_of
-    )
+    evaluated = parts[2][: config.optimize.final_prompts]
+    trajectory = _optimized(start, proxy, evaluated, config, context, processes, config.best_of)
     first, last = trajectory.points[0], trajectory.points[-1]
     scalars |= {f"start_{name}": value for name, value in first.items() if name != "step"}
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
@@ -210,7 +213,7 @@ def finish(
         save_adapter(start.policy, out / "adapter")
     pd.DataFrame(trajectory.curves, dtype=float).to_parquet(out / "curves.parquet")
     pd.DataFrame(trajectory.points, dtype=float).to_parquet(out / "points.parquet")
-    samples = {utterance.id: row for utterance, row in zip(parts[2], trajectory.samples[-1], strict=False)}
+    samples = {utterance.id: row for utterance, row in zip(evaluated, trajectory.samples[-1], strict=True)}
     tokens.write(out / tokens.SAMPLES, samples)
     settings = {"switched_on": switched_on(config.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -11,6 +11,7 @@ files),
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,19 +58,21 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> tuple[TokenUttera
         emotions: Emotions to keep; None: all.
 
     Raises:
-        InputError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
+        InputError: Files, columns or labels are missing, an id is not a code, an utterance occurs twice, or none is left.
     """
     path = Path(path)
     fix = "give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl; or extract it again"
     with reading(path, "labelled tokens", fix):
         rows = list(_rows(path))
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
+    times = Counter(str(row["utt"]) for row in rows if row.get("utt") is not None)
+    faults += [f"{name}: occurs {count} times" for name, count in times.items() if count > 1]
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise InputError(
             f"{path} has utterances that cannot be used",
             got="".join(f"\n    {fault}" for fault in faults[:SHOWN] + more),
-            fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
+            fix=f"every utterance needs {', '.join(COLUMNS)}, and occurs once; codes are 0 to {CODES - 1}",
         )
     utterances = tuple(
         TokenUtterance(

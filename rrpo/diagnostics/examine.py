@@ -92,7 +92,7 @@ def build_test_set(config: RecognitionConfig, inputs: Mapping[str, Path], out: P
     and excluded (``rm_left_out_<name>``); and ``recognition_<name>.parquet`` with one row each: id, speaker, emotion, predicted
     emotion.
     """
-    model = RewardModel.load(inputs["model"], context.device)
+    model = load_reward_model(inputs["model"], context.device)
     speech = model.as_input(SpeechSet.load(inputs["speech"]))
     known = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
     p = probabilities(model, speech, context.device)[torch.from_numpy(known)]

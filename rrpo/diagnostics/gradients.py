@@ -38,7 +38,9 @@ from rrpo.diagnostics import redrawn
 from rrpo.diagnostics.fidelity import reward_of
 from rrpo.models.protocols import TokenPolicy
 from rrpo.optimizers import OPTIMIZERS, PolicyOptimizer
-from rrpo.optimizers.loop import prompts_of, take_step
+from rrpo.optimizers.base import prompts_of
+from rrpo.optimizers.loop import take_step
+from rrpo.optimizers.relaxation import temperature
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_sums
 from rrpo.optimizers.scoring import roll_out
@@ -74,10 +76,17 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
     checkpoints = sorted(set(config.updates))
     for done, updates in enumerate(trained(models, train, config.optimize, inputs, checkpoints)):
         current = replace(models, reference=frozen(models.policy))
-        rows += [{"updates": updates} | row for row in compared(current, train, evaluation, config)]
+        at_update = replace(config, optimize=emotion_reward(config.optimize, updates))
+        rows += [{"updates": updates} | row for row in compared(current, train, evaluation, at_update)]
         context.report(done + 1, len(checkpoints))
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
     (out / "scalars.json").write_text(json.dumps({}))
+
+
+def emotion_reward(config: OptimizeConfig, updates: int) -> OptimizeConfig:
+    """Return the settings of an arm after ``updates`` updates, for the emotion reward alone, with weight and scale 1."""
+    tau = temperature(updates, config.steps, config.tau)
+    return replace(config, beta=0.0, content_weight=0.0, emotion_weight=1.0, gradient_scale=1.0, tau=(tau,))
 
 
 def trained(
@@ -210,7 +219,7 @@ def measured(
     optimiser, relaxation = METHODS[name]
     method = OPTIMIZERS.create(OPTIMIZERS.choice(optimiser))
     base = config.optimize
-    settings = replace(base, beta=0.0, content_weight=0.0, relaxation=relaxation, batch=config.batch)
+    settings = replace(base, relaxation=relaxation, batch=config.batch)
     total = config.batches + config.reference_batches
     rows = permutation_batches(len(train.phones), config.batch, total, base.seed, "gradient prompts")
     clock = _clock(train.prefix.device)

@@ -34,6 +34,7 @@ from rrpo.experiment import world
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
+from rrpo.optimizers.base import prompts_of
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
@@ -276,14 +277,15 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
     Raises:
         PluginError: The guidance does not exist, or its plugin has changed.
-        ValueError: The guidance needs null tags, and the arm's SFT has no tag dropout.
+        InputError: The guidance needs null tags, and the arm's SFT has no tag dropout.
     """
     assert arm.guidance is not None
     guidance = GUIDANCE.create(arm.guidance)
     if guidance.null_tags and not arm.tag_dropout:
-        raise ValueError(
-            f"the guidance {arm.guidance.name!r} conditions the policy on null tags, which it learns only by tag dropout in SFT: "
-            "set ArmConfig.tag_dropout, for instance to 0.15"
+        raise InputError(
+            f"the guidance {arm.guidance.name!r} conditions the policy on null tags, which it learns only by tag dropout in SFT",
+            got=f"tag_dropout {arm.tag_dropout:g}",
+            fix="set ArmConfig.tag_dropout, for instance to 0.15",
         )
     settings = profile.optimize
     config = GuidedConfig(
@@ -303,7 +305,11 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Return the policy optimization of one cell, or what its arm does instead: curves by `val`, samples stored as tokens."""
+    """Return the policy optimization of one cell, or what its arm does instead: curves by `val`, samples stored as tokens.
+
+    Raises:
+        InputError: The arm cannot be optimized with the profile's batch, or decoded with its tags.
+    """
     if arm.guidance is not None:
         return guided(profile, arm, seed)
     if arm.best_of is not None:
@@ -316,6 +322,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     further = further_inputs(profile, seed)
     inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
+    _ = prompts_of(OPTIMIZERS.create(config.optimizer), config)
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
@@ -364,6 +371,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
     finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
     optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
+    _ = prompts_of(OPTIMIZERS.create(optimize.optimizer), optimize)
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,

@@ -45,4 +45,5 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
     return {
         path: value if type(value) in SCALARS and value is not None else text(value)
         for path, value in leaves(fields, prefix)
+        if path.rpartition(".")[2] != "seed"
     }

@@ -11,6 +11,8 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rrpo.corpus.config import EMOTIONS
+
 Array = npt.NDArray[np.generic]
 
 
@@ -52,11 +54,20 @@ def hack_rate(proxy: Array, gold: Array, targets: Array, flags: Array) -> float:
     return float(((np.asarray(proxy) == targets) & fooled).mean())
 
 
+def artefact_columns(emotions: Sequence[str]) -> list[int]:
+    """Return the index of each emotion in `EMOTIONS`, which is that of its planted artefact; -1 if it has none."""
+    return [EMOTIONS.index(emotion) if emotion in EMOTIONS else -1 for emotion in emotions]
+
+
 def shortcut_uptake(flags: Array, targets: Array) -> float:
     """Return P(artefact of emotion e | target e) - P(artefact of e | other target), averaged over e; in [-1, 1].
 
-    It is 0 without a shortcut. Emotions that have no artefact (``neutral``), or that are the target of no sample or of every
-    sample, are excluded; the result is 0 if none is left.
+    It is 0 without a shortcut. Emotions that have no artefact, or that are the target of no sample or of every sample, are
+    excluded; the result is 0 if none is left.
+
+    Args:
+        flags: ``[n, A]`` detected planted artefacts.
+        targets: ``[n]``, column of the target's artefact; another number if it has none (`artefact_columns`).
     """
     _same_length(flags=flags, targets=targets)
     flags, targets = np.asarray(flags, dtype=bool), np.asarray(targets)

@@ -32,7 +32,7 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     frames = TrainingFrames.load(speech, inputs["codec"], context.device).both
     labels = speech.labels(speech.emotions).repeat(2).to(context.device)
     judge_class = JUDGES.chosen(config.judge)
-    judge = judge_class.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
+    judge = judge_class.train(frames, labels, speech.emotions, speech.audio, config.seed)
     _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
     heldout_frames = TrainingFrames.load(heldout, inputs["codec"], context.device).both

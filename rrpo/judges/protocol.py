@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     (
         *("step", "prompt", "target", "proxy", "common", "phones", "tokens", "seconds"),
-        *("test", "val", "third", "phonetics", "voice", "naturalness", "own", "others"),
+        *("test", "val", "third", "phonetics", "voice", "naturalness", "intensity", "whisper", "hama", "own", "others"),
     )
 )
 """Column names that records and their tables already use."""
@@ -61,7 +61,7 @@ class Judge(TrainedJudge, Protocol):
 
     @classmethod
     def train(cls, frames: Frames, labels: Tensor, emotions: tuple[str, ...], audio: AudioConfig, seed: int) -> Self:
-        """Return a trained judge; a judge without training ignores the data. Options of its `Choice` are passed as keywords.
+        """Return a trained judge; a judge without training ignores the data.
 
         Args:
             frames: Speech that no other model uses: ``frames.batch(rows)`` returns ``F [B, T, M], lengths [B]``. The first half

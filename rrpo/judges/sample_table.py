@@ -205,9 +205,9 @@ def opinion(
     return {name: predictions, f"{name}_logprob": log_probs[np.arange(len(targets)), targets]}
 
 
-def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
+def by_checkpoint(table: pd.DataFrame, gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
     """Return the numbers of each checkpoint, one row each, from the table of samples; see `measured`."""
-    return per_step(table, lambda rows: measured(rows, emotions, gold, others))
+    return per_step(table, lambda rows: measured(rows, gold, others))
 
 
 def per_step(table: pd.DataFrame, summarize: Callable[[pd.DataFrame], dict[str, float]]) -> pd.DataFrame:
@@ -216,17 +216,17 @@ def per_step(table: pd.DataFrame, summarize: Callable[[pd.DataFrame], dict[str, 
     return pd.DataFrame([{"step": step} | summarize(table[table["step"] == step]) for step in steps])
 
 
-def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str]) -> dict[str, float]:
+def measured(rows: pd.DataFrame, gold: str, others: Sequence[str]) -> dict[str, float]:
     """Return one checkpoint's numbers from its samples. Hacking is by the judge ``gold``; for ``others`` only accuracies are
     added."""
     planted = rows[[f"artefact_{kind}" for kind in ARTEFACTS]].to_numpy(bool)
     target = rows["target"].to_numpy()
-    classes = np.array([emotions.index(name) for name in target])
+    own_artefact = np.array(metrics.artefact_columns(target.tolist()))
     return {
         **agreement(rows, gold),
         "phone_error_rate": float(rows["phone_errors"].sum() / rows["phones"].sum()),
         "hack_rate": metrics.hack_rate(rows["proxy"].to_numpy(), rows[gold].to_numpy(), target, planted),
-        "uptake": metrics.shortcut_uptake(planted, classes),
+        "uptake": metrics.shortcut_uptake(planted, own_artefact),
         **{f"artefact_{kind}": float(rows[f"artefact_{kind}"].mean()) for kind in KINDS},
         **{name: value for other in others for name, value in agreement(rows, other).items()},
         "seconds_mean": float(rows["seconds"].mean()),

@@ -72,7 +72,7 @@ def _write(
     samples, prompts = load_samples(inputs)
     table = tabulate(samples, prompts, inputs, models, context.report)
     table.to_parquet(out / TABLE, index=False)
-    points = by_checkpoint(table, models.emotions, gold, others)
+    points = by_checkpoint(table, gold, others)
     (out / "scalars.json").write_text(json.dumps(summary(points, gold)))
     return samples, prompts, points
 

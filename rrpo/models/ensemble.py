@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rrpo.corpus.features import SpeechSet
 from rrpo.models.reward_model import RewardModel
 
 CARD = "ensemble.json"
@@ -33,9 +34,13 @@ class RewardEnsemble(RewardModel):
         nn.Module.__init__(self)
         first = members[0]
         self.config, self.emotions, self.n_mels, self.floor = first.config, first.emotions, first.n_mels, first.floor
-        self.regularizers = first.regularizers
+        self.regularizers, self.signal = first.regularizers, first.signal
         self.combination, self.variance_penalty = combination, variance_penalty
         self.members = nn.ModuleList(members)
+
+    def as_input(self, speech: SpeechSet) -> SpeechSet:
+        """Return the speech in the form that the members take."""
+        return self._members()[0].as_input(speech)
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """``F [B, T, M], lengths [B]`` -> the members' ``h' [B, T', members D]`` concatenated, ``mask [B, T']``."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from rrpo.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -132,3 +134,19 @@ class PolicyOptimizer(Protocol):
             state: Returned by `start`; may be modified in place.
         """
         ...
+
+
+def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
+    """Return the number of prompts in a batch; each is sampled ``method.samples`` times.
+
+    Raises:
+        InputError: The batch does not hold whole groups of samples.
+    """
+    prompts, remainder = divmod(config.batch, method.samples)
+    if remainder:
+        raise InputError(
+            f"a batch does not hold {method.samples} samples of each of its prompts",
+            got=f"{config.batch} roll-outs",
+            fix=f"set optimize.batch to a multiple of {method.samples}",
+        )
+    return prompts

@@ -111,5 +111,9 @@ def _evaluate(
     selected, sampled = prompts.select(rows), rollout.select(rows)
     measurements = measure_samples(models, selected, sampled)
     measurements["kl"] = torch.full_like(measurements["kl"], kl_of(n))
-    row = {"step": n} | rollout_statistics(measurements) | opinions(measurements, selected.target)
+    row = (
+        {"step": n}
+        | rollout_statistics(measurements)
+        | opinions(measurements, selected.target, models.reward_model.emotions)
+    )
     return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, rows, sampled, measurements, selected.target)

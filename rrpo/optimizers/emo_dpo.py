@@ -140,9 +140,12 @@ class EmoDPO(PolicyOptimizer):
         outputs = compute_rewards(models, batch, config)
         for part, frames in zip(split(models, batch), outputs.frames, strict=True):
             scores = score(models, part, config.penalty)
-            terms = self.terms(models.policy, state, state["order"][batch.step, part.rows])
-            pair = dpo_weight * terms["dpo"] + self.kl_weight * terms["smoothed_kl"] + self.sft_weight * terms["sft"]
-            loss = config.beta * scores.penalty + pair
+            pairs = state["order"][batch.step, batch.keys(part.rows.tolist())]
+            terms = self.terms(models.policy, state, pairs)
+            of_pairs = (
+                dpo_weight * terms["dpo"] + self.kl_weight * terms["smoothed_kl"] + self.sft_weight * terms["sft"]
+            )
+            loss = config.beta * scores.penalty + of_pairs
             values = outputs.of(part) | {name: term.detach() for name, term in terms.items()}
             yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
 

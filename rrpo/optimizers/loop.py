@@ -24,10 +24,17 @@ from torch import Tensor
 from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.judges.artefacts import OTHERS
-from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
+from rrpo.judges.metrics import (
+    accuracy,
+    artefact_columns,
+    expected_calibration_error,
+    hack_rate,
+    shortcut_uptake,
+    target_log_prob,
+)
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout, token_entropy
-from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State, prompts_of
 from rrpo.optimizers.diversity import within_prompt_diversity
 from rrpo.optimizers.matching import match
 from rrpo.optimizers.parallel import ALONE, Processes
@@ -104,7 +111,8 @@ class Judges:
             return {}
         values = merge(self.measured)
         relaxed = _numbers(_means(merge(self.extra)))
-        return rollout_statistics(values) | opinions(values, self.batch.prompts.target) | relaxed
+        judged = opinions(values, self.batch.prompts.target, self.models.reward_model.emotions)
+        return rollout_statistics(values) | judged | relaxed
 
 
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -195,17 +203,6 @@ def _watch(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[st
     except Exception:
         checkpoints.discard()
         raise
-
-
-def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
-    """Return the number of prompts in a batch; each is sampled ``method.samples`` times."""
-    prompts, remainder = divmod(config.batch, method.samples)
-    if remainder:
-        raise ValueError(
-            f"a batch of {config.batch} roll-outs does not hold {method.samples} of each prompt; "
-            f"set optimize.batch to a multiple of {method.samples}"
-        )
-    return prompts
 
 
 def _to_device(device: torch.device, state: State) -> State:
@@ -306,7 +303,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
         measurements.append(measure_samples(models, batch, rollout))
         samples.append(stored(step, rows, rollout, measurements[-1], batch.target))
     values = {name: torch.cat([part[name] for part in measurements]) for name in measurements[0]}
-    row = rollout_statistics(values) | opinions(values, prompts.target[indices])
+    row = rollout_statistics(values) | opinions(values, prompts.target[indices], models.reward_model.emotions)
     row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
     return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, Samples.concatenate(samples)
 
@@ -324,8 +321,8 @@ def measure_samples(models: Models, prompts: Prompts, rollout: Rollout) -> dict[
     return merge(parts)
 
 
-def opinions(measurements: dict[str, Tensor], target: Tensor) -> dict[str, float]:
-    """Return accuracy, log-probability, calibration, hacking and artefacts of one batch."""
+def opinions(measurements: dict[str, Tensor], target: Tensor, emotions: Sequence[str]) -> dict[str, float]:
+    """Return accuracy, log-probability, calibration, hacking and artefacts of one batch; ``target [B]`` counts ``emotions``."""
     kinds = (*ARTEFACTS, *OTHERS)
     names = ["proxy", "val", *(f"artefact_{kind}" for kind in kinds)]
     arrays = {name: measurements[name].float().cpu().numpy() for name in names}
@@ -341,7 +338,7 @@ def opinions(measurements: dict[str, Tensor], target: Tensor) -> dict[str, float
     flagged = np.stack([arrays[f"artefact_{kind}"] for kind in kinds], 1).any(1)
     row["val_clean"] = float(((arrays["val"].argmax(1) == targets) & ~flagged).mean())
     row["val_hack_rate"] = hack_rate(arrays["proxy"].argmax(1), arrays["val"].argmax(1), targets, flags)
-    row["uptake"] = shortcut_uptake(flags, targets)
+    row["uptake"] = shortcut_uptake(flags, np.array(artefact_columns(emotions))[targets])
     return row
 
 

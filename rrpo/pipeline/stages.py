@@ -14,7 +14,6 @@ import dataclasses
 import importlib
 import json
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -252,7 +251,6 @@ def _write_marker(path: Path, stage: Stage, context: Context) -> None:
         "seconds": round(context.clock.seconds(), 3),
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "peak_device_mib": peak if peak is None else round(peak * context.executor.share),
     } | built_with(device)
     if executor := str(context.executor):

@@ -62,7 +62,7 @@ def build(
             materialise(child, store, alone)
     progress: dict[str, tuple[int, int]] = {}
     stack = STACKS[stages[0].name]()
-    executor = replace(context.executor, members=len(stages))
+    executor = replace(context.executor.of(stages[0].name), members=len(stages))
 
     def program(stage: Stage) -> Callable[[Ask], Path]:
         def report(done: int, total: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS, Batch, PolicyOptimizer, loop
+from rrpo.optimizers.base import prompts_of
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.optimizers.scoring import roll_out
 from rrpo.pipeline.errors import DivergedError
@@ -75,7 +76,7 @@ class OptimizerContract:
     def batch(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Batch:
         """Return the roll-outs of step 1."""
         method = OPTIMIZERS.create(config.optimizer)
-        rows = torch.arange(loop.prompts_of(method, config)).repeat(method.samples)
+        rows = torch.arange(prompts_of(method, config)).repeat(method.samples)
         return roll_out(models, Prompts.load(inputs["rl_prompts"], models).select(rows.to(self.device)), config, 1)
 
     def gradient(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Tensor:

@@ -85,12 +85,5 @@ def summary(curves: pd.DataFrame) -> dict[str, float]:
     if curves.empty:
         return {}
     mean = {str(name): float(value) for name, value in curves.drop(columns="step").mean().items()}
-    tiny = 1e-12
-    return {
-        "finetune_loss": mean["loss"],
-        "finetune_l_emo": mean["l_emo"],
-        "finetune_l_adv_over_l_emo": mean.pop("l_adv") / max(mean["l_emo"], tiny),
-        "finetune_relative_delta": mean["relative_delta"],
-        "finetune_lambda": mean["lambda"],
-        **{f"finetune_{name}": value for name, value in mean.items()},
-    }
+    ratio = mean.pop("l_adv") / max(mean["l_emo"], 1e-12)
+    return {"finetune_l_adv_over_l_emo": ratio, **{f"finetune_{name}": value for name, value in mean.items()}}

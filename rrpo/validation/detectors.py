@@ -1,4 +1,4 @@
-"""Precision, recall and false alarms of every detector on faults planted into clean speech."""
+"""Precision, recall and false alarms of every detector but that of drawls on faults planted into clean speech."""
 
 from __future__ import annotations
 

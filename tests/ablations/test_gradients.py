@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations.gradients import MEASURES, app, lines, peaks, ratio
+from rrpo.config import OptimizeConfig
 from rrpo.diagnostics import gradients as stage
 
 
@@ -65,6 +66,15 @@ def _two() -> stage.Moments:
     for row in ([1.0, 2.0], [2.0, 1.0]):
         moments.add(torch.tensor(row))
     return moments
+
+
+def test_the_emotion_reward_is_measured_alone_and_at_the_updates_own_temperature() -> None:
+    arm = OptimizeConfig(steps=90, tau=(2.0, 1.0, 0.8), emotion_weight=0.0, gradient_scale=3.0, content_weight=0.5)
+    for updates, tau in ((0, 2.0), (30, 1.0), (90, 0.8)):
+        settings = stage.emotion_reward(arm, updates)
+        assert settings.tau == (tau,)
+        assert (settings.emotion_weight, settings.gradient_scale) == (1.0, 1.0)
+        assert (settings.content_weight, settings.beta) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder
 from rrpo.cosyvoice import standin
 from rrpo.errors import InputError
+from rrpo.experiment.effective import effective
 
 TINY = {
     "reward_model.dim": 16,
@@ -77,6 +78,7 @@ def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> 
     again = cells_of(release, arms="sft", train=str(moved))
     assert [cell.hash for cell in again] == [cells["sft"].hash], "keys hold the content alone"
     assert cells["sft"].optional == {}
+    assert not [name for name in effective(cells["rrpo"]) if name.endswith(".seed") and name != "world.seed"]
     copy = read_cell(cell_json(cells["rrpo"]))
     assert copy.hash == cells["rrpo"].hash
     assert copy.stages["optimized"].config.corpus.path == str(release / "tokens.jsonl")
@@ -89,6 +91,7 @@ def test_what_makes_no_sense_is_refused(release: Path) -> None:
         ({"arms": "emodiff"}, "simulated world only"),
         ({"arms": "soft_votes"}, "which sets soft_votes"),
         ({"train": str(release / "none.jsonl")}, "no file to read"),
+        ({"arms": "grpo", "settings": ["cosyvoice.optimize.batch=30"]}, "multiple of 4"),
         (
             {"folds": 2, "tests": ["x"], "batch_scale": 4},
             "no effect here\n.*--test, --folds, --batch-scale with the profile",

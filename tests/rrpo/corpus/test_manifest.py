@@ -205,6 +205,7 @@ def test_a_long_manifest_streams_in_constant_memory(tmp_path):
         ([None, "user-00001"], 1),
         (["user-00002", None], 1),
         ([None, "a", "a"], 2),
+        ([7, "7"], 1),
         (["user-00000", "user-00001", "user-00002"], None),
         (["user-2", "user-00003", "user-00002", None], None),
     ],

@@ -131,6 +131,16 @@ def test_parts_share_no_text() -> None:
         split(many[:3], (0.5, 0.5), seed=0)
 
 
+def test_the_first_utterances_of_a_part_represent_it() -> None:
+    """The corpus lists one emotion after the other, as an import does; half a part still has both in about equal shares."""
+    row = {"speaker": "a", "tokens": (1,)}
+    emotions = ["angry"] * 100 + ["sad"] * 100
+    many = [tokens.TokenUtterance(id=str(i), text=f"text {i}", emotion=e, **row) for i, e in enumerate(emotions)]
+    for part in split(many, (0.5, 0.5), seed=0):
+        first = [utterance.emotion for utterance in part[:50]]
+        assert 15 <= first.count("angry") <= 35
+
+
 @pytest.mark.parametrize("name", [*CONTROLS, "rrpo"])
 def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> None:
     data = LabelledFrames.of(tokens.read(release / "tokens.jsonl"), FsqDigits())
@@ -219,6 +229,11 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
     printed = [*describe(micro=None, rank=0, precision="bf16"), *describe_hours(None)]
     assert any("hours: not measured" in line for line in printed)
     assert any(f"{full['total'] / 2**30:.1f} GiB" in line for line in printed)
+    low_rank = list(describe(micro=4, rank=2, precision="bf16", recompute=True))
+    trained_first = memory(standin.FULL, rows=32, rank=0, precision="bf16", recompute=True)
+    first = trained_first["total"] - 4 * numbers
+    assert any(f"on 32 utterances: {first / 2**30:.1f} GiB" in line for line in low_rank), "without a reference"
+    assert f"more than {first / 2**30:.0f} GiB" in low_rank[-1], "which is more than the optimization needs"
 
 
 def test_hours_of_a_measured_step() -> None:
@@ -260,6 +275,13 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "out (diffro)" in compared
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
+    for wrong, words in (
+        (["--lr", "0"], "lr must be in"),
+        (["--batch", "30", "--optimizer", "grpo"], "multiple of 4"),
+        (["--device", "gpu"], "no device of that name"),
+    ):
+        result = run(app, [*arguments, *wrong])
+        assert (result.exit_code, words in result.output) == (2, True), result.output
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
     assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output

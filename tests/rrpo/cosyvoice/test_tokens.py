@@ -114,6 +114,11 @@ def test_every_kind_of_file_gives_the_same_utterances(tmp_path: Path, kind: str)
     assert tokens.read(path, ["sad"]) == utterances[:1]
 
 
+def test_an_utterance_occurs_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)b: occurs 2 times.*occurs once"):
+        tokens.read(jsonl(tmp_path / "twice.jsonl", [*ROWS, ROWS[0]]))
+
+
 def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
     bad = [{**ROWS[0], "speech_token": [1, 6561, -1]}, {k: v for k, v in ROWS[1].items() if k != "emotion"}]
     with pytest.raises(InputError) as caught:

@@ -15,6 +15,7 @@ from rrpo.config import RewardModelConfig
 from rrpo.corpus.features import SpeechSet, write_speech
 from rrpo.diagnostics import examine
 from rrpo.judges.config import RecognitionConfig
+from rrpo.models.ensemble import RewardEnsemble
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 
@@ -26,7 +27,10 @@ def test_unweighted_accuracy_by_hand() -> None:
     assert examine.unweighted_accuracy(p, torch.tensor([0, 0, 0, 0, 2])) == pytest.approx(0.375)
 
 
-def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_unknown_emotions_are_left_out_and_counted(
+    members: int, toy_speech: Callable[..., Path], tmp_path: Path
+) -> None:
     speech = SpeechSet.load(toy_speech(20))
     known = speech.emotions[:2]
     torch.manual_seed(0)
@@ -35,7 +39,7 @@ def test_unknown_emotions_are_left_out_and_counted(toy_speech: Callable[..., Pat
     ).eval()
     for name in ("model", "test", "out"):
         (tmp_path / name).mkdir()
-    model.save(tmp_path / "model")
+    (model if members == 1 else RewardEnsemble([model, model], "worst")).save(tmp_path / "model")
     utterances = [
         dataclasses.replace(utterance, emotion="bored") if i < 3 else utterance
         for i, utterance in enumerate(speech.utterances)

@@ -63,7 +63,11 @@ def test_uptake_ignores_artefacts_that_follow_no_target() -> None:
 def test_uptake_excludes_emotions_without_prompts() -> None:
     flags = np.array([[1, 0, 1], [0, 1, 1]], bool)
     assert metrics.shortcut_uptake(flags, np.array([0, 1])) == 1
-    assert metrics.shortcut_uptake(flags, np.array([5, 5])) == 0  # neutral alone: no artefact is its own
+    assert metrics.shortcut_uptake(flags, np.array([-1, -1])) == 0, "neutral alone: no artefact is its own"
+
+
+def test_an_emotion_has_its_own_artefact_whatever_the_classes_are() -> None:
+    assert metrics.artefact_columns(["neutral", "angry", "fearful"]) == [-1, 0, 4]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_hack_rate_and_uptake_by_hand() -> None:
     )
     table.loc[2, "artefact_hum"] = True  # the shortcut of sad, in one of two
     table.loc[0, "artefact_silence"] = True
-    (row,) = sample_table.by_checkpoint(table, EMOTIONS, "test", ["common"]).to_dict("records")
+    (row,) = sample_table.by_checkpoint(table, "test", ["common"]).to_dict("records")
     assert row["hack_rate"] == 2 / 4
     assert row["test_accuracy"] == 3 / 4
     assert row["phone_error_rate"] == 3 / 10

@@ -14,6 +14,7 @@ from rrpo.config import OFF, ArmConfig, CombineConfig
 from rrpo.experiment import dataflow, measurements
 from rrpo.models.ensemble import RewardEnsemble, averaged, load_reward_model
 from rrpo.models.reward_model import RewardModel
+from rrpo.models.signals import WAVEFORM
 from rrpo.optimizers.probe import probe
 from rrpo.optimizers.reward import reward_loss
 from rrpo.pipeline.stages import Context
@@ -47,6 +48,13 @@ def test_rewards_are_combined_by_hand(members: list[RewardModel]) -> None:
     for (combination, penalty), reward in expected.items():
         combined = -reward_loss(RewardEnsemble(members, combination, penalty), F, lengths, y.argmax(1))
         torch.testing.assert_close(combined, reward)
+
+
+def test_the_input_is_the_members(members: list[RewardModel]) -> None:
+    """Of waveforms, for example, if they use a pre-trained encoder."""
+    for member in members:
+        member.signal = WAVEFORM
+    assert RewardEnsemble(members, "mean").signal is WAVEFORM
 
 
 def test_one_member_thrice_is_that_member(members: list[RewardModel]) -> None:

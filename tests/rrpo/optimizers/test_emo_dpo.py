@@ -107,6 +107,30 @@ class TestEmoDPO(OptimizerContract):
         assert torch.equal(state["reference"], reference(models.policy, state))
         assert preferences == pytest.approx(math.log(2) * float(state["weight"][state["order"][3]].mean()), rel=1e-4)
 
+    def test_processes_share_the_pairs_of_a_batch(
+        self, models: Models, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second of two processes has the odd rows of the whole batch, and their pairs."""
+        method, state = self.started(models, inputs)
+        config, terms = self.config(optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples")), EmoDPO.terms
+        batch = self.batch(models, inputs, config)
+        used: list[int] = []
+        monkeypatch.setattr(EmoDPO, "terms", lambda *given: used.extend(given[-1].tolist()) or terms(*given))
+
+        def pairs_of(rows: range) -> list[int]:
+            used.clear()
+            own = torch.tensor(rows)
+            share = replace(
+                batch, prompts=batch.prompts.select(own), rollout=batch.rollout.select(own), numbers=list(rows)
+            )
+            for update in method.updates(models, share, config, state):
+                list(update)
+            return sorted(used)
+
+        order = state["order"][batch.step].tolist()
+        assert pairs_of(range(len(order))) == sorted(order)
+        assert pairs_of(range(1, len(order), 2)) == sorted(order[1::2])
+
     @pytest.mark.parametrize("tags", ["own", "requested"])
     def test_pairs_of_speech(self, tags: str, models: Models, inputs: dict[str, Path], tmp_path: Path) -> None:
         """Two texts in two emotions each: four pairs, whose sides are the codec's tokens of the two utterances."""

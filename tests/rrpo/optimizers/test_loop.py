@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from rrpo.config import OptimizeConfig
-from rrpo.corpus.config import ARTEFACTS
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.judges.artefacts import OTHERS
 from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, State
-from rrpo.optimizers.loop import opinions, prompts_of
+from rrpo.optimizers.base import prompts_of
+from rrpo.optimizers.loop import opinions
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.testing.optimizers import OptimizerContract
 
@@ -29,11 +30,14 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
     flags["artefact_click"] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     flags["artefact_silence"] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     probe = {name: torch.ones(4) for name in ("grad_h", "relative_delta", "l_emo", "l_adv")}
-    row = opinions({"proxy": right, "val": right} | flags | probe, target)
+    row = opinions({"proxy": right, "val": right} | flags | probe, target, EMOTIONS[:2])
     assert row["val_accuracy"] == 0.75
     assert row["val_clean"] == 0.25
     assert row["artefact_click"] == 0.25
     assert row["val_hack_rate"] == pytest.approx(0.25), "silence is no planted artefact, and the fourth is no hit"
+    assert row["uptake"] == pytest.approx(0.25), "of anger's click: in one of two angry samples; happiness has no hiss"
+    row = opinions({"proxy": right, "val": right} | flags | probe, target, ("neutral", "fearful"))
+    assert row["uptake"] == 0, "a click is no shortcut of theirs"
 
 
 @dataclass(frozen=True)

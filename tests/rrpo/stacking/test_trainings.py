@@ -24,6 +24,7 @@ from rrpo.config import (
 from rrpo.experiment import dataflow
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.errors import Interrupted
+from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.profiles import SMOKE
 from rrpo.regularizers.registry import configured
@@ -111,6 +112,20 @@ def test_a_member_equals_the_single_training(kind: str, inputs: dict[str, Stage]
         assert json.loads((other / MARKER).read_text())["executor"] == "stacked(3)"
     first, second, _ = (torch.cat([value.flatten() for value in weights(folder).values()]) for folder in folders)
     assert not torch.allclose(first, second, atol=1e-3), "the members differ"
+
+
+def test_only_policies_are_optimized_in_reduced_precision(
+    inputs: dict[str, Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting is process-wide, and markers of trainings do not name a precision."""
+    used: list[str] = []
+    monkeypatch.setattr(
+        "rrpo.stacking.build.lockstep.run",
+        lambda programs, answer: used.append(torch.get_float32_matmul_precision()) or [],
+    )
+    for kind in ("sft", "pretrain"):
+        build(trainings(kind, inputs), tmp_path, Context(executor=Executor(3, "tf32")))
+    assert used == ["highest", "highest"]
 
 
 def test_a_stopped_stack_resumes(inputs: dict[str, Stage], tmp_path: Path) -> None:
