@@ -105,6 +105,7 @@ def train(
 
 def build(cell: Cell, store: Path, device: str, report: Report) -> None:
     """Build the stages of a cell that ``store`` lacks. Raises the same errors as `train`."""
+    choose("device", device, DEVICES)
     store = store.expanduser().resolve()
     missing = missing_below(list(cell.stages.values()), store)
     if not missing:

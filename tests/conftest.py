@@ -1,4 +1,5 @@
-"""What all tests share: a store of their own, whatever server the caller's shell names, ports, and the documented columns."""
+"""What all tests share: a store of their own, whatever server the caller's shell names, their order, ports, and the documented
+columns."""
 
 import os
 import re
@@ -9,6 +10,16 @@ from pathlib import Path
 import pytest
 
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+FIRST = ("test_smoke_grid.py", "test_the_site_builds_strictly")
+"""The longest tests. Idle test processes take over tests from the end, and with them the fixtures of their module."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with `FIRST`, so that their fixtures are built once and none of them is left at the end."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +28,8 @@ Run = Callable[..., tuple[Outcome, str]]
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with an empty store, created once for all test processes."""
-    shared = tmp_path_factory.getbasetemp().parent / "runs-template"
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "runs-template"
     with FileLock(f"{shared}.lock"):
         if not (shared / "rrpo-runs.json").exists():
             recorder.create(check(shared), "other")

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from ablations.execution.jobs import record_cell
 from ablations.grids import GRIDS, Grid
 from ablations.run import app
-from ablations.tracking import recorder, replay
+from ablations.tracking import connection, recorder, replay
 from ablations.tracking.connection import UnavailableError
 from ablations.tracking.outbox import Entry
 from ablations.tracking.reader import Store
@@ -222,6 +222,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
 
 
 def test_a_dead_server_costs_seconds_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection.trouble, "__defaults__", (0.5,))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # accepts connections and never answers

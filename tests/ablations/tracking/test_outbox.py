@@ -364,6 +364,7 @@ for cell in cells:
     for stage in cell.stages.values():
         materialise(stage, folder.root, Context())
     record_cell(cell, folder.root, tracker, lambda done, total: None)
+    print("recorded", flush=True)
 """
 
 
@@ -380,12 +381,14 @@ def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: 
     process = started(KILLED, tmp_path, runs)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3 + 0.09 * round_)
+    assert "recorded\n" in iter(process.stdout.readline, "")
+    time.sleep(0.05 + 0.09 * round_)
     process.send_signal(signal.SIGKILL)
     process.wait()
     built = {line.split()[1] for line in fakes.built(runs) if line.startswith("score")}
     store = Store(check(runs))
     records = store.records("tiny")
+    assert records
     assert len(records) in (len(built), len(built) - 1), "all except the cell that was being built or recorded"
     runs_of_cells = store.runs("tiny", "cell")
     assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})

@@ -50,7 +50,9 @@ CONFIG = CosyVoiceConfig(
     precision="fp32",
     max_tokens=8,
 )
-ONE_UPDATE = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=1))
+QUICK = replace(CONFIG, pretrain=replace(CONFIG.pretrain, steps=2))
+"""Reward models that need not be good."""
+ONE_UPDATE = replace(QUICK, optimize=replace(QUICK.optimize, steps=1))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
 def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) -> None:
     """Three steps: only adapted layers change, the adapter is written, and the recognizer's loss is not constant."""
     optimize = replace(CONFIG.optimize, steps=3, content_weight=0.5, relaxation="gumbel")
-    config = replace(CONFIG, lora=LoraConfig(rank=2, targets=("v_proj",)), optimize=optimize)
+    config = replace(QUICK, lora=LoraConfig(rank=2, targets=("v_proj",)), optimize=optimize)
     scalars = train(release, release / "tokens.jsonl", tmp_path, config)
     assert scalars["end_content_loss"] > 0
     stored, written = (torch.load(p / "llm.pt", weights_only=True) for p in (release, tmp_path / "policy"))
@@ -104,7 +106,7 @@ def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) 
 
 def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: Path) -> None:
     """After an interruption before the third update: the same policy as without, bit for bit."""
-    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=4), pretrain=replace(CONFIG.pretrain, steps=2))
+    config = replace(QUICK, optimize=replace(QUICK.optimize, steps=4))
     uninterrupted = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
     checkpoints = tmp_path / "checkpoints"
     context = Context(
@@ -164,8 +166,9 @@ def test_several_reward_models_are_combined(
     release: Path, single: dict[str, float], tmp_path: Path, combination: str
 ) -> None:
     config = replace(ONE_UPDATE, members=2, combination=combination)
-    results = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
-    assert results[0] == results[1] == results[2], "also when a folder is written again"
+    folders = ("one", "one", "two") if combination == "mean" else ("one", "two")
+    results = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in folders]
+    assert all(result == results[0] for result in results), "also when a folder is written again"
     model = load_reward_model(tmp_path / "one" / "reward_model")
     assert isinstance(model, RewardEnsemble) == (combination != "weights")
     assert single["end_proxy_logprob"] != results[0]["end_proxy_logprob"]
@@ -290,7 +293,7 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["reinforce", "grpo"])
 def test_optimisers_that_need_rollouts_alone_run_on_it(release: Path, tmp_path: Path, name: str) -> None:
     optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice(name))
-    scalars = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
+    scalars = train(release, release / "tokens.jsonl", tmp_path, replace(QUICK, optimize=optimize))
     assert scalars["end_kl_token"] > 0
 
 
@@ -307,7 +310,7 @@ def test_preferences_are_pairs_of_the_corpus_or_of_samples(
     release: Path, tmp_path: Path, options: dict[str, str | int]
 ) -> None:
     choice = OPTIMIZERS.choice("emo-dpo", **options)
-    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=2, optimizer=choice))
+    config = replace(QUICK, optimize=replace(QUICK.optimize, steps=2, optimizer=choice))
     train(release, parallel_corpus(tmp_path / "tokens.jsonl"), tmp_path / "out", config)
     curves = pd.read_parquet(tmp_path / "out" / "curves.parquet")
     assert {"dpo", "sft", "preferred"} <= set(curves)

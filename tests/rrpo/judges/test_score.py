@@ -49,7 +49,7 @@ def models(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return folders | {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tokens(stages: dict[str, Path]) -> list[list[list[int]]]:
     """Samples of three checkpoints with unequal lengths; only the last has all prompts."""
     rng = np.random.default_rng(0)
@@ -59,19 +59,30 @@ def tokens(stages: dict[str, Path]) -> list[list[list[int]]]:
     ]
 
 
-@pytest.fixture
-def inputs(models: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def inputs(
+    models: dict[str, Path], tokens: list[list[list[int]]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """An arm's samples that start at the SFT policy's, and that policy's own, judged for all prompts."""
+    folder = tmp_path_factory.mktemp("inputs")
     n, vocabulary = len(tokens[2]), Codec.load(models["codec"]).vocabulary
     rng = np.random.default_rng(1)
     sft = tokens[0] + [rng.integers(0, vocabulary, 10).tolist() for _ in range(n - FEW)]
     for name in ("samples", "sft_samples"):
-        (tmp_path / name).mkdir()
-    samples_of(0, sft, seed=1).save(tmp_path / "sft_samples")
+        (folder / name).mkdir()
+    samples_of(0, sft, seed=1).save(folder / "sft_samples")
     samples = [samples_of(step, rows) for step, rows in zip(STEPS, tokens, strict=True)]
-    Samples.concatenate(samples).save(tmp_path / "samples")
-    run(models | {"samples": tmp_path / "sft_samples"}, tmp_path / "sft")
-    return models | {name: tmp_path / name for name in ("samples", "sft_samples", "sft")}
+    Samples.concatenate(samples).save(folder / "samples")
+    run(models | {"samples": folder / "sft_samples"}, folder / "sft")
+    return models | {name: folder / name for name in ("samples", "sft_samples", "sft")}
+
+
+@pytest.fixture(scope="module")
+def scored(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `score` writes for the arm."""
+    folder = tmp_path_factory.mktemp("scored") / "out"
+    run(inputs, folder)
+    return folder
 
 
 def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -81,9 +92,9 @@ def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.
 
 
 def test_the_table_has_a_row_a_sample_and_every_documented_column(
-    inputs: dict[str, Path], tmp_path: Path, documented: Callable[[str], list[str]]
+    inputs: dict[str, Path], scored: Path, documented: Callable[[str], list[str]]
 ) -> None:
-    table, _ = run(inputs, tmp_path / "out")
+    table = pd.read_parquet(scored / sample_table.TABLE)
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     assert set(table.columns) == set(documented("Samples"))
@@ -101,8 +112,8 @@ def test_the_table_has_a_row_a_sample_and_every_documented_column(
     assert np.isfinite(table.select_dtypes("number")).all(axis=None)
 
 
-def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], tmp_path: Path) -> None:
-    table, _ = run(inputs, tmp_path / "out")
+def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], scored: Path) -> None:
+    table = pd.read_parquet(scored / sample_table.TABLE)
     prompts = load_prompts(inputs["eval_prompts"])
     models = score.load_models(inputs, "cpu")
     samples = Samples.load(inputs["samples"], len(prompts))
@@ -115,10 +126,8 @@ def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], 
             assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
 
 
-def test_points_are_made_of_the_table(
-    inputs: dict[str, Path], tmp_path: Path, documented: Callable[[str], list[str]]
-) -> None:
-    table, points = run(inputs, tmp_path / "out")
+def test_points_are_made_of_the_table(scored: Path, documented: Callable[[str], list[str]]) -> None:
+    table, points = (pd.read_parquet(scored / name) for name in (sample_table.TABLE, "test_points.parquet"))
     test_points = set(documented("Checkpoints by gold"))
     assert set(points.columns) == test_points
     assert points["step"].tolist() == list(STEPS)
@@ -135,7 +144,7 @@ def test_points_are_made_of_the_table(
         }
     )
     assert np.allclose(points.set_index("step")[list(recomputed)], recomputed)
-    scalars = json.loads((tmp_path / "out" / "scalars.json").read_text())
+    scalars = json.loads((scored / "scalars.json").read_text())
     metrics = test_points - {"step"}
     assert set(scalars) == {f"{when}_{name}" for when in ("start", "end") for name in metrics} | {"peak_test_accuracy"}
     assert scalars["end_hack_rate"] == points["hack_rate"].iloc[-1]
@@ -171,9 +180,9 @@ def test_hack_rate_and_uptake_by_hand() -> None:
 
 
 def test_samples_equal_to_the_sft_policys_are_not_judged_again(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, Path], scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, _ = run(inputs, tmp_path / "out")
+    table = pd.read_parquet(scored / sample_table.TABLE)
     sft_table = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
     first = table[table["step"] == 0].reset_index(drop=True)
     columns = score.load_models(inputs, "cpu").evaluated_columns
@@ -254,9 +263,9 @@ def test_stored_audio_is_balanced_over_emotions() -> None:
     assert score.choose_audio_prompts(prompts, 99) == list(range(7))
 
 
-def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], scored: Path, tmp_path: Path) -> None:
     """Judged again and copied from the SFT policy's: both equal ``score``, without the models that only ``score`` may use."""
-    table, _ = run(inputs, tmp_path / "out")
+    table = pd.read_parquet(scored / sample_table.TABLE)
     allowed = {name: path for name, path in inputs.items() if name not in ("test", "common", "sft")}
     for name, samples, sft_inputs in (("sft_assessed", "sft_samples", {}), ("arm", "samples", {"sft": "sft_assessed"})):
         (tmp_path / name).mkdir()

@@ -64,7 +64,7 @@ class TestGRPO(OptimizerContract):
 
 class TestGRPOWithTheKLInTheReward(OptimizerContract):
     choice = OPTIMIZERS.choice("grpo", kl_in_reward=True, normalize=False, token_mean=False)
-    steps = 40
+    test_it_increases_the_reward = None  # with beta = 0, as without the KL in the reward
 
 
 def test_advantages_by_hand() -> None:

@@ -26,13 +26,14 @@ from rrpo.pipeline.stages import Context, Stage, materialise, walk
 class Number:
     value: float
     log: str = ""
+    seconds: float = 0.0
 
 
 def build_number(config: Number, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     total = config.value + sum(float((path / "number").read_text()) for path in inputs.values())
     with Path(config.log).open("a") as file:
         file.write(f"{os.getpid()}\n")
-    time.sleep(0.2)
+    time.sleep(config.seconds)
     (out / "number").write_text(str(total))
 
 
@@ -58,8 +59,9 @@ def build_resumed(config: Number, inputs: Mapping[str, Path], out: Path, context
     context.clock.earlier += 100
 
 
-def number(value: float, log: Path, inputs: dict[str, Stage] | None = None) -> Stage:
-    return Stage("codec", f"{__name__}:build_number", Number(value=value, log=str(log)), inputs or {})
+def number(value: float, log: Path, inputs: dict[str, Stage] | None = None, seconds: float = 0.0) -> Stage:
+    config = Number(value=value, log=str(log), seconds=seconds)
+    return Stage("codec", f"{__name__}:build_number", config, inputs or {})
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +118,7 @@ def test_a_folder_without_its_marker_is_built_again(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
-    stage = number(5, tmp_path / "log")
+    stage = number(5, tmp_path / "log", seconds=0.2)
     fork = multiprocessing.get_context("fork")
     workers = [fork.Process(target=materialise, args=(stage, tmp_path, Context())) for _ in range(3)]
     for worker in workers:

@@ -105,6 +105,7 @@ def digest_of(modules: set[str]) -> str:
     return hashlib.sha256("".join(digest(m) for m in sorted(modules)).encode()).hexdigest()[:16]
 
 
+@functools.cache
 def stage_builds() -> dict[str, str]:
     """Kind of stage -> the module that builds it."""
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
@@ -130,6 +131,7 @@ def stage_builds() -> dict[str, str]:
     return {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
 
 
+@functools.cache
 def current() -> dict[str, dict[str, object]]:
     digests: dict[str, dict[str, object]] = {
         name: {
