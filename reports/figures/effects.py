@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,21 +112,22 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
     if not by_arm:
         return []
     unit = outcome.unit
-    with style.figure_of(style.WIDE, 2.3) as (figure, (axis,)):
+    with style.figure_of(style.WIDE, 0.6 + 0.2 * len(by_arm)) as (figure, (axis,)):
         if unit == "gain":
-            axis.axhline(0, color="0.4", lw=0.6)
-        for x, (arm, values) in enumerate(by_arm.items()):
+            axis.axvline(0, color="0.4", lw=0.6)
+        for y, (arm, values) in enumerate(by_arm.items()):
             colour, _, marker = style.style_of(arm)
-            jitter = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
-            axis.plot(x - 0.12 + jitter, values, "o", ms=2.2, color=style.GREY, mew=0)
+            axis.plot(values, np.full(len(values), y + 0.25), "o", ms=2.2, color=style.GREY, mew=0)
             mean = t_interval(values)
             if style.drawable(mean):
-                axis.plot([x + 0.22] * 2, [mean.low, mean.high], color=colour, lw=1.3)
-            axis.plot(x + 0.22, mean.mean, marker, ms=4.5, color=colour)
-        axis.set_xticks(range(len(by_arm)), [arm.replace("_", "\n").replace("@", "\n@") for arm in by_arm])
+                axis.plot([mean.low, mean.high], [y, y], color=colour, lw=1.3, solid_capstyle="butt")
+            axis.plot(mean.mean, y, marker, ms=4.5, color=colour)
+        axis.set_yticks(range(len(by_arm)), by_arm)
+        axis.set_ylim(len(by_arm) - 0.4, -0.6)  # the grid's order from top to bottom
+        axis.tick_params(axis="y", length=0)
         if unit in ("gain", "percent"):
-            axis.yaxis.set_major_formatter(style.points if unit == "gain" else style.percent)
-        axis.set_ylabel(textwrap.fill(outcome.heading.replace(", points", " (points)").replace(", %", ""), 32))
-        axis.grid(axis="y", lw=0.3, color="0.9")
+            axis.xaxis.set_major_formatter(style.points if unit == "gain" else style.percent)
+        axis.set_xlabel(outcome.heading.replace(", points", " (points)").replace(", %", ""))
+        axis.grid(axis="x", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
         return style.save(figure, folder, "seeds")

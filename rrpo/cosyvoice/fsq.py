@@ -8,10 +8,6 @@ tokens, before any decoder: it does not see voice, loudness or vocoder artefacts
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -64,12 +60,3 @@ class FsqDigits:
         """Return rows of the codebook ``[B, N, 8]`` cropped to the longest, with zeros past each length, and the lengths."""
         codes = codes[:, : int(lengths.max())]
         return codes.masked_fill(~valid_mask(lengths, codes.shape[1])[..., None], 0.0), lengths
-
-    def save(self, folder: Path) -> None:
-        """Write a description; there are no weights."""
-        (folder / "fsq.json").write_text(json.dumps({"levels": LEVELS, "digits": DIGITS, "audio": asdict(self.audio)}))
-
-    @staticmethod
-    def load(folder: Path, device: str = "cpu") -> FsqDigits:
-        """Load what `save` wrote."""
-        return FsqDigits(device)

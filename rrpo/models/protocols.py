@@ -8,7 +8,6 @@ bands.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -65,15 +64,6 @@ class TokenPolicy(Protocol):
         """Return ``[P, V + 1]``: the first ``counts [B]`` predictions of every row of `logits`, concatenated."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and description into ``folder``."""
-        ...
-
-    @staticmethod
-    def load(folder: Path, device: str = "cpu") -> TokenPolicy:
-        """Load a policy written by `save`, in evaluation mode."""
-        ...
-
 
 class TokenCodec(Protocol):
     """Speech tokens <-> log-mel frames; frozen, and differentiable from relaxed tokens to frames."""
@@ -114,13 +104,4 @@ class TokenCodec(Protocol):
 
     def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
         """`decode` for rows of the codebook, ``[B, N, d]``."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write weights and description into ``folder``."""
-        ...
-
-    @staticmethod
-    def load(folder: Path, device: str = "cpu") -> TokenCodec:
-        """Load a codec written by `save`; frozen, in evaluation mode."""
         ...

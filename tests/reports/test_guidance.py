@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from synthetic import record
 
 from ablations.grids import GRIDS
 from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
 from reports.guidance import by_setting, profile, rank_correlations, sheet
+from reports.loading import Selection
+from reports.report import make
 from rrpo.experiment.dataflow import SFT
 from rrpo.profiles import PROFILES
 
@@ -20,6 +26,18 @@ def test_every_arm_is_the_sft_policy_with_a_guidance() -> None:
         assert arm.guidance is not None, label
         assert (arm.steps, arm.finetune, arm.regularizers) == (0, False, SFT.regularizers), label
         assert (arm.tag_dropout > 0) == (arm.guidance.name != "mixture"), label
+
+
+def test_a_report_on_guided_decoding_begins_with_its_table(tmp_path: Path) -> None:
+    """All settings and SFT are in the figure of seeds, one below the other."""
+    labels = ("sft", *(f"classifier_free@gamma{gamma}" for gamma in range(20)))
+    records = tuple(record(label, seed, 0.6 + 0.01 * seed) for label in labels for seed in (1, 2, 3))
+    report = make(Selection("guidance", records, dict.fromkeys(labels, 3), (), (3,)))
+    assert report.sheets[0].name == "guidance"
+    (figure,) = (figure for figure in report.figures if figure.name == "seeds")
+    _, picture = figure.draw(tmp_path)
+    width, height = Image.open(picture).size
+    assert height > 0.6 * width
 
 
 def test_sweeps_share_their_stages() -> None:
@@ -76,8 +94,8 @@ class Stored(Record):
 
 def stored(*labels: str, **scalars: float) -> list[Record]:
     records: list[Record] = [Stored(label=label, seed=1, world_hash="", profile="quick") for label in labels]
-    for record in records:
-        record.__dict__["scalars"] = scalars
+    for each in records:
+        each.__dict__["scalars"] = scalars
     return records
 
 

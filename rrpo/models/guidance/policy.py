@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -83,22 +80,6 @@ class GuidedPolicy(nn.Module):
         return Evidence(
             self.classifier, self.classifier.head.weight.new_zeros(len(targets), self.classifier.config.dim), targets
         )
-
-    def save(self, folder: Path) -> None:
-        """Write the policy, the classifier if there is one, and the guidance."""
-        self.policy.save(folder)
-        if self.classifier is not None:
-            self.classifier.save(folder)
-        (folder / "guidance.json").write_text(json.dumps(asdict(self.choice)))
-
-    @staticmethod
-    def load(folder: Path, device: str = "cpu") -> GuidedPolicy:
-        """Load what `save` wrote, in evaluation mode."""
-        description = json.loads((folder / "guidance.json").read_text())
-        choice = Choice(**description | {"options": tuple(map(tuple, description["options"]))})
-        classified = GUIDANCE.create(choice).classified
-        classifier = PrefixClassifier.load(folder, device) if classified else None
-        return GuidedPolicy(Policy.load(folder, device), choice, classifier).eval()
 
 
 class _GuidedContinuation:

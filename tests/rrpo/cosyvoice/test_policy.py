@@ -52,6 +52,13 @@ class TestCosyVoice2Policy(PolicyContract):
         return CosyVoice2Policy.load(release, max_tokens=12)
 
 
+def test_a_saved_policy_loads_unchanged(policy: CosyVoice2Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    loaded, prefix = CosyVoice2Policy.load(tmp_path), policy.prompt_ids(PROMPTS[:1])
+    assert torch.equal(loaded.prompt_ids(PROMPTS[:1]), prefix)
+    assert torch.equal(loaded.logits(prefix, torch.tensor([[5, 9]])), policy.logits(prefix, torch.tensor([[5, 9]])))
+
+
 def test_full_size_has_295_tensors_and_the_releases_bytes() -> None:
     """2,023,316,821 bytes, of which about 100 kB are file overhead; lm_head shares the storage of the embedding."""
     shapes = layout.expected_shapes(standin.FULL)

@@ -24,6 +24,14 @@ def codec(toy_codec: Path) -> Codec:
     return Codec.load(toy_codec)
 
 
+def test_a_saved_codec_loads_unchanged(codec: Codec, tmp_path: Path) -> None:
+    codec.save(tmp_path)
+    loaded, (tokens, lengths) = Codec.load(tmp_path), codec.encode(*frames(10, 7))
+    speaker = codec.speaker_index(["anna", "ben"])
+    assert loaded.audio == codec.audio
+    assert torch.equal(loaded.decode(tokens, lengths, speaker)[0], codec.decode(tokens, lengths, speaker)[0])
+
+
 def frames(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
     F = torch.randn(len(lengths), max(lengths), 8, generator=torch.Generator().manual_seed(0)) - 3
     return F, torch.tensor(lengths)

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +41,13 @@ def test_prefixes_are_padded_on_the_left(prefix: torch.Tensor) -> None:
         [0, 0, 0, 0, 3, 5, 1, 8],
         [3, 4, 1, 7, 6, 6, 8, 7],
     ]
+
+
+def test_a_saved_policy_loads_unchanged(policy: Policy, prefix: torch.Tensor, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    loaded, tokens = Policy.load(tmp_path), torch.tensor([[3, 7], [0, 1], [19, 2]])
+    assert torch.equal(loaded.prefix_ids(PHONES, ["s1", "s2", "s1"], ["happy", "sad", "sad"]), prefix)
+    assert torch.equal(loaded.logits(prefix, tokens), policy.logits(prefix, tokens))
 
 
 def test_an_unknown_symbol_is_rejected(policy: Policy) -> None:
