@@ -40,7 +40,8 @@ class Judge:
 
     @property
     def clean(self) -> str:
-        """Column of the points and curves: share of samples that it predicts as the target and that have no flagged artefact."""
+        """Column of the points and curves: share of samples that it predicts as the target and that have no artefact which frames
+        show (repetition, odd length and phones are not checked)."""
         return f"{self.name}_clean"
 
     @property

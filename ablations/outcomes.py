@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHONE_ERROR_BOUND = 0.3
-"""Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 in the validation report)."""
+"""Largest phone error rate of a clean sample: twice the SFT policy's mean on the development seeds, rounded to a tenth
+(``docs/regime.md``)."""
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
-ODD_LENGTH = f"{ARTEFACT}length"
-"""Flag of an empty sample, or one whose length is odd given that of the SFT policy's sample of the same prompt."""
+EMOTION, PHONES, LENGTH = "emotion", "phone errors", "length"
+"""Criteria of a clean success. A sample fails that on length if it is empty, or if its length is odd given that of the SFT
+policy's sample of the same prompt."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """(samples that count as hits, samples that are considered), both ``[N]``."""
 Curve = Callable[[Record], NDArray[np.float64]]
@@ -155,17 +157,30 @@ def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
     return np.logical_or.reduce([samples[name].to_numpy(bool) for name in flags]) if flags else None
 
 
-def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
+def criteria(samples: pd.DataFrame, judge: Judge) -> dict[str, NDArray[np.bool_]]:
+    """Return criterion of a clean success -> which samples ``[N]`` meet it; empty if a column is missing.
+
+    The judge's argmax is the target (`EMOTION`), at most `PHONE_ERROR_BOUND` of the phones are wrong (`PHONES`), and each kind of
+    artefact is absent.
+    """
+    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
+    if not flags or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
+        return {}
+    understood = samples["phone_errors"].to_numpy() <= PHONE_ERROR_BOUND * samples["phones"].to_numpy()
+    absent = {name.removeprefix(ARTEFACT): ~samples[name].to_numpy(bool) for name in flags}
+    return {EMOTION: same(samples, judge.name, "target"), PHONES: understood} | absent
+
+
+def clean(samples: pd.DataFrame, judge: Judge, without: str = "") -> Masks | None:
     """Return which samples ``[N]`` are clean successes, and which ``[N]`` the judge evaluated; None if a column is missing.
 
-    A sample is clean if the judge's argmax is the target, no artefact is flagged, and at most `PHONE_ERROR_BOUND` of its phones
-    are wrong.
+    A sample is clean if it meets all `criteria`, or all but the one named ``without``.
     """
-    artefacts = flagged(samples)
-    if artefacts is None or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
+    met = criteria(samples, judge)
+    if not met:
         return None
-    understood = samples["phone_errors"].to_numpy() <= PHONE_ERROR_BOUND * samples["phones"].to_numpy()
-    return same(samples, judge.name, "target") & ~artefacts & understood, samples[judge.name].notna().to_numpy()
+    kept = [mask for name, mask in met.items() if name != without]
+    return np.logical_and.reduce(kept), samples[judge.name].notna().to_numpy()
 
 
 def same(samples: pd.DataFrame, predicted: str, target: str) -> NDArray[np.bool_]:
@@ -198,17 +213,29 @@ def hacked_share(judge: Judge) -> Outcome:
     return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share, own_rm=True)
 
 
+def clean_without(criterion: str) -> Outcome:
+    """Make the outcome clean success by gold without one of its `criteria`."""
+    share = partial(clean, judge=gold(), without=criterion)
+    return sampled(f"clean_without_{criterion}", f"without {criterion}", share, +1)
+
+
 def clean_at_any_length() -> Outcome:
     """Make the outcome clean success without the rule on odd lengths, for comparisons with SFT."""
-
-    def share(samples: pd.DataFrame) -> Masks | None:
-        return clean(samples.drop(columns=ODD_LENGTH, errors="ignore"), gold())
-
     note = (
         "an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if the sample is "
         "empty, but every other policy by chance"
     )
-    return sampled("clean_at_any_length", "clean success at any length", share, +1, note)
+    return replace(clean_without(LENGTH), label="clean success at any length", note=note)
+
+
+def failing(criterion: str) -> Outcome:
+    """Make the outcome share of samples that fail one of the `criteria` of a clean success by gold."""
+
+    def share(samples: pd.DataFrame) -> Masks | None:
+        met = criteria(samples, gold())
+        return (~met[criterion], samples[gold().name].notna().to_numpy()) if criterion in met else None
+
+    return sampled(f"fails_{criterion}", criterion, share, -1)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
@@ -357,6 +384,7 @@ OUTCOMES: list[Outcome] = [
     replace(followed("dnsmos", "naturalness (DNSMOS)", "dnsmos", "mark", +1), optional=True),
     replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
+    replace(followed("gradient_match", "scale of the reward's gradient", "gradient_match", "plain"), optional=True),
 ]
 """Outcomes in the order of the table of results; values at the last checkpoint."""
 OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]
@@ -383,7 +411,7 @@ def all_outcomes() -> list[Outcome]:
 
 def declared() -> list[Outcome]:
     """Return every outcome that has a name of its own."""
-    return [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
+    return [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS, clean_at_any_length()]
 
 
 def find(name: str) -> Outcome:

@@ -45,7 +45,7 @@ OLDER = ("arm.", "profile.")
 
 
 AXES = {
-    "kl": ("KL", "kl_token", KL_POINTS),
+    "kl": ("KL", "kl_token", (0.02, 0.04, *KL_POINTS)),
     "rollouts": ("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000, 16000)),
     "seconds": ("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240, 480)),
 }
@@ -64,10 +64,12 @@ NOTE = (
     "reached are omitted. Estimates, not tested."
 )
 COST = (
-    "Costs: those of the policy optimization so far, evaluations included, in proportion to its updates. The cost of "
-    "drawing preference pairs beforehand and of earlier rounds of an iterated reward model is not included. Emo-DPO's "
-    "roll-outs and reward-model calls are for curves only, except for its pairs of samples. "
-    "Best-of-n has no training cost, but takes n samples and n calls of the reward model per utterance."
+    "Costs: those of the policy optimization so far, evaluations included, in proportion to its updates. Seconds are "
+    "elapsed time; cells that were copied from another grid were timed there. The cost of earlier rounds of an iterated "
+    "reward model is not included. Emo-DPO's roll-outs and reward-model calls are for curves and the penalty only, and the "
+    "samples that its pairs are made of are not counted; its seconds include both. Best-of-n has no training cost, but "
+    "takes n samples and n calls of the reward model per utterance; its KL is the bound log n - (n - 1) / n, divided by "
+    "the mean length."
 )
 
 
@@ -171,8 +173,9 @@ def early_stopped(selection: Selection) -> Sheet | None:
     note = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
         "over seeds ± half the 95 % t-interval. Accuracies, shares of samples and phone errors are those of the prompts "
-        "that all checkpoints have, fewer than in the table of results. The accuracy by the selecting judge is biased "
-        "upwards at the best of several noisy checkpoints. Secondary, not tested."
+        "that all checkpoints have, fewer than in the table of results. At the best of several noisy checkpoints, the "
+        "accuracy by the selecting judge is biased upwards, and so, less, is all that is measured on the same samples. "
+        "Secondary, not tested."
     )
     return by_arm("early_stopped", "Early stopping", records, map(_stopped, outcomes), note) if records else None
 

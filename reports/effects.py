@@ -28,6 +28,7 @@ from reports import reward_models
 from reports.loading import Selection
 from reports.verdicts import CONTRAST, INTERIM, VERDICT, Row, judge, scored, simultaneous
 from rrpo.arms import BASE, RRPO, name_of
+from rrpo.regularizers import CONTROLS
 
 SECONDARY = "secondary, not tested"
 BESIDE_IT = {ABOVE_SFT: "beside it"}
@@ -36,8 +37,9 @@ ORACLE = "oracle"
 """Arm with the best possible reward model, which sets the scale."""
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
 OWN_RM = (
-    "Against SFT, proxy accuracy and hacked share are compared with the SFT policy under the arm's own reward model (its first "
-    "checkpoint)."
+    "Against SFT, proxy accuracy and hacked share are compared with the SFT policy under the arm's own reward model, at "
+    "its first checkpoint and on the prompts that all checkpoints have; between two arms, they contain what their reward "
+    "models differ by before any optimization."
 )
 ENDS = ("hacked_share", "uptake")
 """Outcomes shown in the ablation table in addition to its measure."""
@@ -127,20 +129,31 @@ def against(selection: Selection, arm: str, *names: str, score: float = DIVERGED
     return {other: means for other, means in by_arm.items() if means[difference_column(primary())].n}
 
 
+def controls_of(selection: Selection) -> dict[str, list[str]]:
+    """Return control of a component -> the component, for those of which both arms are in the selection."""
+    found = {arm: [CONTROLS[arm].control_of] for arm in selection.arms if arm in CONTROLS}
+    return {control: parts for control, parts in found.items() if set(parts) <= set(selection.arms)}
+
+
 def screen(selection: Selection) -> Sheet | None:
-    """Return the first table of a screen: RRPO minus every other arm, in the primary outcome and `BESIDE`; None without
-    RRPO."""
+    """Return the first table of a screen: RRPO minus every other arm, and controls minus their component, in the primary outcome,
+    `BESIDE`, and without the rule on odd lengths; None without RRPO."""
     notes = (
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
-        "tables at equal KL, roll-outs and seconds.",
+        "tables at equal KL, roll-outs and seconds. Learning rate, batch, content weight, beta and number of updates were "
+        "chosen on vanilla DiffRO and are the same for every optimizer (GRPO makes two updates per batch), so that a "
+        "system below RRPO may be one at the wrong rate.",
         f"{OWN_RM} Arms that use no reward model (guided decoding, Emo-DPO on pairs of speech) are evaluated by the pre-trained "
         "one or DiffRO's.",
+        f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}.",
         primary().note,
     )
     rows: list[dict[Column, Value]] = [
-        {CONTRAST: f"{RRPO} - {arm}", N: float(means[difference_column(primary())].n), **means}
-        for arm, means in against(selection, RRPO, *BESIDE).items()
+        {CONTRAST: f"{one} - {other}", N: float(means[difference_column(primary())].n), **means}
+        for one, others in {RRPO: [], **controls_of(selection)}.items()
+        for other, means in against(selection, one, *BESIDE, clean_at_any_length().name).items()
+        if one == RRPO or other in others
     ]
     return Sheet.of("screen", "RRPO against the other systems", rows, *notes)
 

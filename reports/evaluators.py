@@ -64,9 +64,10 @@ def _gain(column: str, sft: Mapping[int, Record], record: Record) -> float:
     """Return the change of a column of the trajectory from the first to the last checkpoint; NaN if it was not measured.
 
     A cell with one checkpoint was not optimized (guided decoding): it is compared with the SFT cell of its seed, whose own reward
-    model is the same, the pre-trained one.
+    model is the same, the pre-trained one, unless it speaks as other speakers, for whom there is no such cell.
     """
-    start = record if len(record.points) > 1 else sft.get(record.seed)
+    other_speakers = record.config.get("arm.reversal", "null") != "null"
+    start = record if len(record.points) > 1 else None if other_speakers else sft.get(record.seed)
     if start is None or not all(column in cell.trajectory.columns for cell in (start, record)):
         return math.nan
     return float(record.trajectory[column].iloc[-1] - start.trajectory[column].iloc[0])

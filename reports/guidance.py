@@ -14,7 +14,7 @@ import numpy as np
 
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
-from ablations.outcomes import find, followed, measured
+from ablations.outcomes import clean_at_any_length, find, followed, measured
 from ablations.rendering.sheet import Sheet
 from ablations.rendering.summary import by_arm
 from ablations.tracking.records import Record
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOMES = (
-    *map(find, ("clean_success", "gold", "phone_error_rate", "kl_token")),
+    *map(find, ("clean_success", clean_at_any_length().name, "gold", "phone_error_rate", "kl_token")),
     followed("intensity", "acoustic intensity", "intensity", "plain"),
     followed("speaker_similarity", "similarity to the speaker", "speaker_similarity", "plain", +1),
     followed("reference_emotion", "emotion predicted from the speaker's vector", "reference_emotion", direction=-1),
@@ -34,7 +34,10 @@ NOTES = (
     "KL is to the SFT policy; for ``zet``, to its own policy without guidance. Acoustic intensity: 0 is the speaker's neutral "
     "speech, 1 is the mean of the emotion.",
     "``zet`` speaks as speakers unseen in the training of policies and reward models, from neutral references. The last two "
-    "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
+    "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion). Its baseline is ``zet@gamma0``, not SFT.",
+    "``emomix``: clean success and gold refer to the first emotion only, also where the second one was requested.",
+    f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}; ``zet@gamma0`` and ``zet@reversal0`` are their "
+    "own reference, too.",
 )
 
 

@@ -14,6 +14,7 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
     arm_tables,
     controls,
+    criteria,
     effects,
     evaluators,
     guidance,
@@ -80,13 +81,16 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     by_setting = f"{effect_figures.reach_caption()} {selection.counted} {REDRAWS}"
     sheets = [
         sensitivity.sheet(reach),
+        sensitivity.changes(selection),
         effects.first_sheet(selection, rows),
         worlds.sheet(selection),
         controls.sheet(control_results),
         guidance.sheet(records),
         arm_tables.results(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
+        criteria.definitions(selection),
         effects.outcomes_sheet(selection),
+        criteria.failures(selection),
         sensitivity.uptake(records),
         effects.ablation(selection, metric),
         reward_models.sheet(selection),

@@ -19,6 +19,7 @@ from ablations.stats.family import DIVERGED, family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import reward_models
+from reports.effects import estimates
 from reports.loading import Selection
 from reports.settings import SHORTCUT, Setting, settings
 from reports.verdicts import INTERIM, UNDECIDED, Row, judge
@@ -27,7 +28,10 @@ from rrpo.arms import BASE
 NAMED = 3
 """Maximum number of settings that a sentence lists by name."""
 UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
-DEPENDENT = "All settings have the same seeds, and some have cells in common, so they do not confirm each other."
+DEPENDENT = (
+    "All settings have the same seeds, and some have cells in common, so they do not confirm each other; the default setting "
+    "consists of cells that grid `full` has too, and is no replication of it."
+)
 SINGLE = "'Added to DiffRO' replaces the main effect, which would require the complete factorial in every setting."
 
 
@@ -81,7 +85,36 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in findings) else []),
     )
-    return Sheet.of("settings", "Which conclusions hold in which setting", rows, *notes)
+    return Sheet.of("settings", "Conclusions by setting", rows, *notes)
+
+
+def changes(selection: Selection) -> Sheet | None:
+    """Return by how much each contrast differs from the default setting's, paired by seed, one row per setting; None without a
+    default setting and another one.
+
+    A verdict in one setting and none in another is no difference between the two; this table estimates the difference.
+    """
+    known = settings(selection.records, selection.planned)
+    default = next((setting for setting in known if setting.own), None)
+    if default is None:
+        return None
+    outcomes = [primary(), find("hacked_share")]
+    rows: list[dict[Column, Value]] = []
+    for setting in (setting for setting in known if setting != default):
+        row: dict[Column, Value] = {Column("setting", "setting"): setting.name}
+        for name, weights in selection.tested.get(setting.name, {}).items():
+            minus = {label: -weight for label, weight in default.weights(weights).items()}
+            contrast = {name: setting.weights(weights) | minus}
+            for column, change in estimates(selection, contrast, outcomes, selection.seeds(()))[name].items():
+                label = column.heading.removesuffix(", points")
+                row[Column(f"{name} {column.name}", f"{name}, {label}, points", "gain")] = change
+        rows.append(row)
+    note = (
+        f"Each contrast minus the same contrast in the default setting ({default.name}), within seeds: {primary().label} and "
+        "hacked share at the last update, mean ± half the 95 % t-interval. Estimates, not tested, without a correction for "
+        f"their number. {DEPENDENT}"
+    )
+    return Sheet.of("changes", "Contrasts relative to the default setting", rows, note) if rows else None
 
 
 def _numbers(findings: Sequence[Finding]) -> str:
@@ -185,6 +218,8 @@ def uptake(records: Sequence[Record]) -> Sheet | None:
         "target is another emotion, at the last checkpoint, by the strength of the shortcut planted in the RM's "
         "pre-training data; mean over seeds ± half the 95 % t-interval.",
         *([f"Not shown, because they lack a strength: {', '.join(dropped)}."] if dropped else []),
+        "Planting changes more than an association: artefacts are more frequent in these data, and fewer utterances are without "
+        "any.",
         f"Columns with '- {none:g}': effect of planting the shortcut, within each seed. 'Minus DiffRO's': difference "
         "in differences; below zero, the component keeps the policy from the shortcut. Secondary, not tested.",
     )

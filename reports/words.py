@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
 from ablations.judges import gold
+from ablations.outcomes import rollouts
 from ablations.rendering.summary import REDRAWS
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, Pilot, family, margin_text, primary
@@ -164,6 +165,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         seeds=seeds,
         numbers=numbers,
         policies=_policies(records),
+        idle=[arm for arm in selection.arms if not any(rollouts(record) > 0 for record in selection.of(arm))],
         alone=ALONE,
         value=lambda name: records[0].config.get(f"profile.{name}", "?").strip('"'),
         primary=primary(),

@@ -10,14 +10,25 @@ from dataclasses import replace
 
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import N
-from ablations.stats.contrasts import OVERALL, overall
+from ablations.rendering.summary import N, over_seeds
+from ablations.stats.contrasts import OVERALL, SFT, overall
 from ablations.stats.family import BESIDE, DIVERGED, primary
 from ablations.stats.statistics import Interval
 from reports.effects import difference_column, estimates
 from reports.loading import Elsewhere, Selection, world_name
+from rrpo.arms import BASE, RRPO
 
 Estimates = dict[Column, Interval]
+
+
+def parts(selection: Selection) -> dict[str, Selection]:
+    """Return world -> the selection with its cells only, the selection's own world first; empty if there are no other worlds."""
+    if not selection.elsewhere:
+        return {}
+    first = selection.records[0]
+    own = world_name(first.config.get("profile.world.seed", ""), first.world_hash)
+    worlds = {own: Elsewhere(selection.records, selection.lost), **selection.elsewhere}
+    return {name: replace(selection, records=world.records, lost=world.lost) for name, world in worlds.items()}
 
 
 def by_world(selection: Selection, score: float = DIVERGED) -> dict[str, Estimates]:
@@ -28,17 +39,13 @@ def by_world(selection: Selection, score: float = DIVERGED) -> dict[str, Estimat
     """
     weights = overall()
     arms = {arm for contrast in weights.values() for arm in contrast}
-    if not selection.elsewhere or not arms <= set(selection.arms):
+    if not arms <= set(selection.arms):
         return {}
-    first = selection.records[0]
-    own = world_name(first.config.get("profile.world.seed", ""), first.world_hash)
-    worlds = {own: Elsewhere(selection.records, selection.lost), **selection.elsewhere}
-    by_name: dict[str, Estimates] = {}
-    for name, world in worlds.items():
-        records = tuple(record for record in world.records if record.label in arms)
-        part = replace(selection, records=records, lost=world.lost)
-        outcomes = [primary(), *map(find, BESIDE)]
-        by_name[name] = estimates(part, weights, outcomes, part.seeds(()), score)[OVERALL]
+    outcomes = [primary(), *map(find, BESIDE)]
+    by_name = {
+        name: estimates(part, weights, outcomes, part.seeds(()), score)[OVERALL]
+        for name, part in parts(selection).items()
+    }
     known = {name: means for name, means in by_name.items() if means[difference_column(primary())].n}
     return known if len(known) > 1 else {}
 
@@ -49,21 +56,38 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     if not means:
         return ""
     low, high = (f"{100 * value:+z.1f}" for value in (min(m.mean for m in means), max(m.mean for m in means)))
-    n = ", ".join(str(m.n) for m in means)
+    n = ", ".join(f"{m.n} ± {100 * (m.high - m.low) / 2:.1f}" if m.n > 1 else f"{m.n}" for m in means)
     unfinished = any(other.unfinished for other in selection.elsewhere.values())
     interim = "; not all planned cells are complete" if unfinished else ""
-    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points (n = {n}{interim})"
+    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points (seeds and 95 % intervals: {n}{interim})"
+
+
+def levels(part: Selection) -> dict[Column, Interval]:
+    """Return the primary outcome of SFT, DiffRO and RRPO in one world, and SFT's phone errors."""
+    outcomes = {primary(): (SFT, BASE, RRPO), find("phone_error_rate"): (SFT,)}
+    return {
+        Column(f"{arm}_{outcome.name}", f"{arm}, {outcome.heading}", outcome.unit): over_seeds(outcome, part.of(arm))
+        for outcome, arms in outcomes.items()
+        for arm in arms
+    }
 
 
 def sheet(selection: Selection) -> Sheet | None:
     """Return a table of RRPO - DiffRO with one row per world; None for a single world."""
+    cells = parts(selection)
     rows: list[dict[Column, Value]] = [
-        {Column("world", "world"): name, N: float(means[difference_column(primary())].n), **means}
+        {
+            Column("world", "world"): name,
+            N: float(means[difference_column(primary())].n),
+            **means,
+            **levels(cells[name]),
+        }
         for name, means in by_world(selection).items()
     ]
     note = (
         f"{OVERALL} within seeds at the last update, in each world by itself, mean ± half the 95 % t-interval; "
-        f"{primary().label} and the outcomes beside it. Estimates, not tested. Diverged cells count as {primary().label} 0 "
-        "and have no other outcome."
+        f"{primary().label} and the outcomes beside it; then the arms' own means, which show whether SFT is intelligible "
+        f"there and whether DiffRO loses anything. Estimates, not tested. Diverged cells count as {primary().label} 0 in "
+        "differences, and have no other outcome."
     )
     return Sheet.of("worlds", "Every world", rows, note)

@@ -82,7 +82,9 @@ def cross_language(record: Record) -> float:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "clean_success": from_samples(clean_success(tuning()), curve(tuning().clean)),  # without the check of phone errors
+    "clean_success": from_samples(
+        clean_success(tuning()), curve(tuning().clean)
+    ),  # without phone errors, repetition, length
     "hacked_share": from_samples(hacked_share(tuning()), hacked_so_far),
     "phone_error_rate": Objective("minimize", "phone error rate", scalar("end_phone_error_rate")),
     "gold": Objective(

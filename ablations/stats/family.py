@@ -32,7 +32,7 @@ KL_POINTS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """KL to the SFT policy, nats per token, at which secondary outcomes are also reported."""
 
 
-COMPONENTS = ("data", "reward model", "optimisation")
+COMPONENTS = ("data", "reward model", "optimization")
 """What a seed redraws, outermost first: the variance components of the spread over seeds."""
 
 
@@ -54,14 +54,14 @@ class Pilot:
 
     @property
     def parts(self) -> str:
-        """A sentence on each component's share of the variance; empty if they were not measured."""
-        total = sum(sd**2 for sd in self.components.values())
-        if not total:
+        """A sentence on the spread due to each component; empty if it was not measured."""
+        if not any(self.components.values()):
             return ""
-        shares = ", ".join(
-            f"{name} {100 * sd**2 / total:.0f} % ({100 * sd:.1f} points)" for name, sd in self.components.items()
+        spreads = ", ".join(f"{name} {100 * sd:.1f}" for name, sd in self.components.items())
+        return (
+            f"standard deviations due to redrawing one thing alone, in points: {spreads} (from few draws, so rough; a variance "
+            "estimated below 0 counts as 0; optimization includes the sampling noise of the evaluation)"
         )
-        return f"of the variance over seeds, roughly (a nested pilot): {shares}"
 
 
 PILOT: Pilot | None = Pilot(spread=0.0632, seeds=8, world="ab0020a40db8d81a")

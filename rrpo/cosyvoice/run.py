@@ -35,7 +35,6 @@ from rrpo.identity import content_hash, described
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.optimizers.base import prompts_of
 from rrpo.optimizers.loop import Trajectory
 from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Prompts
@@ -72,7 +71,7 @@ def train(
     """
     if out.exists() and not out.is_dir():
         raise InputError("the folder of the results is a file", got=str(out), fix="give a folder, which may be new")
-    _ = prompts_of(OPTIMIZERS.create(config.optimize.optimizer), config.optimize)  # before hours of training
+    OPTIMIZERS.check(config.optimize)  # before hours of training
     context = context or Context()
     processes = Processes.join(context.device)
     context = replace(context, device=processes.device)

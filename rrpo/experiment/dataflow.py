@@ -34,7 +34,6 @@ from rrpo.experiment import world
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.optimizers.base import prompts_of
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
@@ -322,7 +321,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     }
     further = further_inputs(profile, seed)
     inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
-    _ = prompts_of(OPTIMIZERS.create(config.optimizer), config)
+    OPTIMIZERS.check(config)
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
@@ -371,7 +370,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
     finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
     optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
-    _ = prompts_of(OPTIMIZERS.create(optimize.optimizer), optimize)
+    OPTIMIZERS.check(optimize)
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,

@@ -17,7 +17,7 @@ QUICK = PROFILES["quick"]
 def test_sections_share_no_name_with_each_other_or_the_factorial():
     names = [name for section in SECTIONS for name in section()]
     assert len(set(names)) == len(names)
-    assert set(CORE) <= {*names, *robust_arms(), *guided_arms()}
+    assert set(CORE) <= {*names, *robust_arms(), *guided_arms(), "eam"}
     assert not set(optimizers()) & {*robust_arms(), *guided_arms()}
     unlisted = [name for name in arms() if name not in names]
     assert {"sft", "diffro", "rrpo", "oracle"} <= set(unlisted)

@@ -108,7 +108,7 @@ def test_sensitivity_changes_one_setting_at_a_time():
 
 def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
     arm, by_label = arms()["rrpo"], {c.label: c for c in cells("sensitivity")}
-    assert by_label["rrpo@noise0.6"].arm == replace(arm, rater_noise=0.6)
+    assert by_label["rrpo@noise4"].arm == replace(arm, rater_noise=4.0)
     assert by_label["rrpo@full_l_ser"].arm == arms()["rrpo_full_l_ser"]
     assert by_label["diffro@full_l_ser"].arm == arms()["diffro"]
     assert by_label["oracle@hard"].stages["optimized"].config == replace(
@@ -125,10 +125,10 @@ def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
 def test_what_is_the_profiles_own_is_no_other_setting():
     """In a profile with other values, the former default is one of the settings."""
     sizes = EMBEDDED.sizes | {"rm_pretrain": 500}
-    profile_changed = replace(EMBEDDED, rater_noise=0.6, rm_speakers=32, annotated=100, sizes=sizes)
+    profile_changed = replace(EMBEDDED, rater_noise=4.0, rm_speakers=32, annotated=100, sizes=sizes)
     default, changed = (settings(profile) for profile in (EMBEDDED, profile_changed))
-    assert ("noise0.6" in default, "noise0.3" in default) == (True, False)
-    assert ("noise0.6" in changed, "noise0.3" in changed) == (False, True)
+    assert ("noise4" in default, "noise0.3" in default) == (True, False)
+    assert ("noise4" in changed, "noise0.3" in changed) == (False, True)
     assert changed["data2000_32_300"][0] == {"rm_utterances": 2000, "annotated": 300}
     assert "data500_32_100" not in changed
     for override in OVERRIDES:

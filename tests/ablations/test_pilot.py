@@ -35,7 +35,7 @@ def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
         assert f"{min(needed, 16)} by the {name}" in printed[1]
         assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in printed[2]
     assert printed[2].startswith("with 16 seeds")
-    assert printed[3].startswith("of the variance over seeds, roughly (a nested pilot): data ")
+    assert printed[3].startswith("standard deviations due to redrawing one thing alone, in points: data ")
 
 
 def test_the_last_line_is_what_is_to_be_committed() -> None:
@@ -48,8 +48,8 @@ def test_the_last_line_is_what_is_to_be_committed() -> None:
 
 
 def test_shares_are_of_the_variance() -> None:
-    known = Pilot(spread=0.05, seeds=8, world="w", components={"data": 0.03, "reward model": 0.0, "optimisation": 0.04})
-    assert known.parts.endswith("data 36 % (3.0 points), reward model 0 % (0.0 points), optimisation 64 % (4.0 points)")
+    known = Pilot(spread=0.05, seeds=8, world="w", components={"data": 0.03, "reward model": 0.0, "optimization": 0.04})
+    assert "in points: data 3.0, reward model 0.0, optimization 4.0 (from few draws" in known.parts
     assert Pilot(spread=0.05, seeds=8, world="w").parts == ""
 
 

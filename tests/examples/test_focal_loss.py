@@ -121,7 +121,7 @@ def test_its_effect_its_place_in_the_factorial_and_its_check_are_reported():
     assert {"Focal, in RRPO", "LS x Focal", "LS x EAM x Adv x Focal"} <= set(names["effects"])
     assert {"DiffRO + Focal", "RRPO + Focal"} <= set(names["ablation"])
     assert "Focal's target is confidence" in " ".join(sheets["reward_models"].notes)
-    assert "Focal on rm_confidence -0.100" in " ".join(sheets["effects"].notes)
+    assert "Focal on rm_confidence -0.100" in " ".join(sheets["reward_models"].notes)
 
 
 def test_its_reward_model_is_trained_examined_and_known_again(tmp_path: Path):

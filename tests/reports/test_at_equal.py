@@ -9,8 +9,7 @@ import pytest
 from synthetic import Fake
 
 from ablations.rendering.sheet import Sheet, Value, markdown
-from ablations.stats.family import KL_POINTS
-from reports.arm_tables import at_equal
+from reports.arm_tables import AXES, at_equal
 from reports.loading import Selection
 
 
@@ -43,7 +42,7 @@ def test_every_arm_is_read_at_the_declared_kl_and_is_missing_where_it_did_not_ge
         )
     )
     by_arm = rows(sheet)
-    reached = KL_POINTS[:-1]
+    reached = AXES["kl"][2][:-1]
     assert list(by_arm) == [(arm, level) for level in reached for arm in ("diffro", "rrpo")], "SFT does not move"
     assert by_arm["diffro", 0.1]["uptake"].mean == pytest.approx((0.2 + 0.2) / 2)  # type: ignore[union-attr]
     assert by_arm["diffro", 0.2]["n"] == 2

@@ -41,6 +41,19 @@ def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
     assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in sentence
 
 
+def test_a_control_is_held_against_its_component_if_that_was_run_too():
+    selection = screened()
+    eam = tuple(record("eam", seed, 0.65 + noise) for seed, noise in NOISE.items())
+    table = first_sheet(
+        replace(selection, records=(*selection.records, *eam), planned=selection.planned | {"eam": 3}), []
+    )
+    assert table is not None
+    assert [row[0] for row in table.rows][-2:] == ["rrpo - eam", "mixup - eam"]
+    row = table.row("mixup - eam")
+    assert row["clean_success"].mean == pytest.approx(0.052, abs=0.001)  # type: ignore[union-attr]
+    assert row["clean_without_length"].n == 3  # type: ignore[union-attr]
+
+
 def test_a_diverged_cell_counts_as_zero_in_a_screen_too():
     selection = screened()
     records = tuple(

@@ -23,7 +23,7 @@ from ablations.stats.statistics import t_interval
 from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
-from reports.sensitivity import DEPENDENT, Finding, answer, findings, sheet, uptake, words
+from reports.sensitivity import DEPENDENT, Finding, answer, changes, findings, sheet, uptake, words
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -112,6 +112,18 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert "LS, added to DiffRO: Equivalent in" in second
     assert third == DEPENDENT
     assert DEPENDENT in table.notes
+
+
+def test_a_setting_is_compared_with_the_default_one():
+    """EAM gains 12 points in the default setting, none with noisy raters, and loses 12 without the shortcut."""
+    table = changes(selection_of(grid()))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["noise0.6_shortcut0.9", "noise0.3_shortcut0"]
+    means = [table.row(str(row[0]))["EAM, added to DiffRO clean_success"].mean for row in table.rows]  # type: ignore[union-attr]
+    assert means == pytest.approx([-0.12, -0.24], abs=0.01)
+    hacked = table.row("noise0.3_shortcut0")["EAM, added to DiffRO hacked_share"]
+    assert hacked.mean == pytest.approx(0.24, abs=0.01)  # type: ignore[union-attr]
+    assert changes(selection_of([r for r in grid() if OWN not in r.label])) is None, "no default setting"
 
 
 def test_the_answer_without_diverged_cells_is_told_too():

@@ -11,15 +11,16 @@ from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
 from ablations.stats.family import Pilot
+from reports import effects
 from reports.loading import Selection
-from reports.report import make
-from reports.words import methods
+from reports.opinion import who_listened
+from reports.words import answer, methods
 from rrpo.profiles import SMOKE
 
 
 def answer_of(selection: Selection) -> list[str]:
     """Return the first screen's sentences; the last one is on who has listened."""
-    return list(make(selection).answer)
+    return [*answer(selection, effects.rows(selection)), who_listened(pd.DataFrame(), selection.records)]
 
 
 def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
@@ -161,13 +162,13 @@ def test_methods_name_the_family_that_is_tested():
 
 
 def test_methods_tell_the_committed_pilot():
-    parts = {"data": 0.03, "optimisation": 0.04}
+    parts = {"data": 0.03, "optimization": 0.04}
     text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="w", components=parts))
     assert (
         "In a pilot on 8 development seeds of world w, the standard deviation of RRPO - DiffRO was 5.5 points" in text
     )
-    assert "5.5 points; of the variance" in text
-    assert "data 36 % (3.0 points), optimisation 64 % (4.0 points). Other intervals" in text
+    assert "5.5 points; standard deviations due to" in text
+    assert "in points: data 3.0, optimization 4.0 (from few draws" in text
     screen = replace(grid({}, seeds=4), grid="baselines")
     assert "pilot" not in methods(screen, Pilot(spread=0.055, seeds=8, world="w")), "nothing is tested"
     assert "pilot" not in methods(grid({}, seeds=4), None)
@@ -175,7 +176,12 @@ def test_methods_tell_the_committed_pilot():
 
 
 def test_methods_tell_what_was_done():
-    text = methods(grid({}, seeds=4))
+    selection = grid({}, seeds=4)
+    for sft in selection.of("sft"):
+        sft.params["arm.steps"] = "0"
+    text = methods(selection)
+    assert "Sampled without an optimization: sft. Each other cell optimized the policy for 140 steps" in text
+    assert "optimized" not in methods(replace(selection, records=tuple(selection.of("sft")), planned={"sft": 4}))
     for word in (
         "36 cells",
         "9 arms",

@@ -35,12 +35,17 @@ def several(elsewhere: float) -> Selection:
 def test_the_answer_has_the_range_over_worlds_and_each_has_a_row():
     selection = several(-0.04)
     sentence, *_ = answer(selection, effects.rows(selection))
-    assert "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (n = 8, 3, 3); n = 8 seeds" in sentence
+    assert (
+        "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (seeds and 95 % intervals: 8 ± 0." in sentence
+    )
     table = worlds.sheet(selection)
     assert table is not None
     assert [row[0] for row in table.rows] == ["world  (w)", "world 1 (w1)", "world 2 (w2)"]
     assert table.row("world 1 (w1)")["clean_success"].mean == pytest.approx(-0.06)  # type: ignore[union-attr]
     assert [row[1] for row in table.rows] == [8.0, 3.0, 3.0]
+    row = table.row("world 1 (w1)")
+    assert row["diffro_clean_success"].mean == pytest.approx(0.5 + 0.06 + 0.01)  # type: ignore[union-attr]
+    assert row["sft_clean_success"].n == 0  # type: ignore[union-attr]
 
 
 def test_a_single_world_or_one_without_the_pair_has_no_range():
@@ -71,8 +76,8 @@ def test_diverged_cells_count_in_every_world():
     assert other.mean == pytest.approx((0.08 + 0.08 - 0.58) / 3)
     assert [row[1] for row in table.rows] == [8.0, 3.0]
     first, second, *_ = answer(selection, effects.rows(selection))
-    assert "(n = 8, 3)" in first
-    assert "(n = 7, 2)" in second
+    assert "95 % intervals: 8 ± " in first
+    assert "95 % intervals: 7 ± " in second
 
 
 def test_a_world_is_reported_apart_only_if_the_same_source_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

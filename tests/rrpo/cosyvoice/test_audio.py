@@ -89,8 +89,9 @@ def utterance(**values: str) -> Utterance:
 def finished(folder: Path, corpus: Path, samples: dict[str, list[int]], seed: int = 0) -> Path:
     """Write what `judge` and `decode` read of a finished run."""
     folder.mkdir()
+    settings = {"pretrain": {"seed": seed}, "optimize": {"final_prompts": 1200}, "emotions": None}
     tokens.write(folder / tokens.SAMPLES, samples)
-    (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}, "emotions": None}))
+    (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "scalars.json").write_text(json.dumps({"end_val_accuracy": 0.75}))
     return folder
 

@@ -1,0 +1,73 @@
+"""What clean success consists of: which criteria the samples of each arm fail, and the contrasts under other definitions.
+
+The tested outcome is one definition among several. Its criteria differ in how well they were measured (the world card has no
+line for drawls, clicks have false alarms in fearful speech, odd lengths concern SFT only if a sample is empty), so the contrasts
+are also given without each of them, and by each judge that can withhold a verdict.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ablations.judges import Judge, gold, vetoing
+from ablations.outcomes import EMOTION, clean_without, criteria, failing, measured
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import N, by_arm
+from ablations.stats.family import primary
+from reports.effects import above_sft, difference_column, estimates
+from reports.loading import Selection
+
+DEFINITION, PROMPTS = Column("definition", "definition"), Column("prompts", "prompts", "count")
+
+
+def failures(selection: Selection) -> Sheet | None:
+    """Return the shares of samples that fail each criterion, one row per arm; None without samples."""
+    outcomes = [outcome for outcome in map(failing, known(selection)) if measured(outcome, selection.records)]
+    note = (
+        f"Share of the last samples that fail each criterion of {primary().label}, mean over seeds ± half the 95 % t-interval. "
+        f"A sample can fail several. {EMOTION.capitalize()}: not recognized by the {gold().label}; the other columns but phone "
+        "errors are kinds of artefact. Estimates, not tested."
+    )
+    if not outcomes:
+        return None
+    return by_arm("criteria", "What is not clean", selection.records, outcomes, note, arms=selection.arms)
+
+
+def known(selection: Selection) -> list[str]:
+    """Return the criteria that the samples of some record have."""
+    tables = (criteria(record.last_samples, gold()) for record in selection.records)
+    return list(dict.fromkeys(name for table in tables for name in table))
+
+
+def definitions(selection: Selection) -> Sheet | None:
+    """Return the contrasts of the first table under other definitions of clean success, one row per definition; None if there is
+    no such contrast."""
+    available = {record.label for record in selection.records}
+    contrasts = selection.tested.get("", {}) | ({} if selection.screen else above_sft())
+    contrasts = {name: weights for name, weights in contrasts.items() if set(weights) <= available}
+    by = primary().by
+    if not contrasts or by is None:
+        return None
+    variants = [(primary().label, primary(), gold())]
+    variants += [(f"by the {judge.label}", by(judge), judge) for judge in vetoing()]
+    variants += [(outcome.label, outcome, gold()) for outcome in map(clean_without, known(selection))]
+    rows: list[dict[Column, Value]] = []
+    for label, outcome, judge in variants:
+        means = estimates(selection, contrasts, [outcome], selection.seeds(()), math.nan)
+        by_contrast = {name: mean[difference_column(outcome)] for name, mean in means.items()}
+        if any(mean.n for mean in by_contrast.values()):
+            columns = {Column(name, f"{name}, points", "gain"): mean for name, mean in by_contrast.items()}
+            counts = {PROMPTS: float(prompts(selection, judge)), N: float(max(mean.n for mean in by_contrast.values()))}
+            rows.append({DEFINITION: label, **counts, **columns})
+    note = (
+        f"The contrasts of the first table in {primary().label}, by the judges that can withhold a verdict (on the samples that "
+        "they evaluated), and without each of its criteria. Paired differences within seeds, mean ± half the 95 % t-interval. "
+        "Estimates, not tested. Diverged cells are left out. A judge with few prompts can only oppose a large difference."
+    )
+    return Sheet.of("definitions", "Other definitions of clean success", rows, note) if len(rows) > 1 else None
+
+
+def prompts(selection: Selection, judge: Judge) -> int:
+    """Return how many last samples of a cell the judge evaluated, at most."""
+    tables = (record.last_samples for record in selection.records)
+    return max(int(table[judge.name].notna().sum()) if judge.name in table.columns else 0 for table in tables)
