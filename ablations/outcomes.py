@@ -33,6 +33,8 @@ ARTEFACT = "artefact_"
 EMOTION, PHONES, LENGTH = "emotion", "phone errors", "length"
 """Criteria of a clean success. A sample fails that on length if it is empty, or if its length is odd given that of the SFT
 policy's sample of the same prompt."""
+Met = dict[str, NDArray[np.bool_]]
+"""Criterion -> samples that meet it ``[N]``."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """(samples that count as hits, samples that are considered), both ``[N]``."""
 Curve = Callable[[Record], NDArray[np.float64]]
@@ -157,7 +159,7 @@ def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
     return np.logical_or.reduce([samples[name].to_numpy(bool) for name in flags]) if flags else None
 
 
-def criteria(samples: pd.DataFrame, judge: Judge) -> dict[str, NDArray[np.bool_]]:
+def criteria(samples: pd.DataFrame, judge: Judge) -> Met:
     """Return criterion of a clean success -> which samples ``[N]`` meet it; empty if a column is missing.
 
     The judge's argmax is the target (`EMOTION`), at most `PHONE_ERROR_BOUND` of the phones are wrong (`PHONES`), and each kind of
@@ -179,8 +181,12 @@ def clean(samples: pd.DataFrame, judge: Judge, without: str = "") -> Masks | Non
     met = criteria(samples, judge)
     if not met:
         return None
-    kept = [mask for name, mask in met.items() if name != without]
-    return np.logical_and.reduce(kept), samples[judge.name].notna().to_numpy()
+    return all_but(met, without), samples[judge.name].notna().to_numpy()
+
+
+def all_but(met: Met, without: str) -> NDArray[np.bool_]:
+    """Return the samples ``[N]`` that meet all criteria but one."""
+    return np.logical_and.reduce([mask for name, mask in met.items() if name != without])
 
 
 def same(samples: pd.DataFrame, predicted: str, target: str) -> NDArray[np.bool_]:
@@ -213,29 +219,14 @@ def hacked_share(judge: Judge) -> Outcome:
     return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share, own_rm=True)
 
 
-def clean_without(criterion: str) -> Outcome:
-    """Make the outcome clean success by gold without one of its `criteria`."""
-    share = partial(clean, judge=gold(), without=criterion)
-    return sampled(f"clean_without_{criterion}", f"without {criterion}", share, +1)
-
-
 def clean_at_any_length() -> Outcome:
     """Make the outcome clean success without the rule on odd lengths, for comparisons with SFT."""
     note = (
         "an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if the sample is "
         "empty, but every other policy by chance"
     )
-    return replace(clean_without(LENGTH), label="clean success at any length", note=note)
-
-
-def failing(criterion: str) -> Outcome:
-    """Make the outcome share of samples that fail one of the `criteria` of a clean success by gold."""
-
-    def share(samples: pd.DataFrame) -> Masks | None:
-        met = criteria(samples, gold())
-        return (~met[criterion], samples[gold().name].notna().to_numpy()) if criterion in met else None
-
-    return sampled(f"fails_{criterion}", criterion, share, -1)
+    share = partial(clean, judge=gold(), without=LENGTH)
+    return sampled("clean_at_any_length", "clean success at any length", share, +1, note)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:

@@ -8,21 +8,50 @@ are also given without each of them, and by each judge that can withhold a verdi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ablations.judges import Judge, gold, vetoing
-from ablations.outcomes import EMOTION, clean_without, criteria, failing, measured
+from ablations.outcomes import EMOTION, Met, Outcome, all_but, criteria
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import N, by_arm
 from ablations.stats.family import primary
+from ablations.tracking.records import Record
 from reports.effects import above_sft, difference_column, estimates
 from reports.loading import Selection
 
 DEFINITION, PROMPTS = Column("definition", "definition"), Column("prompts", "prompts", "count")
+Cells = Mapping[tuple[str, int], Met]
+"""(arm, seed) -> criteria met by the last samples."""
 
 
-def failures(selection: Selection) -> Sheet | None:
+def sheets(selection: Selection) -> list[Sheet]:
+    """Return `definitions` and `failures`, without those for which there is nothing to show."""
+    cells = {(record.label, record.seed): criteria(record.last_samples, gold()) for record in selection.records}
+    return [sheet for sheet in (definitions(selection, cells), failures(selection, cells)) if sheet is not None]
+
+
+def names(cells: Cells) -> list[str]:
+    """Return all criteria that were measured in some cell."""
+    return list(dict.fromkeys(name for met in cells.values() for name in met))
+
+
+def share(name: str, label: str, hits: Callable[[Met], NDArray[np.bool_]], cells: Cells) -> Outcome:
+    """Make an outcome from the criteria of each cell; NaN where they were not measured."""
+
+    def read(record: Record) -> float:
+        met = cells[record.label, record.seed]
+        return float(hits(met).mean()) if met else math.nan
+
+    return Outcome(name=name, label=label, read=read)
+
+
+def failures(selection: Selection, cells: Cells) -> Sheet | None:
     """Return the shares of samples that fail each criterion, one row per arm; None without samples."""
-    outcomes = [outcome for outcome in map(failing, known(selection)) if measured(outcome, selection.records)]
+    outcomes = [share(f"fails_{name}", name, partial(failing, name=name), cells) for name in names(cells)]
     note = (
         f"Share of the last samples that fail each criterion of {primary().label}, mean over seeds ± half the 95 % t-interval. "
         f"A sample can fail several. {EMOTION.capitalize()}: not recognized by the {gold().label}; the other columns but phone "
@@ -33,13 +62,12 @@ def failures(selection: Selection) -> Sheet | None:
     return by_arm("criteria", "What is not clean", selection.records, outcomes, note, arms=selection.arms)
 
 
-def known(selection: Selection) -> list[str]:
-    """Return the criteria that the samples of some record have."""
-    tables = (criteria(record.last_samples, gold()) for record in selection.records)
-    return list(dict.fromkeys(name for table in tables for name in table))
+def failing(met: Met, name: str) -> NDArray[np.bool_]:
+    """Return the samples ``[N]`` that fail a criterion; none if it was not measured."""
+    return ~met[name] if name in met else np.zeros(len(next(iter(met.values()))), bool)
 
 
-def definitions(selection: Selection) -> Sheet | None:
+def definitions(selection: Selection, cells: Cells) -> Sheet | None:
     """Return the contrasts of the first table under other definitions of clean success, one row per definition; None if there is
     no such contrast."""
     available = {record.label for record in selection.records}
@@ -50,7 +78,9 @@ def definitions(selection: Selection) -> Sheet | None:
         return None
     variants = [(primary().label, primary(), gold())]
     variants += [(f"by the {judge.label}", by(judge), judge) for judge in vetoing()]
-    variants += [(outcome.label, outcome, gold()) for outcome in map(clean_without, known(selection))]
+    for name in names(cells):
+        without = share(f"without_{name}", f"without {name}", partial(all_but, without=name), cells)
+        variants.append((without.label, without, gold()))
     rows: list[dict[Column, Value]] = []
     for label, outcome, judge in variants:
         means = estimates(selection, contrasts, [outcome], selection.seeds(()), math.nan)

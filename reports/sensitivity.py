@@ -108,7 +108,7 @@ def changes(selection: Selection) -> Sheet | None:
             for column, change in estimates(selection, contrast, outcomes, selection.seeds(()))[name].items():
                 label = column.heading.removesuffix(", points")
                 row[Column(f"{name} {column.name}", f"{name}, {label}, points", "gain")] = change
-        rows.append(row)
+        rows += [row] if len(row) > 1 else []
     note = (
         f"Each contrast minus the same contrast in the default setting ({default.name}), within seeds: {primary().label} and "
         "hacked share at the last update, mean ± half the 95 % t-interval. Estimates, not tested, without a correction for "

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from synthetic import SAMPLES, Fake, checkpoint, record
 
+from ablations.rendering.sheet import Sheet
 from ablations.stats.statistics import Interval
-from reports.criteria import definitions, failures
+from reports.criteria import sheets
 from reports.loading import Selection
 from reports.report import make
 
@@ -31,14 +32,18 @@ def selection() -> Selection:
     return Selection("full", tuple(records), {"diffro": 3, "rrpo": 3}, (), (3,))
 
 
+def table_of(selection: Selection, name: str) -> Sheet:
+    (table,) = (sheet for sheet in sheets(selection) if sheet.name == name)
+    return table
+
+
 def mean(value: object) -> float:
     assert isinstance(value, Interval)
     return round(value.mean, 3)
 
 
 def test_every_criterion_is_counted_by_itself(selection: Selection) -> None:
-    table = failures(selection)
-    assert table is not None
+    table = table_of(selection, "criteria")
     assert [column.name for column in table.columns] == [
         "arm",
         "n",
@@ -51,8 +56,7 @@ def test_every_criterion_is_counted_by_itself(selection: Selection) -> None:
 
 
 def test_a_contrast_that_is_all_clicks_vanishes_without_them(selection: Selection) -> None:
-    table = definitions(selection)
-    assert table is not None
+    table = table_of(selection, "definitions")
     means = {str(row[0]): mean(table.row(str(row[0]))["RRPO - DiffRO"]) for row in table.rows}
     assert means == {
         "clean success": 0.2,
@@ -67,11 +71,9 @@ def test_a_contrast_that_is_all_clicks_vanishes_without_them(selection: Selectio
 
 def test_a_diverged_cell_is_left_out_of_every_definition(selection: Selection) -> None:
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("diffro", 2))
-    table = definitions(replace(selection, records=records, lost={("diffro", 2): "diverged"}))
-    assert table is not None
+    table = table_of(replace(selection, records=records, lost={("diffro", 2): "diverged"}), "definitions")
     assert {row[2] for row in table.rows} == {2.0}
 
 
 def test_a_screen_tests_nothing_and_has_no_contrasts(selection: Selection) -> None:
-    assert definitions(replace(selection, grid="baselines")) is None
-    assert failures(replace(selection, grid="baselines")) is not None
+    assert [sheet.name for sheet in sheets(replace(selection, grid="baselines"))] == ["criteria"]

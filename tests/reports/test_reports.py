@@ -38,7 +38,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(reported: Path, 
     assert result.exit_code == 0, result.output
     names = {path.name for path in one.iterdir()}
     tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
-    tables |= {"uptake_by_kind", "early_stopped", "ran_with"}
+    tables |= {"uptake_by_kind", "early_stopped", "ran_with", "criteria", "definitions"}
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")

@@ -51,7 +51,7 @@ def test_a_control_is_held_against_its_component_if_that_was_run_too():
     assert [row[0] for row in table.rows][-2:] == ["rrpo - eam", "mixup - eam"]
     row = table.row("mixup - eam")
     assert row["clean_success"].mean == pytest.approx(0.052, abs=0.001)  # type: ignore[union-attr]
-    assert row["clean_without_length"].n == 3  # type: ignore[union-attr]
+    assert row["clean_at_any_length"].n == 3  # type: ignore[union-attr]
 
 
 def test_a_diverged_cell_counts_as_zero_in_a_screen_too():
