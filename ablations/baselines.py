@@ -96,10 +96,15 @@ CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
     *("emo-dpo", "emo-dpo-requested", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
     *("best_of_16", "best_of_16_rrpo"),
-    *("rm_worst", "rm_weights", "eam", "mixup", "length-mix", "reward_bounded"),
+    *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
     *("emodiff", "classifier_free"),
 )
-"""Arms of the grid ``baselines``, in addition to SFT, DiffRO and RRPO; ``eam`` is what the two mixups are controls of."""
+"""Arms of the grid ``baselines``, in addition to SFT, DiffRO, RRPO and `controlled`."""
+
+
+def controlled() -> list[str]:
+    """Return the components of which `CORE` contains controls: they are compared with each other."""
+    return list(dict.fromkeys(CONTROLS[name].control_of for name in CORE if name in CONTROLS))
 
 
 def baselines() -> dict[str, ArmConfig]:

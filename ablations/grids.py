@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.baselines import CORE
+from ablations.baselines import CORE, controlled
 from ablations.components import factorial, singles
 from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
@@ -180,8 +180,9 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """SFT, DiffRO, RRPO and the baselines in `CORE`, with the same data, reward models and judges; a screen without tests."""
-    return product(_arms_named("sft", BASE, RRPO, *CORE), profile, seeds)
+    """SFT, DiffRO, RRPO, the baselines in `CORE` and the components that some of them control, with the same data, reward models
+    and judges; a screen without tests."""
+    return product(_arms_named("sft", BASE, RRPO, *controlled(), *CORE), profile, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

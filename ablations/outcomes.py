@@ -375,7 +375,6 @@ OUTCOMES: list[Outcome] = [
     replace(followed("dnsmos", "naturalness (DNSMOS)", "dnsmos", "mark", +1), optional=True),
     replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
-    replace(followed("gradient_match", "scale of the reward's gradient", "gradient_match", "plain"), optional=True),
 ]
 """Outcomes in the order of the table of results; values at the last checkpoint."""
 OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]

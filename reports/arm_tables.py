@@ -25,6 +25,7 @@ from ablations.outcomes import (
     find,
     followed,
     hacked_share,
+    measured,
     shown,
 )
 from ablations.parameters import differing, headings
@@ -78,10 +79,10 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
-    measured = {column.name for column in plain.columns}
-    if PRIMARY_OUTCOME not in measured:
+    names = {column.name for column in plain.columns}
+    if PRIMARY_OUTCOME not in names:
         return plain
-    missing = [outcome.label for outcome in all_outcomes() if outcome.name not in measured]
+    missing = [outcome.label for outcome in all_outcomes() if outcome.name not in names]
     missing += [] if listened else OPINIONS
     notes = [
         "Hacked share at start: that of the SFT policy under the arm's own reward model, on the prompts of the first "
@@ -93,12 +94,14 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
     notes += [f"Not measured: {', '.join(missing)}."] if missing else []
     diverged = "Diverged cells are excluded from the means here; in the first table they count as 0."
     notes += [diverged] if selection.diverged else []
+    scales = [SCALE] if measured(SCALE, records) else []
     rows = []
     for row in plain.rows:
         cells = selection.of(str(row[0]))
         hacking = (over_seeds(outcome, cells) for outcome in (HACKED_AT_START, SEED_HACKED))
-        rows.append((*row, *hacking, *(over_seeds(cost, cells).mean for cost in COSTS)))
-    added = (HACKED_AT_START, SEED_HACKED, *COSTS)
+        costs = (over_seeds(cost, cells).mean for cost in COSTS)
+        rows.append((*row, *hacking, *costs, *(over_seeds(outcome, cells) for outcome in scales)))
+    added = (HACKED_AT_START, SEED_HACKED, *COSTS, *scales)
     columns = (*plain.columns, *(replace(outcome.as_column(), better=0) for outcome in added))
     return replace(plain, columns=columns, rows=tuple(rows)).with_notes(*notes)
 
@@ -118,6 +121,10 @@ HACKED_AT_START = Outcome(name="hacked_at_start", label="hacked share at start",
 """What the arm's own reward model is pleased by without being clean, before any optimization."""
 SEED_HACKED = Outcome(name="hacked", label="seeds that hacked, %", read=_hacked, unit="share")
 """Share of the seeds that hacked, among those whose policy was optimized."""
+
+
+SCALE = followed("gradient_match", "scale of the reward's gradient", "gradient_match", "plain")
+"""Factor that gives the reward's gradient RRPO's norm, of the arm that has one."""
 
 
 def at_equal(selection: Selection) -> list[Sheet]:

@@ -17,7 +17,7 @@ QUICK = PROFILES["quick"]
 def test_sections_share_no_name_with_each_other_or_the_factorial():
     names = [name for section in SECTIONS for name in section()]
     assert len(set(names)) == len(names)
-    assert set(CORE) <= {*names, *robust_arms(), *guided_arms(), "eam"}
+    assert set(CORE) <= {*names, *robust_arms(), *guided_arms()}
     assert not set(optimizers()) & {*robust_arms(), *guided_arms()}
     unlisted = [name for name in arms() if name not in names]
     assert {"sft", "diffro", "rrpo", "oracle"} <= set(unlisted)
@@ -26,7 +26,7 @@ def test_sections_share_no_name_with_each_other_or_the_factorial():
 def test_the_screen_is_the_core_on_three_seeds():
     grid = GRIDS["baselines"]
     assert grid.seeds == 3
-    assert [c.label for c in grid.cells(QUICK, [101])] == ["sft", "diffro", "rrpo", *CORE]
+    assert [c.label for c in grid.cells(QUICK, [101])] == ["sft", "diffro", "rrpo", "eam", *CORE]
 
 
 @pytest.mark.parametrize("name", sorted(optimizers()))

@@ -73,6 +73,15 @@ def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
     assert ablation(Selection("x", (record("sft", 1, 0.5),), {"sft": 1}, ())) is None
 
 
+def test_the_scale_of_a_gradient_stands_in_the_results_of_the_arm_that_has_one():
+    records = [record("diffro", 1, 0.5), record("diffro_scaled", 1, 0.5, scalars={"gradient_match": 0.4})]
+    table = results(Selection("x", tuple(records), {"diffro": 1, "diffro_scaled": 1}, ()))
+    assert table.row("diffro_scaled")["gradient_match"].mean == 0.4  # type: ignore[union-attr]
+    assert table.row("diffro")["gradient_match"].n == 0  # type: ignore[union-attr]
+    plain = results(Selection("x", tuple(records[:1]), {"diffro": 1}, ()))
+    assert "gradient_match" not in {column.name for column in plain.columns}
+
+
 def test_diverged_cells_count_as_zero_in_the_ablation_too():
     selection = grid(SHIFT, seeds=4)
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("eam_adv", 0))
