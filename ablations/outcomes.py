@@ -153,10 +153,16 @@ def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
     return ratio_by_step(samples["step"], masks[0] & masks[1], masks[1])
 
 
+def absent(samples: pd.DataFrame) -> Met:
+    """Return kind of artefact -> samples ``[N]`` without it; empty if artefacts were not detected."""
+    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
+    return {name.removeprefix(ARTEFACT): ~samples[name].to_numpy(bool) for name in flags}
+
+
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
     """Return which samples ``[N]`` have an artefact of any kind; None if artefacts were not detected."""
-    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
-    return np.logical_or.reduce([samples[name].to_numpy(bool) for name in flags]) if flags else None
+    without = absent(samples)
+    return ~np.logical_and.reduce(list(without.values())) if without else None
 
 
 def criteria(samples: pd.DataFrame, judge: Judge) -> Met:
@@ -165,12 +171,11 @@ def criteria(samples: pd.DataFrame, judge: Judge) -> Met:
     The judge's argmax is the target (`EMOTION`), at most `PHONE_ERROR_BOUND` of the phones are wrong (`PHONES`), and each kind of
     artefact is absent.
     """
-    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
-    if not flags or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
+    without = absent(samples)
+    if not without or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
         return {}
     understood = samples["phone_errors"].to_numpy() <= PHONE_ERROR_BOUND * samples["phones"].to_numpy()
-    absent = {name.removeprefix(ARTEFACT): ~samples[name].to_numpy(bool) for name in flags}
-    return {EMOTION: same(samples, judge.name, "target"), PHONES: understood} | absent
+    return {EMOTION: same(samples, judge.name, "target"), PHONES: understood} | without
 
 
 def clean(samples: pd.DataFrame, judge: Judge, without: str = "") -> Masks | None:

@@ -121,18 +121,25 @@ def _rises(outcome: Outcome, records: Iterable[Record]) -> Values:
     return changes
 
 
-def against(selection: Selection, arm: str, *names: str, score: float = DIVERGED) -> dict[str, dict[Column, Interval]]:
-    """Return other arm -> `estimates` of ``arm`` minus the other, where they share seeds with the primary outcome."""
-    seeds = selection.seeds(())
-    contrasts = {other: difference(arm, other) for other in selection.arms if other != arm}
-    by_arm = estimates(selection, contrasts, [primary(), *map(find, names)], seeds, score)
-    return {other: means for other, means in by_arm.items() if means[difference_column(primary())].n}
+def differences(
+    selection: Selection, pairs: Sequence[tuple[str, str]], *names: str, score: float = DIVERGED
+) -> dict[tuple[str, str], dict[Column, Interval]]:
+    """Return pair of arms -> `estimates` of the first minus the second, where they share seeds with the primary outcome."""
+    contrasts = {f"{one} - {other}": difference(one, other) for one, other in pairs}
+    by_name = estimates(selection, contrasts, [primary(), *map(find, names)], selection.seeds(()), score)
+    by_pair = dict(zip(pairs, by_name.values(), strict=True))
+    return {pair: means for pair, means in by_pair.items() if means[difference_column(primary())].n}
 
 
-def controls_of(selection: Selection) -> dict[str, list[str]]:
-    """Return control of a component -> the component, for those of which both arms are in the selection."""
-    found = {arm: [CONTROLS[arm].control_of] for arm in selection.arms if arm in CONTROLS}
-    return {control: parts for control, parts in found.items() if set(parts) <= set(selection.arms)}
+def against_rrpo(selection: Selection) -> list[tuple[str, str]]:
+    """Return the pairs (RRPO, other arm) of a selection."""
+    return [(RRPO, arm) for arm in selection.arms if arm != RRPO]
+
+
+def controls_of(selection: Selection) -> list[tuple[str, str]]:
+    """Return the pairs (control, component that it controls) of which both arms are in the selection."""
+    pairs = [(arm, CONTROLS[arm].control_of) for arm in selection.arms if arm in CONTROLS]
+    return [(control, part) for control, part in pairs if part in selection.arms]
 
 
 def screen(selection: Selection) -> Sheet | None:
@@ -149,11 +156,10 @@ def screen(selection: Selection) -> Sheet | None:
         f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}.",
         primary().note,
     )
+    pairs = [*against_rrpo(selection), *controls_of(selection)]
     rows: list[dict[Column, Value]] = [
         {CONTRAST: f"{one} - {other}", N: float(means[difference_column(primary())].n), **means}
-        for one, others in {RRPO: [], **controls_of(selection)}.items()
-        for other, means in against(selection, one, *BESIDE, clean_at_any_length().name).items()
-        if one == RRPO or other in others
+        for (one, other), means in differences(selection, pairs, *BESIDE, clean_at_any_length().name).items()
     ]
     return Sheet.of("screen", "RRPO against the other systems", rows, *notes)
 

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.components import COMPONENTS, Component, component
-from ablations.grids import join_label
 from ablations.judges import tuning
 from ablations.outcomes import Outcome, followed
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import N, by_arm, rm_outcomes, scalar
 from ablations.stats.contrasts import apply, component_of, corner_effects, difference, main_effects, overall
-from ablations.stats.family import margin_text
+from ablations.stats.family import labelled, margin_text
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports.loading import Selection
@@ -86,11 +85,8 @@ def component_notes(selection: Selection) -> list[str]:
     """Return the checks of the components that are tested as lines for the caption, one for each setting."""
     lines = []
     for setting, contrasts in selection.tested.items():
-        labelled = {
-            name: {join_label(arm, setting): weight for arm, weight in weights.items()}
-            for name, weights in contrasts.items()
-        }
-        lines += note(checks(selection.records, labelled), f" at {setting}" if setting else "")
+        by_label = {name: labelled(weights, setting) for name, weights in contrasts.items()}
+        lines += note(checks(selection.records, by_label), f" at {setting}" if setting else "")
     return lines
 
 

@@ -22,7 +22,7 @@ from reports import reward_models
 from reports.effects import estimates
 from reports.loading import Selection
 from reports.settings import SHORTCUT, Setting, settings
-from reports.verdicts import INTERIM, UNDECIDED, Row, judge
+from reports.verdicts import INTERIM, UNDECIDED, Row, judge, without_diverged
 from rrpo.arms import BASE
 
 NAMED = 3
@@ -155,9 +155,7 @@ def answer(selection: Selection, known: Sequence[Finding]) -> list[str]:
     sentences = [*_conclusions(known), DEPENDENT]
     if selection.diverged:
         without = " ".join(_conclusions(findings(selection, math.nan)))
-        sentences.append(
-            f"Diverged cells ({len(selection.diverged)}) count as {primary().label} 0; without them: {without}"
-        )
+        sentences.append(without_diverged(selection, without))
     return sentences
 
 

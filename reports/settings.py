@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ablations.grids import OVERRIDES, join_label, split_label
+from ablations.grids import OVERRIDES, split_label
+from ablations.stats.family import labelled
 from ablations.tracking.records import Record
 from reports.loading import Selection
 from rrpo.config import ArmConfig
@@ -62,7 +63,7 @@ class Setting:
 
     def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
         """Return a contrast of arms as a contrast of this setting's labels."""
-        return {join_label(arm, self.name): weight for arm, weight in contrast.items()}
+        return labelled(contrast, self.name)
 
 
 def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Setting]:

@@ -114,6 +114,11 @@ def scored(outcomes: Values, selection: Selection, score: float) -> Values:
     return {**outcomes, **dict.fromkeys(selection.diverged, score)}
 
 
+def without_diverged(selection: Selection, answer: str) -> str:
+    """Return how diverged cells are counted, followed by the answer that excludes them."""
+    return f"Diverged cells ({len(selection.diverged)}) count as {primary().label} {DIVERGED:g}; without them: {answer}"
+
+
 def by_judge(judge: Judge, records: Sequence[Record]) -> Values:
     """Return the primary outcome by another judge, on the samples that it evaluated; empty if no outcome depends on a judge."""
     by = primary().by

@@ -18,7 +18,7 @@ from ablations.tracking.source_version import code_versions
 from reports import effects, settings, worlds
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
-from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row
+from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row, without_diverged
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
 
@@ -33,15 +33,14 @@ def answer(selection: Selection, rows: Sequence[Row]) -> list[str]:
     sentences = [_answer(selection, rows)]
     if selection.diverged and (selection.screen or any(row.name == OVERALL for row in rows)):
         without = _answer(selection, effects.rows(selection, math.nan), math.nan)
-        count = len(selection.diverged)
-        sentences.append(f"Diverged cells ({count}) count as {primary().label} 0; without them: {without}")
+        sentences.append(without_diverged(selection, without))
     return sentences
 
 
 def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) -> str:
     """Return which component has an effect, how large, and whether it is tested; ``score`` is that of a diverged cell."""
-    if selection.screen and (gains := effects.against(selection, RRPO, score=score)):
-        return _screen_answer({arm: gain for arm, means in gains.items() for gain in means.values()})
+    if selection.screen and (gains := effects.differences(selection, effects.against_rrpo(selection), score=score)):
+        return _screen_answer({arm: gain for (_, arm), means in gains.items() for gain in means.values()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:

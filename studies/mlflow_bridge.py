@@ -20,7 +20,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
 from ablations.tracking import records
-from ablations.tracking.outbox import Entry, now
+from ablations.tracking.outbox import Entry, key_for, now
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.replay import Replay
 from rrpo.identity import content_hash
@@ -121,7 +121,7 @@ class Bridge:
             "seeds": ",".join(map(str, search.spec.seeds)),
         }
         return Entry(
-            key=f"{kind}-{content_hash([search.name, identity])[:24]}",
+            key=key_for(kind, [search.name, identity]),
             experiment=f"{records.EXPERIMENT_STUDY}{search.name}",
             name=name,
             tags=owner_tags() | shared | dict(self.tags) | dict(tags),

@@ -82,9 +82,8 @@ def cross_language(record: Record) -> float:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "clean_success": from_samples(
-        clean_success(tuning()), curve(tuning().clean)
-    ),  # without phone errors, repetition, length
+    # its intermediate values know nothing of phone errors, repetition and length
+    "clean_success": from_samples(clean_success(tuning()), curve(tuning().clean)),
     "hacked_share": from_samples(hacked_share(tuning()), hacked_so_far),
     "phone_error_rate": Objective("minimize", "phone error rate", scalar("end_phone_error_rate")),
     "gold": Objective(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ablations.grids import split_label
+from ablations.grids import join_label, split_label
 from ablations.outcomes import Outcome, find
 from ablations.stats.contrasts import Weights, component_of, corner_effects, effects_alone, main_effects, overall
 
@@ -102,6 +102,11 @@ def declared(labels: Iterable[str]) -> dict[str, dict[str, Weights]]:
     named_settings = [available for setting, available in arms.items() if setting]
     shared = allowed(set.intersection(*named_settings)) if named_settings else {}
     return {setting: shared if setting else allowed(available) for setting, available in arms.items()}
+
+
+def labelled(weights: Mapping[str, float], setting: str) -> dict[str, float]:
+    """Return a contrast of arms as a contrast of the labels that these arms have in a setting."""
+    return {join_label(arm, setting): weight for arm, weight in weights.items()}
 
 
 def margin_text() -> str:

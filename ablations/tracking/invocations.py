@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.failures import KINDS, Lost
-from ablations.grids import join_label
-from ablations.stats.family import declared
+from ablations.stats.family import declared, labelled
 from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.experiment.cell import Cell
 
@@ -109,10 +108,10 @@ def needed(labels: Iterable[str]) -> set[str]:
     """Return the labels that the tested contrasts of a grid need; all ``labels`` if the grid tests no contrast."""
     all_labels = set(labels)
     tested = {
-        join_label(arm, setting)
+        label
         for setting, contrasts in declared(all_labels).items()
         for weights in contrasts.values()
-        for arm in weights
+        for label in labelled(weights, setting)
     }
     return tested or all_labels
 

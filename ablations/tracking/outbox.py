@@ -18,7 +18,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from rrpo.identity import content_hash
 from rrpo.pipeline.stages import flush
 
 ENTRY = "entry.json"
@@ -69,6 +71,11 @@ class Entry:
 def new_key(kind: str) -> str:
     """Return a new unique key."""
     return f"{kind}-{uuid.uuid4().hex[:24]}"
+
+
+def key_for(kind: str, identity: Any) -> str:
+    """Return the key that depends only on ``identity`` (plain data), so that the same run is recorded once."""
+    return f"{kind}-{content_hash(identity)[:24]}"
 
 
 @dataclass(frozen=True)

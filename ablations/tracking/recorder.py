@@ -32,7 +32,7 @@ from ablations.tracking.connection import (
 )
 from ablations.tracking.curves import Point
 from ablations.tracking.invocations import plan_invocation
-from ablations.tracking.outbox import Entry, new_key, now
+from ablations.tracking.outbox import Entry, key_for, new_key, now
 from ablations.tracking.reader import Store, waiting_record
 from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import Record
@@ -208,7 +208,7 @@ class Tracker:
 
     def key_of(self, kind: str, key: str) -> str:
         """Return the key (`records.TAG_ENTRY`) of the run that `record` makes for a key."""
-        return f"{kind}-{content_hash([self.grid, key])[:24]}"
+        return key_for(kind, [self.grid, key])
 
     def held_up(self) -> str:
         """Retry writing what a full disk holds up. Return how much still waits and why; empty if nothing does."""
@@ -229,7 +229,7 @@ class Tracker:
 
     def _cell_entry(self, cell: Cell, tags: Mapping[str, str] | None = None) -> Entry:
         """Return the entry of a running cell. Its key depends only on grid and cell hash, so that each cell has a single run."""
-        key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
+        key = key_for("cell", [self.grid, cell.hash])
         params = {"invocation": self.invocation.name} if self.invocation else {}
         cell_tags = {
             records.TAG_ARM: cell.label,
@@ -279,7 +279,7 @@ def addition(grid: str, name: str, cell: str, roles: Iterable[str]) -> Entry:
     """Return the entry that adds the results of optional stages to the complete run of the cell with the hash ``cell``."""
     joined = ",".join(sorted(roles))
     return Entry(
-        key=f"optional-{content_hash([grid, cell, joined])[:24]}",
+        key=key_for("optional", [grid, cell, joined]),
         experiment=grid,
         name=name,
         tags={records.TAG_OPTIONAL: joined},
