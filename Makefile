@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 RUNS ?= runs
 GRID ?= full
 STUDY ?= regularizers
@@ -15,9 +16,11 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt resemblyzer  # its weights are read, not its code
+	$(PIP) 'pip>=25'  # older ones take three times as long to resolve
+	$(PIP) -c constraints.txt torch setuptools wheel
+	$(PIP) --no-build-isolation -c constraints.txt -e '.[dev]'
+	$(PIP) --no-deps -c constraints.txt resemblyzer  # its weights are read, not its code
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some packages contain files of Python 2
 	touch $@
 
 ablate: install  # a cell that failed or diverged keeps no other one from being compared

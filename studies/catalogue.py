@@ -161,7 +161,10 @@ def tune_arm(arm: str) -> Study:
     They are the strengths of its regularizers, the options of its optimizer or guidance that are declared as searched, and the
     fields in `OWN`. For a fair comparison, run it for every arm with the same number of trials.
     """
-    config = arms()[arm]
+    return _tune(arm, arms()[arm])
+
+
+def _tune(arm: str, config: ArmConfig) -> Study:
     parts = [component(name) for name in switched_on(config.regularizers)]
     strengths = [knob for part in parts for knob in part.knobs]
     searched = strengths if config.finetune else []
@@ -218,7 +221,9 @@ STUDIES: dict[str, Callable[[], Study]] = {
 
 def tunable() -> list[str]:
     """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed."""
-    return [name for name, arm in arms().items() if arm.beta is None and not _is_control(arm) and tune_arm(name).space]
+    return [
+        name for name, arm in arms().items() if arm.beta is None and not _is_control(arm) and _tune(name, arm).space
+    ]
 
 
 def _is_control(arm: ArmConfig) -> bool:

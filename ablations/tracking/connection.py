@@ -62,7 +62,10 @@ def create_store(folder: RunsFolder) -> None:
         leftover.unlink()
     # MLflow keeps one store per address, so a process must not use an address twice.
     partial = folder.database.with_name(f"{folder.database.name}{PARTIAL}{uuid.uuid4().hex[:8]}")
-    open_client(folder, f"sqlite:///{partial}").search_experiments(max_results=1)
+    with _unsynchronized(partial.name):
+        open_client(folder, f"sqlite:///{partial}").search_experiments(max_results=1)
+    with partial.open("rb+") as file:
+        os.fsync(file)
     os.replace(partial, folder.database)
 
 
@@ -90,6 +93,24 @@ def describe_error(folder: RunsFolder, error: Exception) -> str:
         if cause in text:
             return cause.lower()
     return f"{type(error).__name__}: {text}"[:300]
+
+
+@contextmanager
+def _unsynchronized(name: str) -> Iterator[None]:
+    """Let SQLite write the file ``name`` without waiting for the disk: MLflow creates a store in very many transactions."""
+    from sqlalchemy import Engine, event
+
+    def relax(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            file = connection.execute("PRAGMA database_list").fetchone()[2]
+            if os.path.basename(file) == name:
+                connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
 
 
 def _server_trouble(folder: RunsFolder, wait: float) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import fakes
 import pytest
+import sqlalchemy
 from fixtures import Run
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
@@ -445,6 +446,21 @@ def test_no_store_is_in_place_before_it_is_complete(tmp_path: Path, monkeypatch:
     assert not folder.database.exists()
     recorder.create(check(tmp_path / "runs"), "tiny")
     assert Store(folder).client.get_experiment_by_name("tiny") is not None
+
+
+def test_only_a_store_that_is_being_created_does_not_wait_for_the_disk(tmp_path: Path):
+    waits: dict[bool, set[int]] = {True: set(), False: set()}
+
+    def note(link: sqlalchemy.Connection) -> None:
+        (_, _, file), *_ = link.exec_driver_sql("PRAGMA database_list")
+        waits[connection.PARTIAL in file].add(link.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", note)
+    try:
+        recorder.create(check(tmp_path / "runs"), "tiny")
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "commit", note)
+    assert waits == {True: {0}, False: {2}}
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.long)])
