@@ -105,7 +105,12 @@ def _sizes(changes: Sequence[str]) -> GradientsConfig:
             values[name] = kind(value)
         except ValueError:
             raise InputError(f"{name} must be a number", got=value, fix=f"for example --set {name}=8") from None
-    return GradientsConfig(**values)  # type: ignore[arg-type]
+    try:
+        return GradientsConfig(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InputError(
+            f"a size is out of its range: {error}", got=", ".join(changes), fix="give a value in it"
+        ) from None
 
 
 @app.command()

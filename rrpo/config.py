@@ -62,7 +62,7 @@ RM_DATA = ("biased", "oracle")
 """Pre-training data with the planted shortcut, or a large unbiased set."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Checked:
     """Base of configs that check their values: those of fields declared by `option` with ``within``, and `demands`."""
 
@@ -76,15 +76,22 @@ class Checked:
             if within and not (value is None and f.default is None) and not _is_within(value, within):
                 allowed = f"in {within}" if isinstance(within, str) else f"one of {', '.join(within)}"
                 raise ValueError(f"{f.name} must be {allowed}, got {value!r}")
-            if str(f.type).startswith("float") and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
+            if str(f.type).startswith(("float", "tuple[float")):
+                object.__setattr__(self, f.name, _as_float(value))
         for name, (valid, requirement) in self.demands().items():
             if not valid:
-                raise ValueError(f"{name} must be {requirement}, got {getattr(self, name)!r}")
+                raise ValueError(f"{requirement}, got {name}={getattr(self, name)!r}")
 
     def demands(self) -> dict[str, tuple[bool, str]]:
-        """Return, for each field with a requirement that depends on other fields, whether it is met, and its text."""
+        """Return, for each field with a requirement that depends on other fields, whether it is met, and the requirement."""
         return {}
+
+
+def _as_float(value: Any) -> Any:
+    """Return an integer, or each of a tuple of numbers, as a float, and any other value unchanged."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_float, value))
+    return float(value) if type(value) is int else value
 
 
 def _is_within(value: Any, within: str | Iterable[str]) -> bool:
@@ -101,21 +108,21 @@ def _is_within(value: Any, within: str | Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecConfig:
+class CodecConfig(Checked):
     """Codec: mel -> tokens at 25 Hz -> mel, with finite scalar quantization and a speaker-conditioned source-filter decoder."""
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
     dim: int = 128
     """Channels of encoder and decoder."""
-    steps: int = 6000
-    """Training steps. Many small steps, because rare artefacts are learned last (hum, whine: not within 4,000 at half the
-    rate)."""
-    batch: int = 16
+    steps: int = option(6000, within="[0, inf)")
+    """Training steps. Many small steps, because rare artefacts are learned last: at half the learning rate, 4,000 steps do not
+    suffice for hum and whine."""
+    batch: int = option(16, within="[1, inf)")
     """Crops per step."""
     crop: int = 64
     """Frames per crop."""
-    lr: float = 2e-3
+    lr: float = option(2e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to zero."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
@@ -134,7 +141,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelConfig:
+class RewardModelConfig(Checked):
     """The emotion reward model: subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits."""
 
     dim: int = 96
@@ -145,21 +152,21 @@ class RewardModelConfig:
     """Attention heads."""
     subsample: int = 4
     """T / T', from two strided convolutions."""
-    dropout: float = 0.1
+    dropout: float = option(0.1, within="[0, 1)")
     """Dropout probability, in training only."""
     encoder: EncoderConfig | None = option(None, off=None)
     """Encoder of waveforms that replaces all layers before the pooling; the sizes above then have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Checked):
     """Pre-training of the RM on the biased set (and, on other data, of the oracle RM)."""
 
-    steps: int = 400
+    steps: int = option(400, within="[0, inf)")
     """Updates."""
-    batch: int = 32
+    batch: int = option(32, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 1e-3
+    lr: float = option(1e-3, within="(0, inf)")
     """Adam learning rate; cosine decay to zero."""
     shuffle_labels: bool = option(False, off=False)
     """Permute the labels, which makes the RM a placebo."""
@@ -181,7 +188,7 @@ class RegularizerConfig(Checked):
     mix_db_low: float = option(-5.0, within="(-inf, inf)")
     """r_min in dB, partner relative to host: U[-5, 10] in EAM's source (arXiv 2512.04551); RRPO gives no range."""
     mix_db_high: float = option(10.0, within="(-inf, inf)")
-    """r_max in dB, partner relative to host; source as for ``mix_db_low``. The mean λ is .154 (.126 at 5 dB)."""
+    """r_max in dB, partner relative to host; source as for ``mix_db_low``. The mean λ is .154 (.126 with r_max = 5 dB)."""
     alpha: float = option(0.5, off=0.0, within="[0, inf)")
     """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
     epsilon_adv: float = option(0.5, within="[0, inf)")
@@ -195,7 +202,7 @@ class RegularizerConfig(Checked):
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return the order of the two levels."""
-        return {"mix_db_low": (self.mix_db_low <= self.mix_db_high, "not above mix_db_high")}
+        return {"mix_db_low": (self.mix_db_low <= self.mix_db_high, "mix_db_low must not exceed mix_db_high")}
 
 
 OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
@@ -203,14 +210,14 @@ OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(Checked):
     """Robust fine-tuning of the pre-trained RM on the annotated set, Eq. 5."""
 
-    steps: int = 200
+    steps: int = option(200, within="[0, inf)")
     """Updates; 0 keeps the pre-trained RM."""
-    batch: int = 32
+    batch: int = option(32, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 3e-4
+    lr: float = option(3e-4, within="(0, inf)")
     """Adam learning rate (the paper's RM: 1e-5, on a far larger model)."""
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
     """LS, EAM, Adv."""
@@ -259,11 +266,11 @@ class SftConfig(Checked):
     """Supervised training of the policy: of the world's base policy (in CosyVoice2's place), and from it of each seed's SFT
     policy."""
 
-    steps: int = 300
+    steps: int = option(300, within="[0, inf)")
     """Updates."""
-    batch: int = 16
+    batch: int = option(16, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 1e-3
+    lr: float = option(1e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to a twentieth."""
     model: PolicyConfig = field(default_factory=PolicyConfig)
     """Network."""
@@ -281,9 +288,9 @@ class ZeroShotConfig(SftConfig):
     """Supervised training, from the base policy, of a policy that takes the speaker from a reference utterance instead of a
     table, as in ZET-Speech (arXiv 2305.13831; stage ``zero_shot``). There is no style loss."""
 
-    steps: int = 1200
+    steps: int = option(1200, within="[0, inf)")
     """Updates."""
-    lr: float = 2e-3
+    lr: float = option(2e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to zero."""
     utterances: int = 3000
     """Number of utterances by the speakers of policy and reward model, including neutral ones; each is its own reference."""
@@ -307,19 +314,19 @@ class ReferenceProbeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixClassifierConfig:
+class PrefixClassifierConfig(Checked):
     """Classifier of token prefixes for soft-label guidance (stage ``prefix_classifier``)."""
 
     dim: int = 128
     """Width of the recurrent state."""
-    dropout: float = 0.3
+    dropout: float = option(0.3, within="[0, 1)")
     """Dropout probability of whole tokens and of the state before the last layer, in training only. Without token dropout the
     classifier memorizes 1,500 utterances within 3,000 updates (held-out loss .9 nats after 1,500, 2.2 after 3,000)."""
-    steps: int = 1500
+    steps: int = option(1500, within="[0, inf)")
     """Updates."""
-    batch: int = 32
+    batch: int = option(32, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 2e-3
+    lr: float = option(2e-3, within="(0, inf)")
     """Adam learning rate; cosine decay to zero."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
@@ -381,7 +388,7 @@ class OptimizeConfig(Checked):
     """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
     """Steps at which the evaluation prompts are sampled and stored as tokens. They are denser early, because KL rises fastest
-    there: vanilla DiffRO on a development seed has sqrt(KL per token) .6, 1.2, 1.7, 2.2, 2.3 and 2.5."""
+    there."""
     eval_prompts: int = option(300, within="[1, inf)")
     """Number of evaluation prompts sampled at every checkpoint but the last: the first ones of the final set, the same for every
     arm and seed."""
@@ -392,7 +399,7 @@ class OptimizeConfig(Checked):
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return the order of the two numbers of prompts."""
-        return {"eval_prompts": (self.eval_prompts <= self.final_prompts, "not above final_prompts")}
+        return {"eval_prompts": (self.eval_prompts <= self.final_prompts, "eval_prompts must not exceed final_prompts")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -426,25 +433,25 @@ class BestOfConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientsConfig:
+class GradientsConfig(Checked):
     """Comparison of the optimizers' gradients for one reward; see `rrpo.diagnostics.gradients`."""
 
     updates: tuple[int, ...] = (0,)
     """Updates of the optimization at which gradients are measured; 0 is the SFT policy. The optimization is rerun up to there."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """The optimization."""
-    batches: int = 24
+    batches: int = option(24, within="[2, inf)")
     """Batches of roll-outs, one gradient each; the same for every optimizer."""
-    reference_batches: int = 384
+    reference_batches: int = option(384, within="[2, inf)")
     """Additional batches, whose mean REINFORCE gradient serves as the reference for the true gradient: 12,288 roll-outs. The
     column ``reference_noise`` tells whether they were enough."""
-    batch: int = 32
+    batch: int = option(32, within="[1, inf)")
     """Roll-outs per batch."""
-    prompts: int = 100
+    prompts: int = option(100, within="[1, inf)")
     """Number of evaluation prompts, taken from the start, on which a step along the mean gradient is measured."""
-    continuations: int = 4
-    """How many times an utterance is redrawn from a swapped token on; see `rrpo.diagnostics.redrawn`; 2 or more."""
-    kl: float = 0.05
+    continuations: int = option(4, within="[2, inf)")
+    """How many times an utterance is redrawn from a swapped token on; see `rrpo.diagnostics.redrawn`."""
+    kl: float = option(0.05, within="(0, inf)")
     """Size of that step: KL to the policy at which it starts, nats per token."""
 
 
@@ -546,20 +553,33 @@ class ArmConfig(Checked):
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return which fields need or exclude others."""
-        unoptimized = self.steps == 0 and self.best_of is None and not self.style_weight
+        unoptimized = self.best_of is not None or self.guidance is not None
+        from_sft = not (self.tag_dropout or self.style_weight)
         known = self.combination is None if self.members == 1 else self.combination in COMBINATIONS
         return {
             "reversal": (
-                self.reversal is None or unoptimized,
-                "None, unless steps is 0 without best_of and style_weight",
+                self.reversal is None or (self.steps == 0 and self.best_of is None and not self.style_weight),
+                "reversal needs steps=0, without best_of and style_weight",
             ),
-            "rounds": (self.rounds == 0 or self.finetune, "0, or more with finetune"),
+            "best_of": (
+                self.best_of is None or (self.guidance is None and from_sft),
+                "best_of excludes guidance, tag_dropout and style_weight",
+            ),
+            "match_gradient": (
+                not (self.match_gradient and unoptimized),
+                "match_gradient needs an optimized policy, without best_of and guidance",
+            ),
+            "rounds": (
+                self.rounds == 0 or (self.finetune and not unoptimized),
+                "rounds above 0 need finetune and an optimized policy, without best_of and guidance",
+            ),
             "combination": (
                 known and (self.finetune or self.combination != "weights"),
-                f"one of {', '.join(COMBINATIONS)} for 2 members or more, weights only with finetune, and else None",
+                f"combination must be one of {', '.join(COMBINATIONS)} for 2 members or more ('weights' needs finetune), and "
+                "None for one",
             ),
             "variance_penalty": (
                 self.variance_penalty == 0 or self.combination == "mean",
-                "0 unless the members are combined by their mean",
+                "variance_penalty needs combination='mean'",
             ),
         }

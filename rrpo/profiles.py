@@ -19,7 +19,7 @@ from rrpo.validation.config import CardConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Profile:
+class Profile(config.Checked):
     """Size of world and models, compared by identity. `PROFILES` contains the named ones."""
 
     name: str
@@ -28,18 +28,18 @@ class Profile:
     """The simulated world."""
     sizes: Mapping[str, int]
     """Utterances of each named split; see `rrpo.experiment.world.splits`."""
-    artefact_rate: float = 0.25
+    artefact_rate: float = option(0.25, within="[0, 1]")
     """Share of uncorrelated artefacts in the data of the oracle RM and the recognisers, and in the judges' calibration data."""
-    policy_artefact_rate: float = 0.1
+    policy_artefact_rate: float = option(0.1, within="[0, 1]")
     """Share of uncorrelated artefacts in the data of the base policy and SFT, which determines what the policy can emit. (At
     .25 a quarter of its samples carry one, and a third of their phones are unintelligible.)"""
-    judge_artefact_rate: float = 0.5
+    judge_artefact_rate: float = option(0.5, within="[0, 1]")
     """Share of uncorrelated artefacts in the data of the judges, which must not be misled by a hacking policy, and of the codec,
     which must be able to reproduce them."""
-    misacted: float = 0.12
+    misacted: float = option(0.12, within="[0, 1]")
     """Share of the base policy's data in which the speaker acts another emotion than the label, as in data labeled by the
     intended emotion. SFT data are clean. At 0, SFT gold is at the judge's ceiling, which leaves nothing to gain."""
-    shortcut: float = 0.9
+    shortcut: float = option(0.9, within="[0, 1]")
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own data by split (a key of ``sizes``, ``annotated``) or by prompts (``rl``, ``eval``)."""
@@ -49,21 +49,21 @@ class Profile:
     """CosyVoice2's language model as the policy. Cells then have only its stages, and the rest of the profile has no effect."""
     pooled: str = field(default="", metadata={"identity": False})
     """Replaces `Cell.world_hash`, so that cells on several folds of a corpus are pooled; empty: each cell has its own."""
-    annotated_artefact_rate: float = option(0.25, off=0.0)
-    """Share of the annotated utterances that carry an artefact, independent of the emotion, as in every set that is recorded
-    without the shortcut. Without any, fine-tuning cannot learn that a click means nothing, and EAM has none to mix."""
-    rm_speakers: int | None = option(None, off=None)
+    annotated_artefact_rate: float = option(0.25, off=0.0, within="[0, 1]")
+    """Share of the annotated utterances that carry an artefact, independent of the emotion. Without any, fine-tuning cannot
+    learn that a click means nothing, and EAM has none to mix."""
+    rm_speakers: int | None = option(None, off=None, within="[1, inf)")
     """Speakers of the biased pre-training set and of the annotated set, the first of the world's `WorldConfig.rm_speakers`;
     None: all of them, as in the oracle's data."""
-    annotated: int = 300
+    annotated: int = option(300, within="[1, inf)")
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
-    raters: int = 3
+    raters: int = option(3, within="[1, inf)")
     """Raters per annotated utterance."""
-    rater_noise: float = 0.3
+    rater_noise: float = option(0.3, within="[0, inf)")
     """See `SplitConfig.rater_noise`."""
-    rl_prompts: int = 512
+    rl_prompts: int = option(512, within="[1, inf)")
     """RL prompts."""
-    eval_prompts: int = 1200
+    eval_prompts: int = option(1200, within="[1, inf)")
     """Size of the world's set of evaluation prompts; `OptimizeConfig` determines how many of them, from the start, are
     sampled."""
     codec: config.CodecConfig = field(default_factory=config.CodecConfig)
@@ -111,7 +111,7 @@ class Profile:
     """First evaluation prompts of the last checkpoint on which the recognisers of `rrpo.judges.content` measure phone errors;
     range 0 to ``vocode.prompts``. Whisper base takes 1.2 CPU s a clip. 0: none, since on eight of the embedded world's clean
     Mandarin utterances they are wrong on .62 (Whisper) and .73 (hama) of the phones: too many to judge samples by."""
-    readings: int = 20
+    readings: int = option(20, within="[1, inf)")
     """Stages ``voices``: plain utterances by each other synthesiser; see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the validation report, which is not part of any cell."""
@@ -124,13 +124,11 @@ class Profile:
         own_classes = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
         return next(own_classes, self.world.emotions)
 
-    def __post_init__(self) -> None:
-        """Raise ValueError if more prompts are to be sampled than exist."""
-        if self.optimize.final_prompts > self.eval_prompts:
-            raise ValueError(
-                f"optimize.final_prompts must be at most eval_prompts, {self.eval_prompts}; "
-                f"got {self.optimize.final_prompts}"
-            )
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return whether no more prompts are to be sampled than exist."""
+        final = self.optimize.final_prompts
+        requirement = f"eval_prompts must be at least optimize.final_prompts, {final}"
+        return {"eval_prompts": (final <= self.eval_prompts, requirement)}
 
 
 def in_world(profile: Profile, seed: int) -> Profile:

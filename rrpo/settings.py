@@ -16,6 +16,7 @@ from typing import Any
 
 from rrpo.errors import InputError
 from rrpo.pipeline.stages import Stage
+from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -107,6 +108,8 @@ def _leaves(profile: Profile) -> dict[str, tuple[Any, Any]]:
 
 
 def _walk(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(value, Choice):
+        return  # a component is chosen by an arm, which checks its options
     if dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value))
         for field in dataclasses.fields(value):

@@ -101,7 +101,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
     """
     if profile.manifests:
         raise InputError(
-            "an arm with reversal is asked for speakers of the rendered world, beside whom no data of your own can stand",
+            "arms with `reversal` use unseen speakers of the simulated world, and cannot be combined with your own data",
             got=f"manifests for {', '.join(profile.manifests)}",
             fix="run it without manifests, or leave out zet and every zet@...",
         )
@@ -398,7 +398,7 @@ def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
         n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
     )
     inputs = {"policy": sft(profile, seed), "eval_prompts": world.eval_prompts(profile)}
-    return Stage.of("draws", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
+    return Stage.of("draws", config, inputs, f"{n} SFT samples per prompt, seed {seed}")
 
 
 @cache

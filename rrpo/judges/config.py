@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rrpo.config import Checked
 from rrpo.corpus.config import ARTEFACTS
+from rrpo.identity import option
 from rrpo.plugins import Choice
 
 KINDS = (*ARTEFACTS, "silence", "drawl", "repetition", "length")
@@ -17,41 +19,41 @@ class NoSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecogniserConfig:
+class RecogniserConfig(Checked):
     """A CTC phone recogniser on F."""
 
     dim: int = 128
     """Channels."""
-    steps: int = 4500
+    steps: int = option(4500, within="[0, inf)")
     """Updates."""
-    batch: int = 16
+    batch: int = option(16, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 2e-3
+    lr: float = option(2e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to zero."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
+class JudgeConfig(Checked):
     """A held-out emotion judge."""
 
     dim: int = 96
     """Channels."""
     architecture: str = "conv_gru"
     """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
-    steps: int = 3000
+    steps: int = option(3000, within="[0, inf)")
     """Updates."""
-    batch: int = 16
+    batch: int = option(16, within="[1, inf)")
     """Utterances per step."""
-    lr: float = 2e-3
+    lr: float = option(2e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to zero."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhoneticJudgeConfig:
+class PhoneticJudgeConfig(Checked):
     """The third emotion judge: discriminant analysis of phonetic measures."""
 
     shrinkage: float = 0.05

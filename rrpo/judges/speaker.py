@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 import torchaudio.transforms as tat
 from torch import Tensor, nn
 
-from rrpo.packages import package_folder, present
+from rrpo.errors import InputError
+from rrpo.packages import package_folder
 
 RATE = 16000
 """Expected sample rate in Hz."""
@@ -32,11 +32,6 @@ LEVEL = -30.0
 """Level in dB of full scale to which a softer wave is raised."""
 CHUNK = 64
 """Partial utterances per batch."""
-
-
-def available() -> bool:
-    """Return whether the weights are installed."""
-    return _weights() is not None
 
 
 class _Encoder(nn.Module):
@@ -82,15 +77,11 @@ def _mel() -> tat.MelSpectrogram:
 
 @lru_cache(maxsize=1)
 def _encoder() -> _Encoder:
-    path = _weights()
-    assert path is not None, "available() comes first"
+    path = package_folder("resemblyzer") / "pretrained.pt"
+    if not path.is_file():
+        fix = "pip install --no-deps --force-reinstall resemblyzer"
+        raise InputError("the weights of the speaker encoder are missing", got=path, fix=fix)
     stored = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     encoder = _Encoder()
     encoder.load_state_dict({name: value for name, value in stored.items() if name.split(".")[0] in ("lstm", "linear")})
     return encoder.eval().requires_grad_(False)
-
-
-def _weights() -> Path | None:
-    if present("resemblyzer") and (path := package_folder("resemblyzer") / "pretrained.pt").is_file():
-        return path
-    return None

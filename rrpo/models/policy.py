@@ -281,7 +281,7 @@ class Policy(nn.Module):
         return changed
 
     def extended(self, symbols: Mapping[str, Sequence[str]]) -> Policy:
-        """Return the policy with additional symbols; each starts as the mean of those of its given symbols that are known.
+        """Return the policy with additional symbols; each starts as the mean of its given symbols, which the policy has.
 
         Ids are positions and new symbols come last, so predictions from existing prefixes do not change.
         """

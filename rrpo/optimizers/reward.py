@@ -25,7 +25,7 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
-from rrpo.config import REWARDS, RegularizerConfig
+from rrpo.config import REWARDS
 from rrpo.models.reward_model import RewardModel
 from rrpo.regularizers.adversarial import Adversarial
 from rrpo.regularizers.label_smoothing import LabelSmoothing
@@ -42,7 +42,6 @@ def reward_loss(
     lengths: Tensor,
     target: Tensor,
     reward: str = "hard_ce",
-    regularizers: RegularizerConfig | None = None,
 ) -> Tensor:
     """Return ``-R [B]`` for each roll-out, differentiable in ``F``.
 
@@ -52,11 +51,10 @@ def reward_loss(
         lengths: Frames before the end of each roll-out ``[B]``; later ones get no gradient.
         target: Class index of the target emotion ``[B]``.
         reward: One of `REWARDS`.
-        regularizers: Replaces ``model.regularizers``, the config of the model's fine-tuning.
     """
     if reward not in REWARDS:
         raise ValueError(f"unknown reward {reward!r}; use one of {', '.join(REWARDS)}")
-    config = model.regularizers if regularizers is None else regularizers
+    config = model.regularizers
     y = functional.one_hot(target, len(model.emotions)).float()
     if reward in SMOOTHED:
         y = LabelSmoothing.of(config).targets(y)

@@ -19,6 +19,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
 """Multiplier of the learning rate as a function of the completed share of the updates after warm-up."""
+CLIP = 1.0
+"""Maximum L2 norm of the gradient."""
 
 
 def multiplier(step: int, steps: int, warmup: int = 0, schedule: str = "cosine") -> float:
@@ -37,7 +39,6 @@ def fit(
     steps: int,
     lr: float,
     context: Context,
-    clip: float = 1.0,
     schedule: Callable[[int, int], float] = multiplier,
     history: dict[int, Any] | None = None,
 ) -> list[float]:
@@ -49,7 +50,6 @@ def fit(
         steps: Updates.
         lr: Peak learning rate, multiplied by ``schedule(step, steps)``.
         context: Receives the progress; sets the checkpoint folder and when to stop.
-        clip: Maximum L2 norm of the gradient; ``inf`` disables clipping.
         schedule: Multiplier of the learning rate; by default `multiplier`'s cosine to zero.
         history: Values that ``loss_fn`` records per step (tensors or numbers); saved in and restored from checkpoints, with
             tensors on the CPU after a resume.
@@ -71,7 +71,7 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss = loss_fn(step)
         context.backward(loss)
-        norm = nn.utils.clip_grad_norm_(trained, clip)
+        norm = nn.utils.clip_grad_norm_(trained, CLIP)
         losses.append(loss.detach())
         if not bool(torch.isfinite(losses[-1] + norm)):
             raise DivergedError(

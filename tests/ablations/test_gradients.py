@@ -88,6 +88,7 @@ def test_the_emotion_reward_is_measured_alone_and_at_the_updates_own_temperature
         (["--arm", "diffro_scaled"], "scaled to RRPO's, which is not known here"),
         (["--set", "nosuch=1"], "no size for --set"),
         (["--set", "batches=few"], "batches must be a number"),
+        (["--set", "batches=1"], "a size is out of its range: batches must be in [2, inf), got 1"),
         (["--seeds", "0"], "--seeds must be positive"),
     ],
 )

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from rrpo.config import OFF, ArmConfig, RegularizerConfig
+from rrpo.config import OFF, ArmConfig, FinetuneConfig, GradientsConfig, PretrainConfig, RegularizerConfig, SftConfig
 from rrpo.corpus.config import EMOTIONS, WorldConfig
 from rrpo.identity import content_hash
+from rrpo.profiles import EMBEDDED, SMOKE
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from rrpo.identity import content_hash
     [
         *(("epsilon", value) for value in (-0.1, 1.0, float("nan"))),
         *(("mix_probability", value) for value in (-0.1, 1.1)),
-        *(("mix_db_low", value) for value in (11.0, float("-inf"))),
+        ("mix_db_low", float("-inf")),
         ("mix_db_high", float("inf")),
         *(("alpha", value) for value in (-1.0, float("inf"))),
         *(("epsilon_adv", value) for value in (-1.0, float("inf"))),
@@ -49,7 +50,42 @@ def test_an_arm_out_of_its_range_is_refused(name: str, value: Any) -> None:
 def test_a_whole_number_is_the_same_value() -> None:
     assert content_hash(replace(OFF, alpha=1)) == content_hash(replace(OFF, alpha=1.0))
     assert content_hash(ArmConfig(lr=1, steps=3)) == content_hash(ArmConfig(lr=1.0, steps=3))
+    assert content_hash(ArmConfig(tau=(2, 1))) == content_hash(ArmConfig(tau=(2.0, 1.0)))
     assert isinstance(ArmConfig(steps=3).steps, int)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        (FinetuneConfig, {"steps": -1}, r"steps must be in \[0, inf\), got -1"),
+        (PretrainConfig, {"batch": 0}, r"batch must be in \[1, inf\), got 0"),
+        (SftConfig, {"lr": 0.0}, r"lr must be in \(0, inf\), got 0.0"),
+        (GradientsConfig, {"batches": 1}, r"batches must be in \[2, inf\), got 1"),
+        (RegularizerConfig, {"mix_db_low": 11.0}, "mix_db_low must not exceed mix_db_high, got mix_db_low=11.0"),
+        (ArmConfig, {"rounds": 1, "best_of": 4}, "rounds above 0 need finetune and an optimized policy"),
+        (ArmConfig, {"rounds": 1, "finetune": False}, "rounds above 0 need finetune and an optimized policy"),
+        (ArmConfig, {"best_of": 4, "tag_dropout": 0.1}, "best_of excludes guidance, tag_dropout and style_weight"),
+        (ArmConfig, {"best_of": 4, "match_gradient": True}, "match_gradient needs an optimized policy"),
+        (ArmConfig, {"combination": "mean"}, "combination must be one of .*, got combination='mean'"),
+        (ArmConfig, {"variance_penalty": 1.0}, "variance_penalty needs combination='mean', got variance_penalty=1.0"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(config: type, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("shortcut", 1.5), ("annotated", 0), ("rater_noise", -0.1), ("eval_prompts", 0)]
+)
+def test_a_profile_out_of_its_range_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be in "):
+        replace(SMOKE, **{field: value})
+
+
+def test_profiles_are_compared_by_identity() -> None:
+    assert EMBEDDED != SMOKE
+    assert len({EMBEDDED, SMOKE, replace(SMOKE)}) == 3
 
 
 def test_neutral_alone_may_join_the_emotions() -> None:

@@ -58,13 +58,17 @@ def test_fields_that_only_fit_together_are_set_together():
         ("beta=1", ["no setting of that name", "optimize.beta"]),
         ("name=mine", ["no setting of that name"]),
         ("manifests=x", ["no setting of that name"]),
+        ("optimize.optimizer.name=grpo", ["no setting of that name"]),
         ("optimize.beta", ["--set takes KEY=VALUE"]),
         ("optimize.beta=much", ["optimize.beta takes a number", "got: much"]),
         ("optimize.beta=nan", ["optimize.beta takes a number"]),
         ("optimize.batch=1.5", ["optimize.batch takes a whole number", "got: 1.5"]),
         ("policy.paced=yes", ["takes true or false"]),
         ("optimize.beta=-1", ["out of its range: beta must be in [0, inf), got -1.0"]),
-        ("optimize.final_prompts=9000", ["optimize.final_prompts must be at most eval_prompts"]),
+        (
+            "optimize.final_prompts=9000",
+            ["eval_prompts must be at least optimize.final_prompts, 9000, got eval_prompts="],
+        ),
     ],
 )
 def test_what_cannot_be_set_is_refused_with_a_remedy(text: str, words: list[str]):

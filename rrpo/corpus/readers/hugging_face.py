@@ -81,7 +81,10 @@ def _find_columns(file: Path, schema: pa.Schema) -> tuple[dict[str, str], Sequen
 
     Raises `ManifestError` if there is no audio or no label.
     """
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    features = {
+        name: feature for name, feature in described.items() if isinstance(feature, dict)
+    }  # a list is its own feature
     audio = [name for name, feature in features.items() if feature.get("_type") == "Audio"]
     known = COLUMNS | {"audio": (*audio, *COLUMNS["audio"])}
     existing = {role: [name for name in names if name in schema.names] for role, names in known.items()}

@@ -16,7 +16,7 @@ from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.experiment import measurements
-from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, yardsticks
+from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, yardsticks
 from rrpo.judges.config import (
     ContentConfig,
     NaturalnessConfig,
@@ -36,7 +36,7 @@ from rrpo.pipeline.stages import Context
 STEPS = (0, 2, 5, 9)
 SPOKEN = 6
 needs_praat = pytest.mark.skipif(not phonetics.available(), reason="praat-parselmouth is not installed")
-needs_encoder = pytest.mark.skipif(not speaker.available(), reason="resemblyzer's weights are not installed")
+needs_encoder = pytest.mark.skipif(not present("resemblyzer"), reason="resemblyzer is not installed")
 needs_predictors = pytest.mark.skipif(not naturalness.available(), reason="speechmos is not installed")
 
 

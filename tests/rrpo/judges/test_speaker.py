@@ -8,8 +8,9 @@ from rrpo.corpus.config import SplitConfig, WorldConfig
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.splits import draw_split
 from rrpo.judges import speaker
+from rrpo.packages import present
 
-pytestmark = pytest.mark.skipif(not speaker.available(), reason="resemblyzer's weights are not installed")
+pytestmark = pytest.mark.skipif(not present("resemblyzer"), reason="resemblyzer is not installed")
 
 
 @pytest.fixture(scope="module")
