@@ -141,7 +141,7 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """One setting changed at a time, for DiffRO and RRPO, and for the oracle if it is affected; labels such as ``rrpo@noise0.6``.
+    """One setting changed at a time, for DiffRO and RRPO, and for the oracle if it is affected; labels such as ``rrpo@noise4``.
 
     ``diffro@own``, ``rrpo@own`` and ``oracle@own`` use the unchanged profile; a level equal to the profile's is omitted. An arm
     that a setting does not change (a vanilla reward model has only one form of reward) shares all its stages with ``@own``.

@@ -1,8 +1,8 @@
 """A corpus reader as a plugin: WAV files named ``SPEAKER_LABEL_SENTENCE.wav``, such as ``anna_W_03.wav``, and one file of texts.
 
     python -m rrpo.corpus import tagged /data/tagged --plugin examples/tagged_wavs.py --out mine.jsonl \
-        --split annotated=.8 --split rm_test=.2
-    python -m ablations.run --grid rm --manifest annotated=mine.annotated.jsonl --manifest rm_test=mine.rm_test.jsonl
+        --split train=.8 --split valid=.1 --split test=.1
+    python -m ablations.run --grid rm --train mine --test mine
 
 ``texts.tsv`` holds one sentence per line, after its number: ``03<tab>Das Tuch liegt auf dem Tisch.``
 """
