@@ -25,6 +25,7 @@ from ablations.execution.request import sized
 from ablations.grids import arms
 from ablations.judges import tuning
 from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.commands import Plugin, exit_on_input_error, program
@@ -35,7 +36,6 @@ from rrpo.experiment import dataflow, measurements
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"
 """The method to which ratios are taken."""
-FIRST_SEED = 1000
 MEASURES = {
     "variance": "variance of a batch's gradient",
     "relative_variance": "variance / signal",
@@ -151,7 +151,7 @@ def command(
             )
         steps = size.optimize.steps if chosen.steps is None else chosen.steps
         requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
-        dev_seeds, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
+        dev_seeds, sizes = range(DEVELOPMENT, DEVELOPMENT + positive("--seeds", seeds)), _sizes(set_ or [])
         builder.folder.make()
     places = [requested] * len(dev_seeds)
     if not requested:

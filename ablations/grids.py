@@ -29,7 +29,7 @@ CONTROLS = ("placebo", "content_only")
 ALTERNATIVES = ("diffro_scaled", "diffro_kl")
 """Alternative explanations of a gain of RRPO: vanilla DiffRO with RRPO's gradient norm, and with a larger KL penalty."""
 CONTROL_SEEDS = 3
-"""The controls are run on so many of the grid's seeds, from the first."""
+"""The controls are run on this many of the grid's seeds, starting with the first."""
 RM_DATA_SIZES = ((2000, 32, 300), (500, 32, 100), (150, 8, 60), (75, 3, 30))
 """Sizes of the reward model's data, largest first: pre-training utterances, pre-training speakers, annotated utterances."""
 OVERRIDES: dict[str, str] = {

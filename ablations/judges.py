@@ -46,8 +46,8 @@ class Judge:
 
     @property
     def hack_rate(self) -> str:
-        """Column of the points and curves: share of samples that the proxy predicts as the target, but this judge does not, or
-        that have an artefact."""
+        """Column of the points and curves: share of samples that the proxy predicts as the target, and that this judge does not
+        or that have a planted artefact."""
         return f"{self.name}_hack_rate"
 
 

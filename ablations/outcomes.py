@@ -363,9 +363,13 @@ def reward_model_calls(record: Record) -> float:
     return rollouts(record) * (float(config["arm.members"]) if ensemble else 1.0)
 
 
+OPTIMIZE = ("optimize.", "cosyvoice.optimize.", "arm.", "profile.optimize.")
+"""Prefixes of the parameters of the optimization: as it was run, here or on CosyVoice2; in older records, as it was declared."""
+
+
 def _optimize_param(record: Record, name: str) -> float:
     """Return a parameter of the optimization; for older records, the arm's override or else the profile's value."""
-    candidates = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    candidates = (record.params.get(prefix + name, "null") for prefix in OPTIMIZE)
     return float(next((value for value in candidates if value != "null"), math.nan))
 
 

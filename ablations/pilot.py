@@ -99,14 +99,14 @@ def lines(pilot: Pilot) -> list[str]:
     alpha = ALPHA / len(family())
     bounds = {"point estimate": pilot.spread, "80 % upper bound": spread_bound(pilot.spread, pilot.seeds)}
     needed = {name: seeds_needed(MARGIN, sd, alpha, POWER) for name, sd in bounds.items()}
-    capped = {name: count if count and count <= MOST else MOST for name, count in needed.items()}
     rounded = {name: round(sd, 4) for name, sd in pilot.components.items()}
     components = f", components={rounded}" if rounded else ""
     return [
         f"spread of {next(iter(overall()))} in {primary().label} over {pilot.seeds} development seeds: "
         f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
-        f"seeds needed to detect {margin_text()}, at most {MOST}: "
-        + ", ".join(f"{count} by the {name}" for name, count in capped.items()),
+        f"seeds needed to detect {margin_text()}: "
+        + ", ".join(f"{count or 'too many'} by the {name}" for name, count in needed.items())
+        + f"; at most {MOST} are run",
         *analyze_power(labels, MOST, pilot)[1:],
         f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{components})',
     ]

@@ -46,8 +46,8 @@ def command(**values: Any) -> None:
         grid_plan = plan.make(grid_request)
         store, recorded = grid_request.folder.root, grid_plan.recorded
         refuse_mixed(grid_request.cells, grid_plan.stages, store, grid_request.executor, recorded)
-    estimator = Estimator(grid_request.folder.root, grid_request.device)
-    lines = list(grid_plan.lines(estimator, cells=options.plan))
+        estimator = Estimator(grid_request.folder.root, grid_request.device)
+        lines = list(grid_plan.lines(estimator, cells=options.plan))
     if mode == JSON:
         print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
     elif mode == LINES or options.plan:

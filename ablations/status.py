@@ -101,9 +101,9 @@ def status(store: Store, grid: str) -> list[Row]:
         else:
             rows.append(Row(*name, "waiting"))
     known = {cell.hash for cell in cells}
-    planned = {(cell.name, cell.profile) for cell in cells}
+    planned = {(cell.name, title(cell.profile, cell.world)) for cell in cells}
     for record in done.values():
-        name = (f"{record.label}/{record.seed}", record.profile)
+        name = (f"{record.label}/{record.seed}", title(record.profile, int(record.params.get("world.seed", "0"))))
         if record.cell_hash not in known and name not in planned:
             rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
     rows += [Row(f"cell {key[:8]}", "", f"failed, {failure}") for key, failure in failures.items() if key not in known]

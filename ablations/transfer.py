@@ -32,6 +32,8 @@ from rrpo.experiment import measurements
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 
+INSTALLED = "0"
+"""Number of the installed world, as a record's parameter ``world.seed``."""
 app, main = program("ablations.transfer")
 
 
@@ -51,25 +53,27 @@ def command(
         folder = builder.folder
         groups = comparable(folder, grid, profile)
         recorder.create(folder, grid)
-    stages = [matrix(cells) for cells in groups]
-    failures = builder.build(stages)
-    tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
-    recorded = {run.data.tags[records.TAG_ENTRY] for run in Store(folder).runs(grid, "transfer")}
-    for cells, stage in zip(groups, stages, strict=True):
-        if stage.done(folder.root) and tracker.key_of("transfer", stage.key) not in recorded:
-            record(tracker, cells, stage)
-    for name, reason in failures.items():
-        print_line(console, f"not measured: {name}: {reason}")
-    arms = max(len(cells) for cells in groups)
-    console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
-    if waiting := tracker.waiting():
-        print_line(console, waiting)
-    console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
+        stages = [matrix(cells) for cells in groups]
+        failures = builder.build(stages)
+        tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
+        recorded = {run.data.tags[records.TAG_ENTRY] for run in Store(folder).runs(grid, "transfer")}
+        for cells, stage in zip(groups, stages, strict=True):
+            if stage.done(folder.root) and tracker.key_of("transfer", stage.key) not in recorded:
+                record(tracker, cells, stage)
+        for name, reason in failures.items():
+            print_line(console, f"not measured: {name}: {reason}")
+        arms = " to ".join(map(str, sorted({min(map(len, groups)), max(map(len, groups))})))
+        console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
+        if waiting := tracker.waiting():
+            print_line(console, waiting)
+        console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
     raise typer.Exit(int(bool(failures)))
 
 
 def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> list[list[Cell]]:
-    """Return the finished cells with policies in a grid's newest world, one list per seed with at least two of them.
+    """Return the finished cells with policies in a grid's installed world, one list per seed with at least two of them.
+
+    Without cells in the installed world, the world of the newest cell is taken.
 
     Raises:
         InputError: The grid is unknown, was run on several profiles and none is given, or has no seed that can be compared.
@@ -84,14 +88,18 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     if len(profiles := sorted({record.profile for record in selected})) > 1:
         fix = "choose one with --profile"
         raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix=fix)
-    groups: dict[str, dict[int, dict[str, Cell]]] = {}
+    groups: dict[tuple[bool, str], dict[int, dict[str, Cell]]] = {}
     for record in sorted(selected, key=lambda record: record.recorded):
-        by_seed = groups.pop(record.world_hash, {})  # reinserted last, so that the newest world is the last one
-        groups[record.world_hash] = by_seed
+        installed = record.params.get("world.seed") == INSTALLED
+        place = (installed, record.world_hash)
+        by_seed = groups.pop(place, {})  # reinserted last, so that the newest world is the last one
+        groups[place] = by_seed
         if (cell := _cell_of(record)) is not None and cell.policy and is_stored(cell, folder.root):
             by_seed.setdefault(record.seed, {})[record.label] = cell
-    newest = [*groups.values()][-1] if groups else {}
-    per_seed = [list(cells.values()) for _, cells in sorted(newest.items()) if len(cells) > 1]
+    chosen = sorted(groups, key=lambda place: place[0])[-1:]  # stable: the newest of those not installed
+    per_seed = [
+        list(cells.values()) for place in chosen for _, cells in sorted(groups[place].items()) if len(cells) > 1
+    ]
     if not per_seed:
         raise InputError(
             "no seed of the grid has two finished arms with policies that this version of the code built in this folder",

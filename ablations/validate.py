@@ -80,7 +80,7 @@ def command(
     heading += f", without {', '.join(skipped)}" if skipped else ""
     if failures:
         console.print(card.terminal(lines, heading))
-        print_line(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
+        print_line(console, f"{card.conclusion(lines)}; {len(failures)} stages not built, so nothing was written")
         end_if_failed(failures, console)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)

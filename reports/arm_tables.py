@@ -118,7 +118,7 @@ def _hacked_at_start(record: Record) -> float:
 
 
 HACKED_AT_START = Outcome(name="hacked_at_start", label="hacked share at start", read=_hacked_at_start)
-"""What the arm's own reward model is pleased by without being clean, before any optimization."""
+"""Share of the SFT policy's samples, on target by the arm's own reward model, that are not clean successes."""
 SEED_HACKED = Outcome(name="hacked", label="seeds that hacked, %", read=_hacked, unit="share")
 """Share of the seeds that hacked, among those whose policy was optimized."""
 

@@ -75,6 +75,7 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
+        *(["Diverged cells are left out."] if a.diverged or b.diverged else []),
         "Mean over seeds ± half the 95 % t-interval. Differences are paired by seed if both grids use the same world "
         "and seeds; otherwise the interval is Welch's. Descriptive, not tested.",
     )

@@ -66,7 +66,8 @@ def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, 
 
 def intensity_lines(records: Sequence[Record]) -> list[str]:
     """Return `rank_correlations` as text, mean and by seed; empty if no seed has two intensities."""
-    by_seed = [rank_correlations(tables) for tables in by_setting(records, "alpha").values() if len(tables) > 1]
+    measured = [record for record in records if "intensity" in record.samples]  # by a stage that may be missing
+    by_seed = [rank_correlations(tables) for tables in by_setting(measured, "alpha").values() if len(tables) > 1]
     return [
         f"Spearman of alpha with {name}: {np.mean([correlations[name] for correlations in by_seed]):.2f} "
         f"(by seed: {', '.join(f'{correlations[name]:.2f}' for correlations in by_seed)})"
@@ -109,8 +110,11 @@ def mixture_lines(records: Sequence[Record]) -> list[str]:
     sft_tables = [record.last_samples for record in records if record.label == "sft" and "intensity" in record.samples]
     for label in dict.fromkeys(record.label for record in records if record.label in known):
         second = dict(known[label].guidance.options).get("second")  # type: ignore[union-attr]
-        if second is not None:
-            probabilities = _profiles([record.last_samples for record in records if record.label == label], str(second))
+        mixed = [
+            record.last_samples for record in records if record.label == label and f"heard_{second}" in record.samples
+        ]
+        if mixed:
+            probabilities = _profiles(mixed, str(second))
             reference = f" (SFT: {_profiles(sft_tables, str(second))})" if sft_tables else ""
             lines.append(f"{label}: gold's mean probabilities are {probabilities}{reference}")
     return lines

@@ -62,7 +62,7 @@ def export(
             )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
-        folder = writable(out.parent if out else runs_dir / "listening", out)
+        folder = writable(out.parent if out else check(runs_dir).root / "listening", out)
         emotions = json.loads(selection.records[0].config["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
@@ -109,8 +109,8 @@ def bring_in(
         if name is not None:
             imported = [ratings.renamed(imported, name)]
         new = ratings.check_new(store, imported, replace)
-    for file in new:
-        ratings.keep(store, file)
+        for file in new:
+            ratings.keep(store, file)
     for file in imported:
         rated = len(file.rows)
         total = sum(len(seeds[0]) for seeds in listening_test.blocks(file.test))

@@ -79,8 +79,8 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the audio matrix of the first seed: prompts by arms, each sample with its spectrogram, ready to embed."""
-    seed = min(record.seed for record in records)
+    """Return the audio matrix of the first seed with audio: prompts by arms, each sample with its spectrogram, ready to embed."""
+    seed = min((record.seed for record in records if (record.folder / "audio").is_dir()), default=records[0].seed)
     folders = {r.label: r.folder / "audio" for r in records if r.seed == seed and (r.folder / "audio").is_dir()}
     first_of_emotion: dict[str, str] = {}
     for name in sorted({path.name for folder in folders.values() for path in folder.glob("*.wav")}):

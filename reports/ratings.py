@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.tracking.reader import Store
 from ablations.tracking.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
+from ablations.tracking.run_files import put_text
 from reports.listening_test import ListeningTest, tests
 from reports.loading import Selection
 from rrpo.errors import InputError
@@ -137,19 +138,16 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
     return [file for file in files if stored.get(file.person) != file.digest]
 
 
-def keep(store: Store, file: Ratings) -> str:
-    """Store one person's ratings; return the id of the run."""
+def keep(store: Store, file: Ratings) -> None:
+    """Store one person's ratings."""
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
-    run = str(
-        store.client.create_run(
-            store.about_experiment(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
-        ).info.run_id
+    run = store.client.create_run(
+        store.about_experiment(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
     )
-    store.client.log_metric(run, "ratings", len(file.rows))
-    store.client.log_text(run, file.content.decode("utf-8-sig"), FILE)
-    store.client.set_terminated(run, "FINISHED")
-    store.client.set_tag(run, TAG_COMPLETE, file.digest)
-    return run
+    store.client.log_metric(run.info.run_id, "ratings", len(file.rows))
+    put_text(store.folder, run, file.content.decode("utf-8-sig"), FILE)
+    store.client.set_terminated(run.info.run_id, "FINISHED")
+    store.client.set_tag(run.info.run_id, TAG_COMPLETE, file.digest)
 
 
 def load(selection: Selection) -> pd.DataFrame:

@@ -114,7 +114,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
             *(replace(figure, caption=f"{figure.caption} {note}".strip()) for figure in _figures(plain, rows, metric)),
         ),
         methods=words.methods(selection),
-        provenance=words.provenance(selection),
+        provenance=words.provenance(selection, metric),
     )
 
 

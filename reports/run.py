@@ -15,6 +15,7 @@ from rich.progress import track
 from ablations.commands import Mixed, OfProfile, RecordedIn, World
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
+from ablations.tracking.runs_folder import check
 from reports import page
 from reports.loading import select
 from reports.report import Figure, Report, make
@@ -48,19 +49,19 @@ def command(
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         report = make(selection, metric)
-        folder = writable(out or runs_dir / "reports" / selection.grid)
-    paths = write(report.sheets, folder, endings)
-    drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
-    paths += [path for _, files in drawn for path in files]
-    figures = [figure for figure, files in drawn if files]
-    if figures and "tex" in endings:
-        paths.append(figures_latex([(f.name, f.title, f.caption) for f in figures], folder / "figures.tex"))
-    paths.append(page.write(selection, report, figures, folder))
-    paths.append(folder / page.ANSWER)
-    paths[-1].write_text(answer(report, figures[:1]), encoding="utf-8")
-    sweep(folder, paths)
-    _show(report, paths)
-    page.keep(selection, [*paths, folder / LISTING])
+        folder = writable(out or check(runs_dir).root / "reports" / selection.grid)
+        paths = write(report.sheets, folder, endings)
+        drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
+        paths += [path for _, files in drawn for path in files]
+        figures = [figure for figure, files in drawn if files]
+        if figures and "tex" in endings:
+            paths.append(figures_latex([(f.name, f.title, f.caption) for f in figures], folder / "figures.tex"))
+        paths.append(page.write(selection, report, figures, folder))
+        paths.append(folder / page.ANSWER)
+        paths[-1].write_text(answer(report, figures[:1]), encoding="utf-8")
+        sweep(folder, paths)
+        _show(report, paths)
+        page.keep(selection, [*paths, folder / LISTING])
 
 
 def answer(report: Report, figures: Sequence[Figure]) -> str:

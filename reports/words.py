@@ -10,9 +10,10 @@ from ablations.judges import gold
 from ablations.outcomes import rollouts
 from ablations.rendering.summary import REDRAWS
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
-from ablations.stats.family import DIVERGED, PILOT, Pilot, family, margin_text, primary
+from ablations.stats.family import DIVERGED, PILOT, PRIMARY_OUTCOME, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
+from ablations.tracking import plugin_files
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import code_versions
 from reports import effects, settings, worlds
@@ -164,7 +165,9 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         seeds=seeds,
         numbers=numbers,
         policies=_policies(records),
-        idle=[arm for arm in selection.arms if not any(rollouts(record) > 0 for record in selection.of(arm))],
+        idle=[
+            arm for arm in selection.arms if (cells := selection.of(arm)) and not any(rollouts(c) > 0 for c in cells)
+        ],
         alone=ALONE,
         value=lambda name: records[0].config.get(f"profile.{name}", "?").strip('"'),
         primary=primary(),
@@ -183,13 +186,15 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     return " ".join(text.split())
 
 
-def provenance(selection: Selection) -> str:
-    """Return grid, profile, world, seeds, code, and the command that regenerates the report."""
+def provenance(selection: Selection, metric: str = PRIMARY_OUTCOME) -> str:
+    """Return grid, profile, world, seeds, code, and the command that regenerates the report with a ``metric``."""
     records = selection.records
     seeds = numbers(selection.seeds_run)
     options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
     worlds = {record.world_hash for record in records}
     options += [f"--world {world}" for world in worlds if len(worlds) == 1]
+    options += [f"--metric {metric}"] * (metric != PRIMARY_OUTCOME)
+    options += [f"--plugin {name}" for name in plugin_files.names(records)]
     options += ["--mixed"] if any("MIXED" in note for note in selection.notes) else []
     code = ", ".join(code_versions(records))
     command = f"`python -m reports.run {' '.join(options)}`"

@@ -12,6 +12,7 @@ from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
 from ablations.exported import check_name
+from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.runs_folder import check
 from rrpo.arms import BASE
 from rrpo.commands import EXECUTION, EXPERIMENT, Plugin, Set, option
@@ -24,7 +25,7 @@ from studies.pruning import PRUNERS
 from studies.samplers import SAMPLERS
 from studies.search import Search
 from studies.storage import existing_study, reach
-from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, TrialSpec
+from studies.trial import FRESH_SEED, OBJECTIVES, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Options(Launching):
     """One or more objectives, separated by commas. Default: the study's."""
     seeds: int = option(EXPERIMENT, 3)
     """Development seeds per trial, the same for every trial."""
-    first_seed: int = option(EXPERIMENT, FIRST_SEED)
+    first_seed: int = option(EXPERIMENT, DEVELOPMENT)
     """The first of these seeds; development seeds start at 1000."""
     sampler: str = option(EXPERIMENT, "tpe", (f"{key} ({text})" for key, text in SAMPLERS.items()))
     """How hyperparameters are drawn."""
@@ -143,11 +144,11 @@ def _range(text: str) -> tuple[str, float, float]:
 
 def _seeds(count: int, first: int) -> tuple[int, ...]:
     last = first + positive("--seeds", count) - 1
-    if first < FIRST_SEED or last >= FRESH_SEED:
+    if first < DEVELOPMENT or last >= FRESH_SEED:
         raise InputError(
             "a search uses development seeds only",
             got=f"{first} to {last}",
-            fix=f"choose seeds from {FIRST_SEED} to {FRESH_SEED - 1}: lower ones are for reports, higher ones for --verify",
+            fix=f"choose seeds from {DEVELOPMENT} to {FRESH_SEED - 1}: lower ones are for reports, higher ones for --verify",
         )
     return tuple(range(first, last + 1))
 

@@ -5,6 +5,7 @@ Exit status: 0 on success, 1 if no trial gave a value or a seed of the final che
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
     from studies import figures, page
 
     out = search.folder / "report"
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # what an earlier state of the study left there
+    out.mkdir(parents=True)
     for sheet in sheets:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))

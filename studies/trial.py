@@ -23,8 +23,6 @@ from rrpo.experiment.cell import collect
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
 
-FIRST_SEED = 1000
-"""First development seed of a search."""
 FRESH_SEED = 2000
 """First seed for the check of a search's best trial."""
 KL = "kl_token"

@@ -38,6 +38,7 @@ class Display:
         self.failed_cells = 0
         self.left = left
         """Estimates the time left from the events."""
+        self._remaining = str(left)  # the thread that draws must not read the estimate while it changes
         self.failures: dict[str, str] = {}
         """Title of a failed task -> kind, reason and log."""
         self.so_far: RenderableType = ""
@@ -55,10 +56,6 @@ class Display:
         self._elsewhere: set[str] = set()
         self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
-    def remaining(self) -> str:
-        """Return the time left as text."""
-        return str(self.left)
-
     def __enter__(self) -> Display:
         if self.live:
             self._view.start()
@@ -71,29 +68,33 @@ class Display:
     def started(self, task: Task) -> None:
         """Show a new task of a worker."""
         self.left.started(task.key)
+        self._remaining = str(self.left)
         self._rows[task.key] = self._bars.add_task(task.title, total=None)
         self._emit("started", task=task.title)
 
     def progressed(self, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
         self.left.progressed(task.key, done, total)
+        self._remaining = str(self.left)
         self._bars.update(self._rows[task.key], completed=done, total=total)
 
     def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
         self.left.ended(task.key, result)
+        self._remaining = str(self.left)
         self._free(task)
         self.done = self._done_with(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
             took = f" in {duration(seconds)}" if self.counted == "stage" else ""
-            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
+            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self._remaining}")
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
     def retried(self, task: Task, failure: Failure) -> None:
         """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
         self.left.stopped(task.key)
+        self._remaining = str(self.left)
         self._free(task)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.reason)
         if failure.kind != "claimed":
@@ -110,6 +111,7 @@ class Display:
     def failed(self, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
         self.left.ended(task.key)
+        self._remaining = str(self.left)
         self.failures[task.title] = f"{failure} (log: {failure.log})"
         self._free(task)
         fields = {"kind": failure.kind, "message": failure.reason, "cause": failure.cause, "log": str(failure.log)}
@@ -148,5 +150,5 @@ class Display:
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
         elapsed = duration(time.monotonic() - self._started)
         done = f"{self.counted}s done: {self.done} of {self.cells}{failed}"
-        head = f"{done} · running {elapsed} · left: {self.remaining()}"
+        head = f"{done} · running {elapsed} · left: {self._remaining}"
         return Group(Text(head, style="bold"), self._bars, self.so_far)

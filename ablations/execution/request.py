@@ -132,7 +132,7 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
     check_used(original, values, lambda other: (s for cell in grid.cells(other, [first_seed]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if options.arms is not None:
-        other_arms = named_arms() | read_arms(options.runs_dir)
+        other_arms = named_arms() | read_arms(check(options.runs_dir).root)
         added = {name: arm for name, arm in other_arms.items() if name not in declared}
         cells += [cell for fold, fold_seeds in folds for cell in product(added, fold, fold_seeds)]
         known = list(dict.fromkeys(cell.label for cell in cells))

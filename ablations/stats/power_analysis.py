@@ -27,7 +27,7 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
     lines = [
         f"primary outcome: {primary().label} at the last update; tested at a family-wise level of {ALPHA:g} (each interval "
         f"{1 - ALPHA / m:.4f}): "
-        f"{'; '.join(contrasts)}; estimates alone: "
+        f"{'; '.join(contrasts)}; estimates only: "
         + ", ".join(outcome.label for outcome in all_outcomes() if outcome.name != primary().name)
     ]
     if n < 2:
@@ -56,4 +56,4 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
 
 def _points(difference: float) -> str:
     """Return a detectable difference of fractions in points; more than 100 of them cannot occur."""
-    return f"{100 * difference:.1f}" if difference <= 1 else "none of up to 100"
+    return f"{100 * difference:.1f}" if difference <= 1 else "no difference of up to 100"

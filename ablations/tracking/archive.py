@@ -4,7 +4,7 @@
     archive/GRID/invocations.zip   which arms and seeds each invocation planned
 
 A zip file holds runs in the outbox's form (`ablations.tracking.outbox`): ``KEY/entry.json`` and ``KEY/artifacts/...``. Left out
-is what no table, figure or test needs: audio and speech tokens, the greater part of a run, and what tells about the user and the
+is what no table, figure or test needs: audio and speech tokens, the greater part of a run, and what identifies the user and the
 machine: logs, uncommitted changes, user, process, and the folders of paths. Equal runs give equal bytes.
 """
 

@@ -15,6 +15,7 @@ from ablations.judges import gold, tuning
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
+from ablations.tracking.run_files import repository
 from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder:
         tags = {TAG_KIND: "report", TAG_GRID: grid}
         run = earlier[-1] if earlier else store.client.create_run(about, run_name=f"report of {grid}", tags=tags)
         for path in paths:
-            store.client.log_artifact(run.info.run_id, str(path), artifact_folder)
+            repository(store.folder, run).log_artifact(str(path), artifact_folder)
         store.client.set_terminated(run.info.run_id)
         if answer:
             description = re.sub(r"^!\[.*\]\(.*\)\n?", "", answer, flags=re.MULTILINE).strip()

@@ -23,6 +23,12 @@ def copies() -> dict[str, str]:
     return {f"{FOLDER}/{source}/{path.name}": path.read_text() for path, source in plugins.loaded().items()}
 
 
+def names(records: Iterable[Record]) -> list[str]:
+    """Return the names of the plugin files with which some records were made."""
+    by_record = (json.loads(record.tags.get(TAG_PLUGINS, "{}")).values() for record in records)
+    return sorted({name for names in by_record for name in names})
+
+
 def require(records: Iterable[Record]) -> list[str]:
     """Check that the plugin files of some records are loaded; return notes on files that were edited since.
 

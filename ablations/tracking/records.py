@@ -100,7 +100,7 @@ Experiments with other names belong to grids. Earlier versions recorded both in 
 TAG_KIND = "kind"
 """Kind of the run: ``cell``; ``parent`` (an invocation); ``report`` (the newest files of a report); ``listening`` (an exported
 listening test with its key); ``ratings`` (one person's ratings in such a test); ``transfer`` (one seed's cross-RM matrix);
-``card`` (a validation report of a world)."""
+``card`` (a validation report of a world); ``study`` and ``trial`` (a search and one of its points)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"

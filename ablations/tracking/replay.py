@@ -18,7 +18,7 @@ from ablations.tracking import curves, records
 from ablations.tracking.connection import WAIT, answering, describe_error, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
 from ablations.tracking.outbox import ARTIFACTS, Entry, Outbox
-from ablations.tracking.run_files import locate
+from ablations.tracking.run_files import locate, repository
 from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
@@ -161,12 +161,8 @@ class Replay:
         shutil.rmtree(self.folder.cache / run.info.run_id, ignore_errors=True)  # it lacks the new artifacts
 
     def _copy(self, run: Any, artifacts: Path | None) -> None:
-        """Add to a run's artifacts. A local store is written through this mount of the folder, not through the stored path."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         if artifacts:
-            home = self.folder.here(run.info.artifact_uri)
-            get_artifact_repository(home, tracking_uri=self.folder.tracking_uri).log_artifacts(str(artifacts))
+            repository(self.folder, run).log_artifacts(str(artifacts))
 
     def _runs(self, entry: Entry) -> list[Any]:
         """Return all runs of the entry's cell or, if it has no cell, of its key."""

@@ -1,19 +1,38 @@
-"""Locate a run's artifacts on this machine; those on a server are fetched once into ``runs/cache``."""
+"""Read and write a run's artifacts; those on a server are fetched once into ``runs/cache``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablations.tracking.connection import answering, open_client
 from ablations.tracking.runs_folder import RunsFolder
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
 def files_in(folder: Path) -> dict[str, Path]:
     """Return path relative to ``folder`` -> file, of all files in it and its folders."""
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def repository(folder: RunsFolder, run: Any) -> ArtifactRepository:
+    """Return where an MLflow run's artifacts are written: in a local store through this mount of the folder, since the stored
+    path may be another one's."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(folder.here(run.info.artifact_uri), tracking_uri=folder.tracking_uri)
+
+
+def put_text(folder: RunsFolder, run: Any, text: str, name: str) -> None:
+    """Write a text as the artifact ``name`` of an MLflow run."""
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary, name)
+        path.write_text(text, encoding="utf-8", newline="")
+        repository(folder, run).log_artifact(str(path))
 
 
 def locate(folder: RunsFolder, run: Any) -> Path:

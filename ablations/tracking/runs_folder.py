@@ -181,7 +181,7 @@ def check(path: Path) -> RunsFolder:
     try:
         existing = next(place for place in (folder.root, *folder.root.parents) if place.exists())
         if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError("the runs folder is no folder that can be read and written", got=existing, fix=fix)
+            raise InputError("the runs folder is not a readable and writable folder", got=existing, fix=fix)
         entries = {entry.name for entry in existing.iterdir()} - {".lock"} if existing == folder.root else set()
         if entries and MARKER not in entries and not _unfinished(entries):
             raise InputError(f"the runs folder holds files that are not a run's (no {MARKER})", got=path, fix=fix)

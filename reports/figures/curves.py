@@ -201,7 +201,7 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
 
 
 def beside(axis: Axes, targets: Sequence[float], share: float) -> list[float]:
-    """Return heights for labels near the ``targets`` ones, in the same order and without overlap.
+    """Return heights for labels near the heights ``targets``, in the same order and without overlap.
 
     They are ``share`` of the panel apart, or less if they do not fit.
     """

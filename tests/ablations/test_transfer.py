@@ -41,3 +41,21 @@ def test_a_server_that_died_is_told_before_anything_is_measured(tmp_path: Path, 
     assert result.exit_code == 2
     assert "the tracking store does not answer" in result.output
     assert not (tmp_path / "runs" / "stages").exists()
+
+
+@pytest.mark.parametrize(("worlds", "compared"), [(["0", "1"], "0"), (["1", "2"], "2"), (["2", "1"], "1")])
+def test_the_installed_world_is_compared_and_without_it_the_newest(
+    worlds: list[str], compared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    records = [
+        SimpleNamespace(
+            label=arm, seed=1, profile="tiny", world_hash=world, params={"world.seed": world}, recorded=k, tags={}
+        )
+        for k, (world, arm) in enumerate((world, arm) for world in worlds for arm in ("a", "b"))
+    ]
+    store = SimpleNamespace(grids=lambda: ["tiny"], records=lambda grid: records)
+    monkeypatch.setattr(transfer, "Store", lambda folder: store)
+    monkeypatch.setattr(transfer, "is_stored", lambda cell, root: True)
+    monkeypatch.setattr(transfer, "_cell_of", lambda record: SimpleNamespace(policy=True, world=record.world_hash))
+    folder = SimpleNamespace(exists=True, root=tmp_path)
+    assert [[cell.world for cell in cells] for cells in transfer.comparable(folder, "tiny")] == [[compared] * 2]  # type: ignore[arg-type, attr-defined]

@@ -67,7 +67,7 @@ def test_the_plan_tells_what_is_tested_and_what_else_is_read(extended: None, run
     request = Request(grid="tiny", cells=tuple(cells(SEEDS)), device="cpu", workers=1, folder=check(runs))
     tested, *_ = plan.make(request).power_analysis()
     assert "(each interval 0.9944): LS, main effect" in tested, "1 - .05 / 9"
-    assert "X, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
+    assert "X, in RRPO; RRPO - DiffRO; estimates only: hacked share" in tested
     assert tested.endswith(", distance")
 
 

@@ -14,7 +14,7 @@ from ablations.grids import GRIDS
 from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
-from reports.guidance import by_setting, profile, rank_correlations, sheet
+from reports.guidance import by_setting, intensity_lines, mixture_lines, profile, rank_correlations, sheet
 from reports.loading import Selection
 from reports.report import make
 from rrpo.experiment.dataflow import SFT
@@ -116,3 +116,13 @@ def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> No
     mixed = "0.50 of the first emotion and 0.20 of sad"
     assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in results.notes
     assert sheet(stored("sft", "diffro")) is None
+
+
+def test_cells_without_the_optional_stage_have_no_lines_and_break_nothing() -> None:
+    class Bare(Stored):
+        samples = Stored.samples[["target", gold().logprob, "phone_errors", "phones", "step"]]  # type: ignore[assignment]
+
+    bare = [Bare(label=each.label, seed=2, world_hash="", profile="quick") for each in stored("emomix@sad")]
+    bare += [Bare(label=f"emodiff@alpha{alpha}", seed=2, world_hash="", profile="quick") for alpha in (0.25, 1)]
+    assert (intensity_lines(bare), mixture_lines(bare)) == ([], [])
+    assert mixture_lines([*bare, *stored("emomix@sad")]) == mixture_lines(stored("emomix@sad")) != []

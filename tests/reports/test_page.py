@@ -11,10 +11,13 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
+import numpy as np
 import pytest
+import soundfile
 from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, store_cells
 
@@ -24,7 +27,7 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
 from ablations.tracking.runs_folder import check
 from reports.loading import select
-from reports.page import cells, world_card, write
+from reports.page import audio, cells, world_card, write
 from reports.report import make
 from rrpo.validation.lines import Line
 
@@ -73,6 +76,18 @@ def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Pa
     names = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(names)) == len(names), "an id is one element's"
     assert {address for address in re.findall(r'href="#([^"]+)"', text)} <= set(names)
+
+
+def test_the_first_seed_that_has_audio_is_played(tmp_path: Path):
+    """Restored cells have none."""
+    records = [SimpleNamespace(label="rrpo", seed=seed, folder=tmp_path / str(seed)) for seed in (1, 2, 3)]
+    for seed in (2, 3):
+        folder = tmp_path / str(seed) / "audio"
+        folder.mkdir(parents=True)
+        soundfile.write(folder / "0000_happy.wav", np.sin(np.arange(8000) / 20), 16000)
+    matrix = audio(records)  # type: ignore[arg-type]
+    assert (matrix["seed"], [emotion for emotion, *_ in matrix["rows"]]) == (2, ["happy"])
+    assert audio(records[:1])["rows"] == []  # type: ignore[arg-type]
 
 
 def test_the_page_needs_no_other_file(page: Path):

@@ -139,7 +139,7 @@ def test_of_reward_models_alone_no_policy_is_spoken_of():
     first, _ = answer_of(selection)
     assert first == "Reward models alone: no policy was optimized, so nothing can be said about reward hacking."
     text = methods(selection)
-    assert "Reward models alone: no policy was optimized. Other intervals are" in text
+    assert "Reward models alone: no policy was optimized. Other intervals have" in text
     for word in ("optimized the policy", "family", "roll-outs", "clean success"):
         assert word not in text
 

@@ -148,7 +148,10 @@ def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
     attrs = {OUTCOMES: {"1000": outcomes, "1001": outcomes}}
     study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=0.3, user_attrs=attrs))
     text = StringIO()
+    (checked.folder / "report").mkdir(parents=True)
+    (checked.folder / "report" / "fresh.md").write_text("the verdict on an earlier winner")
     assert searches.run(checked, study, Console(file=text, width=200)) == 0
+    assert not (checked.folder / "report" / "fresh.md").exists()
     assert (
         "Not checked on fresh seeds; run the same command later to do it: there is no study of that name"
         in text.getvalue()

@@ -124,7 +124,7 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
     assert "card voices" in requested
     assert "rate as published" in result.output
     assert "not measured: card judges: bug: no such judge" in result.output
-    assert "world card: 1 of 2 pass; 1 sections not measured" in result.output
+    assert "world card: 1 of 2 pass; 1 stages not built" in result.output
     assert not (tmp_path / "runs" / validate.FOLDER).exists()
 
 

@@ -17,7 +17,7 @@ FACTORIAL = factorial()
 def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
     tested, line = analyze_power(FACTORIAL, 8, None)
     assert "tested at a family-wise level of 0.05 (each interval 0.9929): LS, main effect; EAM, main effect" in tested
-    assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
+    assert "; Adv, in RRPO; RRPO - DiffRO; estimates only: hacked share" in tested
     assert line.startswith("no pilot of this profile and world is committed: with 8 seeds, the smallest difference")
     for sd in SPREADS:
         assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in line
@@ -57,4 +57,6 @@ def test_one_seed_gets_a_warning_and_a_grid_without_the_family_nothing() -> None
 
 
 def test_a_difference_that_cannot_occur_is_not_promised() -> None:
-    assert "none of up to 100 points" in analyze_power(FACTORIAL, 2, Pilot(spread=0.06, seeds=8, world="abc"))[-1]
+    assert (
+        "no difference of up to 100 points" in analyze_power(FACTORIAL, 2, Pilot(spread=0.06, seeds=8, world="abc"))[-1]
+    )

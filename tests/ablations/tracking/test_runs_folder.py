@@ -7,10 +7,12 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ablations.tracking import recorder
+from ablations.tracking.run_files import put_text
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.errors import InputError
 
@@ -61,6 +63,9 @@ def test_artifacts_are_looked_for_in_this_mount_of_the_folder(tmp_path: Path, mo
     local = str(tmp_path / "artifacts" / "tiny" / "1f" / "artifacts")
     for uri in (local, "/other/runs/artifacts/tiny/1f/artifacts", "file:///other/runs/artifacts/tiny/1f/artifacts"):
         assert folder.here(uri) == local
+    run = SimpleNamespace(info=SimpleNamespace(artifact_uri="/other/runs/artifacts/tiny/1f/artifacts"))
+    put_text(folder, run, "a,b\r\n1,2\r\n", "ratings.csv")
+    assert Path(local, "ratings.csv").read_bytes() == b"a,b\r\n1,2\r\n"
     for foreign in ("/mlruns/1/1f/artifacts", "/artifacts", "mlflow-artifacts:/1/1f/artifacts", ""):
         assert folder.here(foreign) == foreign
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
