@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ablations.components import COMPONENTS
 from ablations.judges import gold
 from ablations.outcomes import rollouts
-from ablations.rendering.summary import REDRAWS
+from ablations.rendering.summary import REDRAWS, on_cosyvoice
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, PRIMARY_OUTCOME, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
@@ -156,6 +156,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     records, outcomes = selection.records, primary().values(selection.records)
     seeds = selection.seeds_run
     in_grid = settings.settings(records)
+    config, judged = records[0].config, any(map(math.isfinite, outcomes.values()))
     most = max(selection.planned.values(), default=0)
     text = render(
         "methods.txt.j2",
@@ -169,15 +170,16 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
             arm for arm in selection.arms if (cells := selection.of(arm)) and not any(rollouts(c) > 0 for c in cells)
         ],
         alone=ALONE,
-        value=lambda name: records[0].config.get(f"profile.{name}", "?").strip('"'),
+        value=lambda name: config.get(f"profile.cosyvoice.{name}", config.get(f"profile.{name}", "?")).strip('"'),
+        judged=judged,
         primary=primary(),
         gold=gold(),
-        contrasts=selection.tested.get(in_grid[0].name if in_grid else "", {}),
+        contrasts=selection.tested.get(in_grid[0].name if in_grid else "", {}) if judged else {},
         in_settings=bool(in_grid),
         margin=margin_text(),
         pilot=pilot if pilot and pilot.world == records[0].world_hash else None,
         r=correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE))),
-        redraws=REDRAWS,
+        redraws="" if on_cosyvoice(records) else REDRAWS,
         devices=devices(records),
         code=code_versions(records),
         stages=[f"{name} {version}" for name, version in sorted(stage_versions(records))],

@@ -102,11 +102,16 @@ def scalar(name: str, records: Sequence[Record]) -> Values:
     return {(record.label, record.seed): record.scalars[name] for record in records if name in record.scalars}
 
 
+def on_cosyvoice(records: Iterable[Record]) -> bool:
+    """Return whether CosyVoice2's language model is the policy of some record."""
+    return any("profile.cosyvoice.model.digest" in record.config for record in records)
+
+
 def provenance(records: Sequence[Record]) -> str:
     """Return a sentence on what is simulated in the records' worlds, and which splits are the user's own speech."""
     # One config per world suffices, because the world hash covers the user's manifests.
     configs = {record.world_hash: record.config for record in records}
-    if any("profile.cosyvoice.model.digest" in config for config in configs.values()):
+    if on_cosyvoice(records):
         return "The policy is CosyVoice2's language model; reward model and judge use the user's labelled tokens."
     manifests = (name for config in configs.values() for name in config if name.startswith("profile.manifests."))
     user_splits = sorted({name.split(".")[2] for name in manifests})

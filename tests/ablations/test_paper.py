@@ -13,10 +13,13 @@ import pytest
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.grids import arms
+from ablations.outcomes import rollouts
 from ablations.rendering.summary import table
 from ablations.tracking.cell_file import cell_json, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder
+from reports.loading import select
+from reports.words import methods
 from rrpo.cosyvoice import standin
 from rrpo.errors import InputError
 from rrpo.experiment.effective import effective
@@ -138,3 +141,10 @@ def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Pat
     row = table(list(records.values())).row("diffro")
     assert row["proxy"].mean == by_label["diffro"].scalars["end_proxy_accuracy"]
     assert not list(by_label["diffro"].folder.rglob("llm.pt")), "weights stay in the stage"
+    selection = select(tmp_path / "runs", "paper")
+    assert rollouts(by_label["diffro"]) == 4 * 8
+    text = methods(selection)
+    assert "Sampled without an optimization: sft." in text
+    assert "Each other cell optimized the policy for 4 steps of 8 roll-outs" in text
+    assert "Clean success was not measured. Nothing is tested." in text
+    assert "raters" not in text, "the simulated world's redraws"

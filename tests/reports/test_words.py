@@ -151,8 +151,8 @@ def test_methods_name_the_family_that_is_tested():
     text = methods(Selection("x", tuple(pair), dict.fromkeys(("diffro", "rrpo"), 4), (), (4,)))
     assert "Primary family: RRPO - DiffRO; paired t-tests over seeds, intervals simultaneous over 1" in text
     cells = shortcut(SMOKE, [1])
-    points = record("x", 1, 0.5).points
-    records = tuple(Fake(c.label, 1, points, params=c.params()) for c in cells)
+    done = record("x", 1, 0.5)
+    records = tuple(Fake(c.label, 1, done.points, done.samples, params=c.params()) for c in cells)
     text = methods(Selection("shortcut", records, dict.fromkeys((c.label for c in cells), 1), (), (5,)))
     family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
     assert (
