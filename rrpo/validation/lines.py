@@ -100,15 +100,16 @@ def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
     return {"value": p, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int) -> Estimate:
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> Estimate:
     """Return ``statistic`` of all n samples with its percentile-bootstrap interval.
 
     Args:
         statistic: Function of the row numbers of samples.
         n: Number of samples; values of one sample are resampled together.
         resamples: Number of resamples; those with a non-finite value are dropped.
+        seed: Seed of the resampling.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     draws = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
     draws = draws[np.isfinite(draws)]
     low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) if len(draws) else (math.nan, math.nan)

@@ -162,7 +162,7 @@ def test_quick_is_the_embedded_world_stage_by_stage() -> None:
 
 
 def test_no_more_prompts_are_sampled_than_the_world_has() -> None:
-    with pytest.raises(ValueError, match="at most eval_prompts, 50; got 60"):
+    with pytest.raises(ValueError, match=r"eval_prompts must be at least .*, 60, got eval_prompts=50"):
         replace(QUICK, eval_prompts=50)
 
 

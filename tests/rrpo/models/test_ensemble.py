@@ -127,9 +127,9 @@ class TestStages:
         assert measurements.examined(SMOKE, arm, 5).inputs["model"].key == combined
 
     def test_meaningless_combinations_are_rejected(self) -> None:
-        with pytest.raises(ValueError, match="weights only with finetune"):
+        with pytest.raises(ValueError, match="'weights' needs finetune"):
             ArmConfig(members=4, combination="weights", finetune=False)
-        with pytest.raises(ValueError, match="0 unless the members are combined by their mean"):
+        with pytest.raises(ValueError, match="variance_penalty needs combination='mean'"):
             ArmConfig(members=4, combination="worst", variance_penalty=1.0)
         for members, combination in ((1, "mean"), (2, None), (2, "best")):
             with pytest.raises(ValueError, match="for 2 members or more"):

@@ -132,5 +132,5 @@ def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
     with pytest.raises(ValueError, match=r"reversal must be in \[0, inf\)"):
         replace(dataflow.SFT, reversal=-1.0)
     profile = replace(QUICK, manifests={"sft": ManifestConfig(digest="", path="")})
-    with pytest.raises(InputError, match="speakers of the rendered world"):
+    with pytest.raises(InputError, match="speakers of the simulated world"):
         dataflow.optimized(profile, replace(dataflow.SFT, reversal=1.0), 1000)
