@@ -23,7 +23,7 @@ from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
-from ablations.tracking.records import Record
+from ablations.tracking.records import INSTALLED, Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
 from rrpo.commands import Plugin, exit_on_input_error, program
@@ -32,8 +32,6 @@ from rrpo.experiment import measurements
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
 
-INSTALLED = "0"
-"""Number of the installed world, as a record's parameter ``world.seed``."""
 app, main = program("ablations.transfer")
 
 

@@ -15,7 +15,7 @@ from ablations.stats.family import declared
 from ablations.tracking import plugin_files
 from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invocation, on, planned_seeds, reported
 from ablations.tracking.reader import Store
-from ablations.tracking.records import TAG_DIRTY, Record
+from ablations.tracking.records import INSTALLED, TAG_DIRTY, Record
 from ablations.tracking.runs_folder import RunsFolder, check
 from ablations.tracking.source_version import code_versions, source_of
 from reports.made_with import apart, stage_versions
@@ -26,8 +26,6 @@ Key = tuple[str, int]
 MISSING, DIVERGED = "missing", "diverged"
 """States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
 kinds in `ablations.failures`."""
-INSTALLED = "0"
-"""``profile.world.seed`` of the installed world; others are built with ``--world``."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ EXPERIMENT_STUDY = "study "
 EXPERIMENT_ABOUT = "about "
 """Prefix of the name of the experiment for a grid's runs other than cells, which keeps them out of MLflow's table of cells.
 Experiments with other names belong to grids. Earlier versions recorded both in the grid's experiment."""
+INSTALLED = "0"
+"""Number of the installed world, as in a record's parameter ``world.seed``; others are built with ``--world``."""
 TAG_KIND = "kind"
 """Kind of the run: ``cell``; ``parent`` (an invocation); ``report`` (the newest files of a report); ``listening`` (an exported
 listening test with its key); ``ratings`` (one person's ratings in such a test); ``transfer`` (one seed's cross-RM matrix);
