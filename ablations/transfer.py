@@ -86,18 +86,15 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     if len(profiles := sorted({record.profile for record in selected})) > 1:
         fix = "choose one with --profile"
         raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix=fix)
-    groups: dict[tuple[bool, str], dict[int, dict[str, Cell]]] = {}
-    for record in sorted(selected, key=lambda record: record.recorded):
-        installed = record.params.get("world.seed") == INSTALLED
-        place = (installed, record.world_hash)
-        by_seed = groups.pop(place, {})  # reinserted last, so that the newest world is the last one
-        groups[place] = by_seed
+    groups: dict[str, dict[int, dict[str, Cell]]] = {}
+    for record in sorted(selected, key=lambda record: (record.params.get("world.seed") == INSTALLED, record.recorded)):
+        # reinserted last, so that the installed or else the newest world is the last one
+        by_seed = groups.pop(record.world_hash, {})
+        groups[record.world_hash] = by_seed
         if (cell := _cell_of(record)) is not None and cell.policy and is_stored(cell, folder.root):
             by_seed.setdefault(record.seed, {})[record.label] = cell
-    chosen = sorted(groups, key=lambda place: place[0])[-1:]  # stable: the newest of those not installed
-    per_seed = [
-        list(cells.values()) for place in chosen for _, cells in sorted(groups[place].items()) if len(cells) > 1
-    ]
+    chosen = [*groups.values()][-1] if groups else {}
+    per_seed = [list(cells.values()) for _, cells in sorted(chosen.items()) if len(cells) > 1]
     if not per_seed:
         raise InputError(
             "no seed of the grid has two finished arms with policies that this version of the code built in this folder",

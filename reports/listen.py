@@ -62,9 +62,10 @@ def export(
             )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
-        folder = writable(out.parent if out else check(runs_dir).root / "listening", out)
+        store = selection.store
+        folder = writable(out.parent if out else store.folder.root / "listening", out)
         emotions = json.loads(selection.records[0].config["profile.world.emotions"])
-        test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
+        test = listening_test.find_or_make(store, grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)
     print("\n".join([_summary(test, path), *selection.notes]))

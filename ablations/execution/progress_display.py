@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -38,7 +39,7 @@ class Display:
         self.failed_cells = 0
         self.left = left
         """Estimates the time left from the events."""
-        self._remaining = str(left)  # the thread that draws must not read the estimate while it changes
+        self._remaining = str(left)
         self.failures: dict[str, str] = {}
         """Title of a failed task -> kind, reason and log."""
         self.so_far: RenderableType = ""
@@ -67,21 +68,18 @@ class Display:
 
     def started(self, task: Task) -> None:
         """Show a new task of a worker."""
-        self.left.started(task.key)
-        self._remaining = str(self.left)
+        self._estimate(self.left.started, task.key)
         self._rows[task.key] = self._bars.add_task(task.title, total=None)
         self._emit("started", task=task.title)
 
     def progressed(self, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
-        self.left.progressed(task.key, done, total)
-        self._remaining = str(self.left)
+        self._estimate(self.left.progressed, task.key, done, total)
         self._bars.update(self._rows[task.key], completed=done, total=total)
 
     def finished(self, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
-        self.left.ended(task.key, result)
-        self._remaining = str(self.left)
+        self._estimate(self.left.ended, task.key, result)
         self._free(task)
         self.done = self._done_with(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
@@ -93,8 +91,7 @@ class Display:
 
     def retried(self, task: Task, failure: Failure) -> None:
         """Print why a task is retried, or was stopped on request; if another runner is building it, print this once."""
-        self.left.stopped(task.key)
-        self._remaining = str(self.left)
+        self._estimate(self.left.stopped, task.key)
         self._free(task)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.reason)
         if failure.kind != "claimed":
@@ -110,8 +107,7 @@ class Display:
 
     def failed(self, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it (``failure.cause`` names the task)."""
-        self.left.ended(task.key)
-        self._remaining = str(self.left)
+        self._estimate(self.left.ended, task.key)
         self.failures[task.title] = f"{failure} (log: {failure.log})"
         self._free(task)
         fields = {"kind": failure.kind, "message": failure.reason, "cause": failure.cause, "log": str(failure.log)}
@@ -145,6 +141,11 @@ class Display:
     def _free(self, task: Task) -> None:
         if task.key in self._rows:  # a task of the parent has no row
             self._bars.remove_task(self._rows.pop(task.key))
+
+    def _estimate(self, handle: Callable[..., None], *event: Any) -> None:
+        """Pass an event to the estimate, and store the text: the thread that draws must not read the estimate meanwhile."""
+        handle(*event)
+        self._remaining = str(self.left)
 
     def _render(self) -> RenderableType:
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""

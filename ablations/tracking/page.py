@@ -69,8 +69,9 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder:
     with answering(store.folder):
         tags = {TAG_KIND: "report", TAG_GRID: grid}
         run = earlier[-1] if earlier else store.client.create_run(about, run_name=f"report of {grid}", tags=tags)
+        artifacts = repository(store.folder, run)
         for path in paths:
-            repository(store.folder, run).log_artifact(str(path), artifact_folder)
+            artifacts.log_artifact(str(path), artifact_folder)
         store.client.set_terminated(run.info.run_id)
         if answer:
             description = re.sub(r"^!\[.*\]\(.*\)\n?", "", answer, flags=re.MULTILINE).strip()

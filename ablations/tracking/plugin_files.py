@@ -25,8 +25,7 @@ def copies() -> dict[str, str]:
 
 def names(records: Iterable[Record]) -> list[str]:
     """Return the names of the plugin files with which some records were made."""
-    by_record = (json.loads(record.tags.get(TAG_PLUGINS, "{}")).values() for record in records)
-    return sorted({name for names in by_record for name in names})
+    return sorted({name for record in records for name in _files(record).values()})
 
 
 def require(records: Iterable[Record]) -> list[str]:
@@ -39,7 +38,7 @@ def require(records: Iterable[Record]) -> list[str]:
     names = {path.name for path in loaded}
     edited: dict[str, int] = {}
     for record in records:
-        for source, name in json.loads(record.tags.get(TAG_PLUGINS, "{}")).items():
+        for source, name in _files(record).items():
             if source in loaded.values():
                 continue
             if name not in names:
@@ -51,3 +50,9 @@ def require(records: Iterable[Record]) -> list[str]:
                 )
             edited[name] = edited.get(name, 0) + 1
     return [f"The plugin {name} was edited after {count} cells were made." for name, count in edited.items()]
+
+
+def _files(record: Record) -> dict[str, str]:
+    """Return the plugin files of a record's run, hash -> name."""
+    files: dict[str, str] = json.loads(record.tags.get(TAG_PLUGINS, "{}"))
+    return files
