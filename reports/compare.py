@@ -87,15 +87,15 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     return sheet
 
 
-def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
-    """Return Welch's interval of mean(y) - mean(x); its bounds are NaN if ``x`` or ``y`` has fewer than two values."""
+def welch(x: list[float], y: list[float]) -> Interval:
+    """Return Welch's 95 % interval of mean(y) - mean(x); its bounds are NaN if ``x`` or ``y`` has fewer than two values."""
     from scipy.stats import ttest_ind
 
     n = min(len(x), len(y))
     difference = sum(y) / len(y) - sum(x) / len(x)
     if n < 2:
         return Interval(difference, math.nan, math.nan, n)
-    interval = ttest_ind(y, x, equal_var=False).confidence_interval(level)
+    interval = ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return Interval(difference, float(interval.low), float(interval.high), n)
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean of ``values [N]`` given by ``raters [N]`` for ``seeds [N]``, with its interval.
+def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike) -> Interval:
+    """Return the mean of ``values [N]`` given by ``raters [N]`` for ``seeds [N]``, with its 95 % interval.
 
     n is the number of raters; the bounds are NaN if there are fewer than two raters, or no spread.
     """
@@ -51,7 +51,7 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
     # Satterthwaite, but at least the smaller of the two; a single seed has no degrees of freedom
     parts = [v * v / df for v, df in ((by_rater, df_rater), (by_seed, df_seed)) if df > 0]
     df = max(variance**2 / sum(parts), min(d for d in (df_rater, df_seed) if d > 0))
-    half = float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    half = float(stdtrit(df, 0.975)) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, n)
 
 

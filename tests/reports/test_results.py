@@ -11,6 +11,7 @@ import pytest
 from stored import report, store_cells, tiny_grid
 from typer.testing import CliRunner, Result
 
+from ablations.archive import RECORDS
 from ablations.tracking import archive
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
@@ -133,3 +134,11 @@ def test_a_page_that_makes_no_sense_gets_one_message_and_stays(tmp_path: Path, p
     assert complaint in " ".join(result.output.split())
     assert "fix:" in result.output
     assert (tmp_path / "README.md").read_text() == page
+
+
+@pytest.mark.long
+def test_the_results_in_this_repository_are_current() -> None:
+    """`make results` would change no page: README.md and docs/ show what the archived runs give."""
+    repository = Path(__file__).parents[2]
+    result = CliRunner().invoke(app, ["--records", str(repository / RECORDS), "--root", str(repository), "--check"])
+    assert result.exit_code == 0, result.output
