@@ -117,7 +117,7 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
     """Return the settings of `sensitivity`: name -> fields that differ from the profile, and arms that the setting changes."""
     push: dict[str, Overrides] = {"own": {}, "hard": {"beta": 0.001, "steps": 480, "lr": 2 * profile.optimize.lr}}
     push |= {f"beta{beta:g}": {"beta": beta} for beta in (0.001, 0.01, 0.03)}
-    data: dict[str, Overrides] = {f"noise{noise:g}": {"rater_noise": noise} for noise in (0.3, 0.6)}
+    data: dict[str, Overrides] = {f"noise{noise:g}": {"rater_noise": noise} for noise in (0.3, 4.0)}
     data |= {f"shortcut{strength:g}": {"shortcut": strength} for strength in (0.0, 0.9)}
     data |= {f"artefacts{rate:g}": {"annotated_artefacts": rate} for rate in (0.0, 0.25)}
     data |= {f"rm_lr{lr:g}": {"rm_lr": lr} for lr in (1e-4, 3e-4, 1e-3)}
@@ -136,7 +136,7 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """One setting changed at a time, for DiffRO and RRPO, and for the oracle if it is affected; labels such as ``rrpo@noise0.6``.
+    """One setting changed at a time, for DiffRO and RRPO, and for the oracle if it is affected; labels such as ``rrpo@noise4``.
 
     ``diffro@own``, ``rrpo@own`` and ``oracle@own`` use the unchanged profile; a level equal to the profile's is omitted. An arm
     that a setting does not change (a vanilla reward model has only one form of reward) shares all its stages with ``@own``.
