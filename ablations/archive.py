@@ -19,7 +19,7 @@ from ablations.tracking import archive
 from ablations.tracking.archive import Saved
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.errors import choose
 
 RECORDS = Path("reports", "records")
@@ -39,12 +39,11 @@ def save(
     runs_dir: RecordedIn = Path("runs"),
 ) -> None:
     """Save a grid's runs, without audio, tokens, weights and logs; runs that are only in the archive stay there."""
-    with exit_on_input_error():
-        folder = check(runs_dir)
-        folder.require()
-        store = Store(folder)
-        choose("grid with records", grid, store.grids())
-        _show(archive.save(store, grid, to), "saved")
+    folder = check(runs_dir)
+    folder.require()
+    store = Store(folder)
+    choose("grid with records", grid, store.grids())
+    _show(archive.save(store, grid, to), "saved")
 
 
 @app.command()
@@ -55,8 +54,7 @@ def restore(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Record the runs of an archive in a runs folder; a run recorded there changes only if the archive has a better state."""
-    with exit_on_input_error():
-        _show(archive.restore(check(runs_dir), archived), "restored")
+    _show(archive.restore(check(runs_dir), archived), "restored")
 
 
 def _show(files: Iterable[Saved], verb: str) -> None:

@@ -20,7 +20,7 @@ import typer
 
 from ablations.components import COMPONENTS
 from ablations.grids import arms
-from rrpo.commands import Plugin, exit_on_input_error, field_docs, program
+from rrpo.commands import Plugin, field_docs, program
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
 from rrpo.errors import choose
 from rrpo.experiment.dataflow import SFT
@@ -78,8 +78,7 @@ def command(
 ) -> None:
     """List the arms by their differences from vanilla DiffRO: source, equation, hyperparameters and off values."""
     known = arms()
-    with exit_on_input_error():
-        names = [choose("arm", name, list(known)) for name in arm or known]
+    names = [choose("arm", name, list(known)) for name in arm or known]
     by_arm = {name: parts(known[name]) for name in names}
     if table:
         writer = csv.writer(sys.stdout)

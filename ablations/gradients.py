@@ -28,7 +28,7 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.config import GradientsConfig
 from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import dataflow, measurements
@@ -139,20 +139,19 @@ def command(
 ) -> None:
     """Compare the gradients of DiffRO, REINFORCE and GRPO."""
     console = terminal()
-    with exit_on_input_error():
-        builder = Builder.of(device, workers, runs_dir, console)
-        size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
-        if chosen.best_of is not None or chosen.guidance is not None:
-            fix = "choose an arm with an optimized policy"
-            raise InputError("best-of-n and guided decoding have no gradient", got=arm, fix=fix)
-        if chosen.match_gradient:
-            raise InputError(
-                "this arm's gradient is scaled to RRPO's, which is not known here", got=arm, fix=f"use --arm {BASE}"
-            )
-        steps = size.optimize.steps if chosen.steps is None else chosen.steps
-        requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
-        dev_seeds, sizes = range(DEVELOPMENT, DEVELOPMENT + positive("--seeds", seeds)), _sizes(set_ or [])
-        builder.folder.make()
+    builder = Builder.of(device, workers, runs_dir, console)
+    size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
+    if chosen.best_of is not None or chosen.guidance is not None:
+        fix = "choose an arm with an optimized policy"
+        raise InputError("best-of-n and guided decoding have no gradient", got=arm, fix=fix)
+    if chosen.match_gradient:
+        raise InputError(
+            "this arm's gradient is scaled to RRPO's, which is not known here", got=arm, fix=f"use --arm {BASE}"
+        )
+    steps = size.optimize.steps if chosen.steps is None else chosen.steps
+    requested = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
+    dev_seeds, sizes = range(DEVELOPMENT, DEVELOPMENT + positive("--seeds", seeds)), _sizes(set_ or [])
+    builder.folder.make()
     places = [requested] * len(dev_seeds)
     if not requested:
         runs = [dataflow.optimized(size, chosen, seed) for seed in dev_seeds]

@@ -34,7 +34,7 @@ from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, fami
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import analyze_power
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -129,9 +129,8 @@ def command(
     The difference itself is not shown.
     """
     console = terminal()
-    with exit_on_input_error():
-        builder = Builder.of(device, workers, runs_dir, console)
-        builder.folder.make()
+    builder = Builder.of(device, workers, runs_dir, console)
+    builder.folder.make()
     store = builder.folder.root
     draws = [draw(seed) for seed in SEEDS]
     extra = replicates() if replicated else []

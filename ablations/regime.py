@@ -22,7 +22,7 @@ from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.arms import BASE
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.config import ArmConfig
 from rrpo.errors import choose
 from rrpo.experiment import dataflow, measurements
@@ -277,10 +277,9 @@ def command(
 ) -> None:
     """Measure one step of choosing the training regime, and print the rule's choice."""
     console = terminal()
-    with exit_on_input_error():
-        selected = STEPS[choose("step", step, STEPS)]
-        builder = Builder.of(device, workers, runs_dir, console)
-        builder.folder.make()
+    selected = STEPS[choose("step", step, STEPS)]
+    builder = Builder.of(device, workers, runs_dir, console)
+    builder.folder.make()
     store = builder.folder.root
     profile = measuring(EMBEDDED)
     candidates = selected.candidates()

@@ -32,7 +32,7 @@ from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from ablations.tracking.runs_folder import RunsFolder, check
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline import stages
@@ -80,15 +80,14 @@ def command(
     """Build a recorded cell again and compare the numbers."""
     console = terminal()
     say = partial(print_line, console)
-    with exit_on_input_error():
-        folder = check(runs_dir)
-        record, cell = recorded(folder, run_id)
-        device_name = _json(record.folder / ENVIRONMENT).get("device", "auto") if device == "recorded" else device
-        builder = Builder.of(device_name, workers, runs_dir, console)
-        scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
-        if reuse_world:
-            shared = share_world(cell, folder.root, scratch.root)
-            say(f"{shared} stages of the world are reused from the runs folder.")
+    folder = check(runs_dir)
+    record, cell = recorded(folder, run_id)
+    device_name = _json(record.folder / ENVIRONMENT).get("device", "auto") if device == "recorded" else device
+    builder = Builder.of(device_name, workers, runs_dir, console)
+    scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
+    if reuse_world:
+        shared = share_world(cell, folder.root, scratch.root)
+        say(f"{shared} stages of the world are reused from the runs folder.")
     if installed := sum((stages.LAYER / stage.folder / MARKER).is_file() for stage in walk(*cell.stages.values())):
         say(f"{installed} stages are installed with the package and are reused.")
     if cell.hash != record.cell_hash:

@@ -22,7 +22,7 @@ from ablations.execution.runner import Outcome, run_plan
 from ablations.execution.stacking import refuse_mixed
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
-from rrpo.commands import exit_on_input_error, options_of, program
+from rrpo.commands import options_of, program
 
 app, main = program("ablations.run")
 
@@ -41,13 +41,12 @@ def command(**values: Any) -> None:
     console = terminal()
     options = Options(**values)
     mode = JSON if options.json else QUIET if options.quiet else LINES
-    with exit_on_input_error():
-        grid_request = request(options)
-        grid_plan = plan.make(grid_request)
-        store, recorded = grid_request.folder.root, grid_plan.recorded
-        refuse_mixed(grid_request.cells, grid_plan.stages, store, grid_request.executor, recorded)
-        estimator = Estimator(grid_request.folder.root, grid_request.device)
-        lines = list(grid_plan.lines(estimator, cells=options.plan))
+    grid_request = request(options)
+    grid_plan = plan.make(grid_request)
+    store, recorded = grid_request.folder.root, grid_plan.recorded
+    refuse_mixed(grid_request.cells, grid_plan.stages, store, grid_request.executor, recorded)
+    estimator = Estimator(grid_request.folder.root, grid_request.device)
+    lines = list(grid_plan.lines(estimator, cells=options.plan))
     if mode == JSON:
         print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
     elif mode == LINES or options.plan:
@@ -55,8 +54,7 @@ def command(**values: Any) -> None:
             print_line(console, line)
     if options.plan:
         return
-    with exit_on_input_error():
-        outcome = run_plan(grid_plan, estimator, console, mode)
+    outcome = run_plan(grid_plan, estimator, console, mode)
     if mode == JSON:
         print(json.dumps({"event": "end", **_summary(outcome)}, ensure_ascii=False), flush=True)
     else:

@@ -20,7 +20,7 @@ from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import RunsFolder, check
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import choose
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.progress import progress_of
@@ -58,13 +58,12 @@ def command(
 ) -> None:
     """Show every cell with its state, owner, age, last step and log."""
     console = terminal(170)
-    with exit_on_input_error():
-        folder = check(runs_dir)
-        folder.require()
-        store = Store(folder)
-        names = store.grids()
-        grids = names if grid is None else [choose("grid in this folder", grid, names)]
-        statuses = {name: status(store, name) for name in grids}
+    folder = check(runs_dir)
+    folder.require()
+    store = Store(folder)
+    names = store.grids()
+    grids = names if grid is None else [choose("grid in this folder", grid, names)]
+    statuses = {name: status(store, name) for name in grids}
     for name, rows in statuses.items():
         table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")
         for heading in ("cell", "profile", "state", "owner", "age", "last step", "log"):

@@ -26,7 +26,7 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import INSTALLED, Record
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import InputError, choose
 from rrpo.experiment import measurements
 from rrpo.experiment.cell import Cell
@@ -46,25 +46,24 @@ def command(
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = terminal()
-    with exit_on_input_error():
-        builder = Builder.of(device, workers, runs_dir, console)
-        folder = builder.folder
-        groups = comparable(folder, grid, profile)
-        recorder.create(folder, grid)
-        stages = [matrix(cells) for cells in groups]
-        failures = builder.build(stages)
-        tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
-        recorded = {run.data.tags[records.TAG_ENTRY] for run in Store(folder).runs(grid, "transfer")}
-        for cells, stage in zip(groups, stages, strict=True):
-            if stage.done(folder.root) and tracker.key_of("transfer", stage.key) not in recorded:
-                record(tracker, cells, stage)
-        for name, reason in failures.items():
-            print_line(console, f"not measured: {name}: {reason}")
-        arms = " to ".join(map(str, sorted({min(map(len, groups)), max(map(len, groups))})))
-        console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
-        if waiting := tracker.waiting():
-            print_line(console, waiting)
-        console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
+    builder = Builder.of(device, workers, runs_dir, console)
+    folder = builder.folder
+    groups = comparable(folder, grid, profile)
+    recorder.create(folder, grid)
+    stages = [matrix(cells) for cells in groups]
+    failures = builder.build(stages)
+    tracker = Tracker(folder, grid, git_state(), environment.describe(builder.device))
+    recorded = {run.data.tags[records.TAG_ENTRY] for run in Store(folder).runs(grid, "transfer")}
+    for cells, stage in zip(groups, stages, strict=True):
+        if stage.done(folder.root) and tracker.key_of("transfer", stage.key) not in recorded:
+            record(tracker, cells, stage)
+    for name, reason in failures.items():
+        print_line(console, f"not measured: {name}: {reason}")
+    arms = " to ".join(map(str, sorted({min(map(len, groups)), max(map(len, groups))})))
+    console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
+    if waiting := tracker.waiting():
+        print_line(console, waiting)
+    console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
     raise typer.Exit(int(bool(failures)))
 
 

@@ -26,7 +26,7 @@ from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.errors import InputError, choose
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.stages import Stage
@@ -61,16 +61,17 @@ def command(
 ) -> None:
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
-    with exit_on_input_error():
-        profile_config = sized(profile, world)
-        if seed < DEVELOPMENT:
-            what = "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen"
-            raise InputError(what, got=f"--seed {seed}", fix=f"give --seed {DEVELOPMENT} or above")
-        builder = Builder.of(device, workers, runs_dir, console)
-        folder = builder.folder
-        stages = sections(profile_config, seed)
-        skipped = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
-        recorder.create(folder, records.EXPERIMENT_WORLD)
+    profile_config = sized(profile, world)
+    if seed < DEVELOPMENT:
+        what = (
+            "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen"
+        )
+        raise InputError(what, got=f"--seed {seed}", fix=f"give --seed {DEVELOPMENT} or above")
+    builder = Builder.of(device, workers, runs_dir, console)
+    folder = builder.folder
+    stages = sections(profile_config, seed)
+    skipped = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
+    recorder.create(folder, records.EXPERIMENT_WORLD)
     stages = {name: stage for name, stage in stages.items() if name not in skipped}
     seeds = range(seed, seed + regime_section.SEEDS)
     runs = [] if REGIME in skipped else regime_section.stages(profile_config, seeds)

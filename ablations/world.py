@@ -18,7 +18,7 @@ import typer
 from ablations.commands import RunsDir, Workers, end_if_failed, print_line, terminal
 from ablations.execution.building import Builder
 from ablations.tracking import recorder, records
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.experiment import frozen
 from rrpo.experiment.frozen import Review
 from rrpo.pipeline.stages import Stage
@@ -41,10 +41,9 @@ def command(
         for line in [*lines(review), conclusion(review, stages)]:
             print_line(console, line)
         raise typer.Exit(0 if review.current else 1)
-    with exit_on_input_error():
-        builder = Builder.of(device, workers, runs_dir, console)
-        folder = builder.folder
-        recorder.create(folder, records.EXPERIMENT_WORLD)
+    builder = Builder.of(device, workers, runs_dir, console)
+    folder = builder.folder
+    recorder.create(folder, records.EXPERIMENT_WORLD)
     if failures := builder.build(stages):
         print_line(console, "The frozen world was not changed, because some stages could not be built:")
         end_if_failed(failures, console)

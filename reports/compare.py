@@ -18,7 +18,7 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, t_interval
 from reports.loading import Selection, select
 from reports.writers import FORMATS
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import InputError
 
 app, main = program("reports.compare")
@@ -40,10 +40,9 @@ def command(
     mixed: Annotated[bool, typer.Option("--mixed", help="Accept cells from different versions of the code.")] = False,
 ) -> None:
     """Print a measure of the arms that two grids share, and its difference."""
-    with exit_on_input_error():
-        a = select(runs_dir, first, profile, world, mixed=mixed)
-        b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
-        sheet = compare(a, b, metric)
+    a = select(runs_dir, first, profile, world, mixed=mixed)
+    b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
+    sheet = compare(a, b, metric)
     print(FORMATS["md"](sheet))
 
 

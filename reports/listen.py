@@ -21,7 +21,7 @@ from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
 from reports.writers import writable
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import InputError
 
 app, main = program("reports.listen")
@@ -55,17 +55,14 @@ def export(
     ] = None,
 ) -> None:
     """Write a blind listening test of a grid's samples as one HTML file that needs no server."""
-    with exit_on_input_error():
-        if prompts < 1:
-            raise InputError(
-                "a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more"
-            )
-        selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
-        store = selection.store
-        folder = writable(out.parent if out else store.folder.root / "listening", out)
-        emotions = json.loads(selection.records[0].config["profile.world.emotions"])
-        test = listening_test.find_or_make(store, grid, items, emotions)
+    if prompts < 1:
+        raise InputError("a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more")
+    selection = select(runs_dir, grid, profile, world, mixed=mixed)
+    items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
+    store = selection.store
+    folder = writable(out.parent if out else store.folder.root / "listening", out)
+    emotions = json.loads(selection.records[0].config["profile.world.emotions"])
+    test = listening_test.find_or_make(store, grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)
     print("\n".join([_summary(test, path), *selection.notes]))
@@ -98,20 +95,19 @@ def bring_in(
     ] = None,
 ) -> None:
     """Check rating files and store them in MLflow: all of them, or none if one is bad."""
-    with exit_on_input_error():
-        folder = check(runs_dir)
-        if not folder.exists:
-            raise InputError(
-                "there is no runs folder", got=runs_dir, fix="set --runs-dir to the folder that exported the page"
-            )
-        store = Store(folder)
-        known = ratings.all_tests(store)
-        imported = [ratings.read(path, known) for path in files]
-        if name is not None:
-            imported = [ratings.renamed(imported, name)]
-        new = ratings.check_new(store, imported, replace)
-        for file in new:
-            ratings.keep(store, file)
+    folder = check(runs_dir)
+    if not folder.exists:
+        raise InputError(
+            "there is no runs folder", got=runs_dir, fix="set --runs-dir to the folder that exported the page"
+        )
+    store = Store(folder)
+    known = ratings.all_tests(store)
+    imported = [ratings.read(path, known) for path in files]
+    if name is not None:
+        imported = [ratings.renamed(imported, name)]
+    new = ratings.check_new(store, imported, replace)
+    for file in new:
+        ratings.keep(store, file)
     for file in imported:
         rated = len(file.rows)
         total = sum(len(seeds[0]) for seeds in listening_test.blocks(file.test))

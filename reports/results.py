@@ -22,7 +22,7 @@ from ablations.tracking.runs_folder import SERVER, check
 from reports.loading import Selection, select
 from reports.report import make
 from reports.run import answer
-from rrpo.commands import exit_on_input_error, program
+from rrpo.commands import program
 from rrpo.errors import InputError, choose
 
 FIGURES = Path("docs", "results")
@@ -42,7 +42,7 @@ def command(
     """Paste reports on the archived runs into README.md and docs/; about a minute per grid."""
     stale = False
     os.environ.pop(SERVER, None)  # the archive goes into a store of its own
-    with exit_on_input_error(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         for grid, blocks in blocks_by_grid(root).items():
             places = ", ".join(str(page.relative_to(root)) for page, _ in blocks)
             if missing := [name for name in grid.split("+") if not any((records / name).glob("*.zip"))]:

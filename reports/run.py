@@ -20,7 +20,7 @@ from reports import page
 from reports.loading import select
 from reports.report import Figure, Report, make
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, writable, write
-from rrpo.commands import Plugin, exit_on_input_error, program
+from rrpo.commands import Plugin, program
 from rrpo.errors import choose
 
 app, main = program("reports.run")
@@ -45,23 +45,22 @@ def command(
     mixed: Mixed = False,
 ) -> None:
     """Write tables, figures (PDF, PNG) and report.html, byte for byte the same each time, and store them in MLflow."""
-    with exit_on_input_error():
-        endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
-        selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        report = make(selection, metric)
-        folder = writable(out or check(runs_dir).root / "reports" / selection.grid)
-        paths = write(report.sheets, folder, endings)
-        drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
-        paths += [path for _, files in drawn for path in files]
-        figures = [figure for figure, files in drawn if files]
-        if figures and "tex" in endings:
-            paths.append(figures_latex([(f.name, f.title, f.caption) for f in figures], folder / "figures.tex"))
-        paths.append(page.write(selection, report, figures, folder))
-        paths.append(folder / page.ANSWER)
-        paths[-1].write_text(answer(report, figures[:1]), encoding="utf-8")
-        sweep(folder, paths)
-        _show(report, paths)
-        page.keep(selection, [*paths, folder / LISTING])
+    endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
+    selection = select(runs_dir, grid, profile, world, mixed=mixed)
+    report = make(selection, metric)
+    folder = writable(out or check(runs_dir).root / "reports" / selection.grid)
+    paths = write(report.sheets, folder, endings)
+    drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
+    paths += [path for _, files in drawn for path in files]
+    figures = [figure for figure, files in drawn if files]
+    if figures and "tex" in endings:
+        paths.append(figures_latex([(f.name, f.title, f.caption) for f in figures], folder / "figures.tex"))
+    paths.append(page.write(selection, report, figures, folder))
+    paths.append(folder / page.ANSWER)
+    paths[-1].write_text(answer(report, figures[:1]), encoding="utf-8")
+    sweep(folder, paths)
+    _show(report, paths)
+    page.keep(selection, [*paths, folder / LISTING])
 
 
 def answer(report: Report, figures: Sequence[Figure]) -> str:

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
-from rrpo.commands import Plugin, Set, exit_on_input_error, program
+from rrpo.commands import Plugin, Set, program
+from rrpo.errors import InputError
 from rrpo.pipeline.errors import failure_kind
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import PROFILES
@@ -64,14 +65,13 @@ def command(
     """Train one arm with one seed and print its numbers. Results that already exist are reused."""
     console = Console(stderr=True)
     try:
-        with exit_on_input_error():
-            values = assignments(settings or ())
-            cell = make_cell(arm, seed=seed, profile=profile, settings=values)
-            for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
-                console.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
-            with _show_progress(console) as report:
-                build(cell, out, device, report)
-    except typer.Exit:
+        values = assignments(settings or ())
+        cell = make_cell(arm, seed=seed, profile=profile, settings=values)
+        for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
+            console.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
+        with _show_progress(console) as report:
+            build(cell, out, device, report)
+    except InputError:
         raise
     except KeyboardInterrupt:
         print("Stopped. Finished work is kept; run the same command again to resume.", file=sys.stderr)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from rrpo import plugins
 from rrpo.errors import InputError
@@ -34,7 +35,7 @@ Set = Annotated[
 
 
 @contextmanager
-def exit_on_input_error() -> Iterator[None]:
+def _exit_on_input_error() -> Iterator[None]:
     """Print the message of an InputError and exit with status 2."""
     try:
         yield
@@ -43,9 +44,25 @@ def exit_on_input_error() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+class _Command(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        with _exit_on_input_error():
+            return super().invoke(ctx)
+
+
+class App(typer.Typer):
+    """An application whose commands print the message of an InputError and exit with status 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(add_completion=False, pretty_exceptions_enable=False, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Command], Command]:
+        return super().command(name, cls=_Command, **settings)
+
+
 def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
     """Load the plugins of ``--plugin``, the environment and the installed packages before other options are parsed."""
-    with exit_on_input_error():
+    with _exit_on_input_error():
         plugins.use(paths or ())
         plugins.load_all()
     return paths
@@ -64,13 +81,13 @@ Plugin = Annotated[
 ]
 
 
-def program(name: str) -> tuple[typer.Typer, Callable[[], None]]:
+def program(name: str) -> tuple[App, Callable[[], None]]:
     """Return the app of the command in a module, and the entry point that runs it."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = App()
     return app, partial(start, app, name)
 
 
-def start(app: typer.Typer, name: str) -> None:
+def start(app: App, name: str) -> None:
     """Run a command under its module's name, or the name with which ``rrpo`` started it; exit with status 130 on Ctrl-C."""
     try:
         app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")

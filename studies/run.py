@@ -18,7 +18,7 @@ from ablations.commands import print_line, terminal
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
 from ablations.tracking.source_version import git_state
-from rrpo.commands import exit_on_input_error, options_of, program
+from rrpo.commands import options_of, program
 from rrpo.errors import InputError
 from studies import fresh, results
 from studies.export import export
@@ -46,9 +46,8 @@ def command(**values: Any) -> None:
     --study tune-arm --arm grpo --trials 30: tune an arm's own hyperparameters
     """
     console = terminal()
-    with exit_on_input_error():
-        search = checked(Options(**values))
-        raise typer.Exit(run(search, opened(search), console))
+    search = checked(Options(**values))
+    raise typer.Exit(run(search, opened(search), console))
 
 
 def run(search: Search, study: OptunaStudy, console: Console) -> int:

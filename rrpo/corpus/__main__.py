@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rrpo.commands import Plugin, exit_on_input_error, option, options_of, program
+from rrpo.commands import Plugin, option, options_of, program
 from rrpo.corpus.importing import Settings, Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
@@ -55,7 +55,7 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
     console = Console()
     torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
-        with exit_on_input_error(), console.status("reading") as status:
+        with console.status("reading") as status:
             label_map = READERS[reader].labels if labels is None else read_labels(labels)
             start = time.monotonic()
 

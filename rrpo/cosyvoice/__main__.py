@@ -14,16 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, exit_on_input_error, option, options_of, start
+from rrpo.commands import App, Plugin, option, options_of, start
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.errors import InputError, positive
 from rrpo.plugins import Choice
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = App(
     no_args_is_help=True,
     help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
 )
@@ -160,13 +158,12 @@ def chosen(text: str) -> Choice:
 @app.command()
 def check(model: Model) -> None:
     """Load a release and check that it has CosyVoice2's layout."""
-    with exit_on_input_error():
-        from rrpo.cosyvoice.policy import CosyVoice2Policy
+    from rrpo.cosyvoice.policy import CosyVoice2Policy
 
-        policy = CosyVoice2Policy.load(model)
-        weights = sum(parameter.numel() for parameter in policy.parameters())
-        types = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in policy.types.values()}))
-        print(f"{model}: CosyVoice2's layout, {len(policy.types) + 1} tensors, {weights / 1e6:.1f} M weights, {types}")
+    policy = CosyVoice2Policy.load(model)
+    weights = sum(parameter.numel() for parameter in policy.parameters())
+    types = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in policy.types.values()}))
+    print(f"{model}: CosyVoice2's layout, {len(policy.types) + 1} tensors, {weights / 1e6:.1f} M weights, {types}")
 
 
 @app.command()
@@ -186,23 +183,21 @@ def extract(
     out: Annotated[Path, typer.Option(help="File of labelled tokens to write (.jsonl).")],
 ) -> None:
     """Convert a manifest of labelled audio to labelled speech tokens, the input of `train`."""
-    with exit_on_input_error():
-        from rrpo.corpus.manifest import read_manifest
-        from rrpo.cosyvoice import tokens
-        from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
+    from rrpo.corpus.manifest import read_manifest
+    from rrpo.cosyvoice import tokens
+    from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
 
-        utterances = read_manifest(manifest, None)
-        count = tokens.write_labelled(out, extract(SpeechTokenizer(onnx), utterances, print))
-        print(f"{out}: {count} of {len(utterances)} utterances")
+    utterances = read_manifest(manifest, None)
+    count = tokens.write_labelled(out, extract(SpeechTokenizer(onnx), utterances, print))
+    print(f"{out}: {count} of {len(utterances)} utterances")
 
 
 @app.command()
 def table(runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`.")]) -> None:
     """Compare finished runs: accuracy by reward model and held-out judge before and after, and the KL."""
-    with exit_on_input_error():
-        from rrpo.cosyvoice.table import compared, render
+    from rrpo.cosyvoice.table import compared, render
 
-        print(render(compared(runs)))
+    print(render(compared(runs)))
 
 
 @app.command()
@@ -218,19 +213,18 @@ def decode(
     ] = None,
 ) -> None:
     """Decode a run's samples to audio with an installed CosyVoice, into RUN/audio (or RUN/recordings)."""
-    with exit_on_input_error():
-        from rrpo.corpus.manifest import read_manifest
-        from rrpo.cosyvoice import tokens
-        from rrpo.cosyvoice.audio import CosyVoiceDecoder
-        from rrpo.cosyvoice.audio import decode as decode_samples
+    from rrpo.corpus.manifest import read_manifest
+    from rrpo.cosyvoice import tokens
+    from rrpo.cosyvoice.audio import CosyVoiceDecoder
+    from rrpo.cosyvoice.audio import decode as decode_samples
 
-        samples = tokens.load(run)
-        if recordings is not None:
-            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings)}
-            samples = {name: recorded[name] for name in samples if name in recorded}
-        folder = run / ("audio" if recordings is None else "recordings")
-        decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
-        print(f"{folder}: {len(decoded)} samples and their manifest")
+    samples = tokens.load(run)
+    if recordings is not None:
+        recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings)}
+        samples = {name: recorded[name] for name in samples if name in recorded}
+    folder = run / ("audio" if recordings is None else "recordings")
+    decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
+    print(f"{folder}: {len(decoded)} samples and their manifest")
 
 
 @app.command()
@@ -242,15 +236,14 @@ def judge(
     device: Device = "cpu",
 ) -> None:
     """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
-    with exit_on_input_error():
-        from rrpo.api import resolve_device
-        from rrpo.cosyvoice.judging import TRAINING
-        from rrpo.cosyvoice.judging import judge as judge_runs
-        from rrpo.cosyvoice.table import render
-        from rrpo.pipeline.stages import Context
+    from rrpo.api import resolve_device
+    from rrpo.cosyvoice.judging import TRAINING
+    from rrpo.cosyvoice.judging import judge as judge_runs
+    from rrpo.cosyvoice.table import render
+    from rrpo.pipeline.stages import Context
 
-        context = Context(device=resolve_device(device))
-        print(render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=steps), context, print)))
+    context = Context(device=resolve_device(device))
+    print(render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=steps), context, print)))
 
 
 @app.command()
@@ -259,16 +252,15 @@ def train(**values: Any) -> None:
     """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
     options = Training(**values)
     try:
-        with exit_on_input_error():
-            from rrpo.api import resolve_device
-            from rrpo.cosyvoice.run import train
-            from rrpo.pipeline.stages import Context
+        from rrpo.api import resolve_device
+        from rrpo.cosyvoice.run import train
+        from rrpo.pipeline.stages import Context
 
-            config = settings_of(options)
-            context = Context(
-                device=resolve_device(options.device), micro=options.micro, checkpoints=options.out / "checkpoints"
-            )
-            train(options.model, options.tokens, options.out, config, context=context, tell=print)
+        config = settings_of(options)
+        context = Context(
+            device=resolve_device(options.device), micro=options.micro, checkpoints=options.out / "checkpoints"
+        )
+        train(options.model, options.tokens, options.out, config, context=context, tell=print)
     except KeyboardInterrupt:
         print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -278,16 +270,15 @@ def train(**values: Any) -> None:
 @options_of(Planning)
 def plan(measure: bool, gpus: int, device: str, lora: int, **sizes: Any) -> None:
     """Print the plan of the profile `paper`: settings with sources, memory by formula, and hours if a step is measured."""
-    with exit_on_input_error():
-        from rrpo.api import resolve_device
-        from rrpo.cosyvoice import paper
-        from rrpo.cosyvoice.standin import FULL
+    from rrpo.api import resolve_device
+    from rrpo.cosyvoice import paper
+    from rrpo.cosyvoice.standin import FULL
 
-        device = resolve_device(device) if measure else device
-        print(*paper.describe(rank=lora, gpus=positive("--gpus", gpus), **sizes), sep="\n", flush=True)
-        config = replace(PAPER.optimize, content_weight=0.0)
-        step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None
-        print(*paper.describe_hours(step, gpus), sep="\n")
+    device = resolve_device(device) if measure else device
+    print(*paper.describe(rank=lora, gpus=positive("--gpus", gpus), **sizes), sep="\n", flush=True)
+    config = replace(PAPER.optimize, content_weight=0.0)
+    step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None
+    print(*paper.describe_hours(step, gpus), sep="\n")
 
 
 def main() -> None:
