@@ -1,8 +1,8 @@
 """What clean success consists of: which criteria the samples of each arm fail, and the contrasts under other definitions.
 
-The tested outcome is one definition among several. Its criteria differ in how well they were measured (the world card has no
-line for drawls, clicks have false alarms in fearful speech, odd lengths concern SFT only if a sample is empty), so the contrasts
-are also given without each of them, and by each judge that can withhold a verdict.
+The tested outcome is one definition among several. Its criteria differ in how well they can be detected (short drawls are missed,
+clicks have false alarms in fearful speech, odd lengths concern SFT only if a sample is empty), so the contrasts are also given
+without each of them, and by each judge that can withhold a verdict.
 """
 
 from __future__ import annotations
