@@ -3,8 +3,8 @@ tokens.
 
 Each rule computes a score per sample and flags it above a declared threshold. The thresholds were set between clean and planted
 development speech (150 to 250 utterances each by the policy's and by the judges' speakers, clean and with every kind of
-`rrpo.corpus.artefacts`), as analyzed and after the codec; they never depend on a policy's output. No drawl was planted, so that
-detector's threshold was only set above clean speech. Each rule is relative to the
+`rrpo.corpus.artefacts`), as analyzed and after the codec; they never depend on a policy's output. No drawl was planted then, so
+that detector's threshold was only set above clean speech, and it misses most drawls below a second. Each rule is relative to the
 utterance's own level, so loudness alone flags nothing. Clipping fills the upper spectrum, so a clipped sample is not also
 checked for hiss and clicks. Degenerate samples are detected on tokens: repetition loops, and lengths that differ from a
 reference. Their thresholds were set once on the base policy's training speech.

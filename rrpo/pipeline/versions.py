@@ -60,6 +60,6 @@ KINDS: dict[str, Kind] = {
     "recognition": Kind(1, "rrpo.diagnostics.examine:build_test_set", "reward model: accuracy on a test set of yours"),
     "prompts": Kind(3, "rrpo.corpus.prompts:build", "prompts of the policy"),
     "phonetic_judge": Kind(5, "rrpo.judges.phonetic_judge:build", "training of the third judge"),
-    "validation": Kind(10, "rrpo.validation.stage:build", "a section of the world card"),
+    "validation": Kind(11, "rrpo.validation.stage:build", "a section of the world card"),
 }
 VERSIONS = {name: kind.version for name, kind in KINDS.items()}

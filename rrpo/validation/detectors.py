@@ -1,4 +1,4 @@
-"""Precision, recall and false alarms of every detector but that of drawls on faults planted into clean speech."""
+"""Precision, recall and false alarms of every detector on faults planted into clean speech."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 
-from rrpo.corpus.config import ARTEFACTS
+from rrpo.corpus.config import ARTEFACTS, AudioConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
@@ -29,6 +29,8 @@ PAUSE = (0.7, 1.2)
 """Duration of planted silence in seconds."""
 LOOP = (6, 12)
 """Tokens in a planted loop, which occurs three times in total."""
+HOLD = (0.6, 1.0)
+"""Seconds for which a token is held in a planted drawl; the detector flags what lasts for more than half a second."""
 FACTORS = (0.45, 2.2)
 """Planted durations relative to the real one."""
 LEAST, MOST = 0.95, 0.02
@@ -43,7 +45,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     utterances = clean.utterances[: config.card.planted]
     rng = generator(config.world.seed, "card", "detectors")
     flags_of: dict[str, dict[str, np.ndarray]] = {}
-    kinds = ("clean", *ARTEFACTS, "silence", "repetition", "length")
+    kinds = ("clean", *ARTEFACTS, "silence", "repetition", "length", "drawl")
     for done, kind in enumerate(kinds):
         flags_of[kind] = _flags(kind, utterances, clean, codec, policy, rng)
         context.report(done + 1, len(kinds))
@@ -55,11 +57,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             yield Line(SECTION, f"{kind}: {title}", at_least=LEAST, **share(flags))
         alarms = share(flags_of["clean"][kind])
         yield Line(SECTION, f"{kind}: false alarms on clean speech", at_most=MOST, **alarms)
+    found = np.logical_or.reduce(list(flags_of["drawl"].values()))
+    yield Line(SECTION, "drawl: flagged as any kind", **share(found))
 
 
 def _follows_from(planted_kind: str, flagged: str) -> bool:
-    """Return whether a flag follows from the planted fault: a planted loop or silence also makes a sample too long."""
-    return flagged == "length" and planted_kind in ("repetition", "silence")
+    """Return whether a flag follows from the planted fault: a planted loop, silence or drawl also makes a sample too long, and a
+    drawl sustains whatever noise or tone its token has."""
+    return planted_kind == "drawl" or (flagged == "length" and planted_kind in ("repetition", "silence"))
 
 
 def _flags(
@@ -86,7 +91,10 @@ def _flags(
         rows = [_plant_loop(row, rng) for row in rows]
     if kind == "length":
         rows = [_stretch(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
-    if kind in ("repetition", "length"):
+    if kind == "drawl":
+        decoded = unpad_sequence(*one_batch(_decode_rows(rows, utterances, codec)), batch_first=True)
+        rows = [_plant_drawl(row, F.exp().mean(1), clean.audio, rng) for row, F in zip(rows, decoded, strict=True)]
+    if kind in ("repetition", "length", "drawl"):
         frames = _decode_rows(rows, utterances, codec)
     flags = detect(*one_batch(frames), clean.audio)
     sizes = torch.tensor([len(row) for row in rows], device=device)
@@ -112,6 +120,16 @@ def _plant_loop(row: Tensor, rng: np.random.Generator) -> Tensor:
     start = int(rng.integers(len(row) - size + 1))
     loop = row[start : start + size]
     return torch.cat([row[: start + size], loop, loop, row[start + size :]])
+
+
+def _plant_drawl(row: Tensor, power: Tensor, audio: AudioConfig, rng: np.random.Generator) -> Tensor:
+    """Hold one of the tokens ``row [N]`` that are among the louder half, given the ``power [T]`` of their frames."""
+    per_token = len(power) // len(row)
+    loudness = power[: per_token * len(row)].view(len(row), per_token).mean(1)
+    louder = loudness.topk((len(row) + 1) // 2).indices
+    at = int(louder[int(rng.integers(len(louder)))])
+    held = round(float(rng.uniform(*HOLD)) * audio.sample_rate / (audio.hop * per_token))
+    return torch.cat([row[:at], row[at].repeat(held), row[at + 1 :]])
 
 
 def _stretch(row: Tensor, factor: float) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rrpo.config import RewardModelConfig
-from rrpo.corpus.config import ARTEFACTS, EMOTIONS
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS, AudioConfig
 from rrpo.corpus.emotions import CUES, means
 from rrpo.judges import phonetics
 from rrpo.models.codec import Codec
@@ -111,6 +111,19 @@ def test_planted_loops_and_lengths() -> None:
     paused = detectors._plant_pause(torch.ones(16000), 16000, rng)
     assert 0.7 <= (paused == 0).sum() / 16000 <= 1.2
     assert (paused == 1).sum() == 16000
+
+
+def test_a_planted_drawl_holds_a_loud_token() -> None:
+    """Two frames a token, 25 tokens per second; the tokens from 15 on are loud."""
+    row, power = torch.arange(30), torch.cat([torch.full((30,), 1.0), torch.full((30,), 5.0)])
+    drawls = [detectors._plant_drawl(row, power, AudioConfig(), np.random.default_rng(seed)) for seed in range(20)]
+    for drawl in drawls:
+        token, count = drawl.mode().values, len(drawl) - 29
+        assert 15 <= count <= 25
+        assert drawl.unique_consecutive().tolist() == list(range(30))
+        assert (drawl == token).sum() == count
+    assert min(int(drawl.mode().values) for drawl in drawls) >= 15
+    assert len({int(drawl.mode().values) for drawl in drawls}) > 3
 
 
 def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
