@@ -81,9 +81,9 @@ Plugin = Annotated[
 ]
 
 
-def program(name: str) -> tuple[App, Callable[[], None]]:
-    """Return the app of the command in a module, and the entry point that runs it."""
-    app = App()
+def program(name: str, **settings: Any) -> tuple[App, Callable[[], None]]:
+    """Return the app of the command in a module, with typer's ``settings``, and the entry point that runs it."""
+    app = App(**settings)
     return app, partial(start, app, name)
 
 

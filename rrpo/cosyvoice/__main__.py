@@ -14,14 +14,15 @@ from typing import Annotated, Any
 
 import typer
 
-from rrpo.commands import App, Plugin, option, options_of, start
+from rrpo.commands import Plugin, option, options_of, program
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.errors import InputError, positive
 from rrpo.plugins import Choice
 
-app = App(
+app, main = program(
+    "rrpo.cosyvoice",
     no_args_is_help=True,
     help="Train and optimize CosyVoice2's language model on labelled speech tokens.",
 )
@@ -279,11 +280,6 @@ def plan(measure: bool, gpus: int, device: str, lora: int, **sizes: Any) -> None
     config = replace(PAPER.optimize, content_weight=0.0)
     step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None
     print(*paper.describe_hours(step, gpus), sep="\n")
-
-
-def main() -> None:
-    """Entry point of the command line."""
-    start(app, "rrpo.cosyvoice")
 
 
 if __name__ == "__main__":
