@@ -164,10 +164,10 @@ def select(
     store = Store(folder)
     # the cells of one profile and of the chosen worlds, without development seeds, each arm and seed once
     cells = {name: _cells(store, name, fix) for name in names}
-    attempts = [attempt for _, unfinished in cells.values() for attempt in unfinished]
     complete = [(name, record) for name, (records, _) in cells.items() for record in records]
     (profile,) = _choose("profile", (record.profile for _, record in complete), profile or "")
     complete = [(name, record) for name, record in complete if record.profile == profile]
+    attempts = [a for _, unfinished in cells.values() for a in unfinished if a.profile == profile]
     numbers = _numbers(record for _, record in complete)
     if not (world or mixed):
         world = _installed(numbers)
@@ -180,18 +180,7 @@ def select(
         raise InputError(
             f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
         )
-    newest = {(n, r.label, r.seed): r for n, r in sorted(pooled, key=lambda pair: pair[1].recorded)}
-    in_worlds = Counter((label, seed) for label, seed, _ in {(r.label, r.seed, r.world_hash) for _, r in pooled})
-    if twice := [f"{label}/{seed}" for (label, seed), count in sorted(in_worlds.items()) if count > 1]:
-        got = ", ".join(twice[:4]) + (f" and {len(twice) - 4} more" if twice[4:] else "")
-        raise InputError("worlds that have the same cells cannot be pooled", got=got, fix="choose one with --world")
-    by_key: dict[Key, Record] = {}
-    for record in newest.values():
-        first = by_key.setdefault((record.label, record.seed), record)
-        if first.cell_hash != record.cell_hash:
-            got = f"{record.label}/{record.seed}: cells {first.cell_hash[:8]} and {record.cell_hash[:8]}"
-            fix = "report on each grid separately, or run both again with the same code and config"
-            raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
+    by_key = _one_each(pooled)
     edited = plugin_files.require(by_key.values())
     plans = {name: [plan for plan in store.plans(name) if plan.profile == profile] for name in names}
     elsewhere, left_out = _elsewhere(
@@ -202,7 +191,7 @@ def select(
     excluded = {
         "cells of other worlds": len(others - apart_from_these),
         f"cells with development seeds ({DEVELOPMENT} and above)": len(in_world) - len(pooled),
-        "cells superseded by a later version of code or config": len(pooled) - len(newest),
+        "cells superseded by a later version of code or config": len(pooled) - len({(n, *_key(r)) for n, r in pooled}),
     }
     notes = [f"Grid {', '.join(names)}, profile {profile}, world {', '.join(worlds)}."]
     notes += [f"MIXED WORLDS: {len(worlds)} worlds are pooled."] if len(worlds) > 1 else []
@@ -212,10 +201,8 @@ def select(
     invocations = [
         on([plan for plan in plans[name] if plan.world_hash in worlds], development=development) for name in names
     ]
-    planned = _requested(by_key, [plan for of_grid in invocations for plan in of_grid])
-    latest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
-    unfinished = {key: latest[key] for key in sorted(planned - by_key.keys()) if key in latest}
-    lost = {key: unfinished[key].state if key in unfinished else MISSING for key in sorted(planned - by_key.keys())}
+    planned = _requested(by_key, list(chain(*invocations)))
+    unfinished, lost = _without_record(planned - by_key.keys(), [a for a in attempts if a.world_hash in worlds])
     labels = _labels(names)
     counts = Counter(label for label, _ in planned)
     arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
@@ -266,13 +253,12 @@ def _elsewhere(
         records = [r for r in complete if r.world_hash == world and (r.seed >= DEVELOPMENT) == development]
         if number in taken or not records:
             continue
-        newest = {(r.label, r.seed): r for r in sorted(records, key=lambda record: record.recorded)}
+        newest = _newest(records)
         if not set(map(source_of, newest.values())) <= sources:
             left_out.append(world_name(number, world))
             continue
         planned = _requested(newest, on([p for p in plans if p.world_hash == world], development=development))
-        latest = {(a.label, a.seed): a for a in attempts if a.world_hash == world and a.profile == chosen[0].profile}
-        lost = {key: latest[key].state if key in latest else MISSING for key in sorted(planned - newest.keys())}
+        _, lost = _without_record(planned - newest.keys(), [a for a in attempts if a.world_hash == world])
         found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), lost)
     return found, left_out
 
@@ -307,6 +293,43 @@ def _choose(what: str, values: Iterable[str], wanted: str, *, pool: bool = False
         got = ", ".join(f"{value} ({counts[value]} cells)" for value in sorted(chosen))
         raise InputError(f"the cells are of different {what}s", got=got, fix=fix)
     return chosen
+
+
+def _key(record: Record) -> Key:
+    """Return the arm and seed of a record."""
+    return record.label, record.seed
+
+
+def _newest(records: Iterable[Record]) -> dict[Key, Record]:
+    """Return the newest record of each arm and seed."""
+    return {_key(record): record for record in sorted(records, key=lambda record: record.recorded)}
+
+
+def _one_each(pooled: Sequence[tuple[str, Record]]) -> dict[Key, Record]:
+    """Return the newest record of each arm and seed, from pairs of grid and record.
+
+    Raises InputError if one of them is in two worlds, or if the newest records of two grids differ.
+    """
+    worlds = Counter(_key(record) for record in {(*_key(r), r.world_hash): r for _, r in pooled}.values())
+    if twice := [f"{label}/{seed}" for (label, seed), count in sorted(worlds.items()) if count > 1]:
+        got = ", ".join(twice[:4]) + (f" and {len(twice) - 4} more" if twice[4:] else "")
+        raise InputError("worlds that have the same cells cannot be pooled", got=got, fix="choose one with --world")
+    by_key: dict[Key, Record] = {}
+    for name in dict.fromkeys(name for name, _ in pooled):
+        for key, record in _newest(r for grid, r in pooled if grid == name).items():
+            first = by_key.setdefault(key, record)
+            if first.cell_hash != record.cell_hash:
+                got = f"{record.label}/{record.seed}: cells {first.cell_hash[:8]} and {record.cell_hash[:8]}"
+                fix = "report on each grid separately, or run both again with the same code and config"
+                raise InputError("two grids have different results for the same arm and seed", got=got, fix=fix)
+    return by_key
+
+
+def _without_record(keys: Iterable[Key], attempts: Iterable[Attempt]) -> tuple[dict[Key, Attempt], dict[Key, str]]:
+    """Return the newest attempt at each planned cell without a record, if there was one, and the reason for each."""
+    latest = {(attempt.label, attempt.seed): attempt for attempt in attempts}
+    tried = {key: latest[key] for key in sorted(keys) if key in latest}
+    return tried, {key: tried[key].state if key in tried else MISSING for key in sorted(keys)}
 
 
 def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
