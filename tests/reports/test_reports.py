@@ -130,6 +130,15 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
         select(runs, "tiny", world="c")
 
 
+def test_grids_with_other_results_for_the_same_arm_and_seed_are_not_reported_together(runs: Path):
+    store_cells(runs, fakes.cells(["diffro"], [1, 2]))
+    store_cells(runs, fakes.cells(["diffro"], [2, 3]), "same")
+    assert {r.seed for r in select(runs, ["tiny", "same"]).records} == {1, 2, 3}
+    store_cells(runs, fakes.cells(["diffro"], [2], {"diffro/2": Path("other-config")}), "other")
+    with pytest.raises(InputError, match=r"two grids have different results[^\n]*\s+got: diffro/2: cells"):
+        select(runs, ["tiny", "other"])
+
+
 def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypatch: pytest.MonkeyPatch):
     tune = fakes.cells(["diffro", "rrpo"], [1000, 1001], world="b")
     recorder.create(check(runs), "tiny")
