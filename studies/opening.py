@@ -35,7 +35,7 @@ def opened(search: Search) -> OptunaStudy:
         study = open_study(storage, search.name, search.directions, identity(search))
         for point in first_points(search):
             study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
-        recover(study)
+        recover(study, exclusive=search.exclusive)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
             study.set_metric_names(list(search.spec.objectives))

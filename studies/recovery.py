@@ -40,12 +40,18 @@ def claim(trial: Trial) -> None:
     trial.set_user_attr(SEEN, time.time())
 
 
-def recover(study: OptunaStudy) -> list[int]:
+def recover(study: OptunaStudy, *, exclusive: bool = False) -> list[int]:
     """Fail the running trials whose owners are dead, queue their points again, and return their numbers.
 
     Hold the study's lock, so that no two processes queue the same point.
+
+    Args:
+        study: Optuna study.
+        exclusive: Whether the lock excludes every other process that asks for trials, so that a running trial without an owner is
+            one whose process was killed before it could claim it. Hosts that share a database may have no lock in common.
     """
-    lost = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if not _lives(trial)]
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    lost = [trial for trial in running if (exclusive and OWNER not in trial.user_attrs) or not _lives(trial)]
     for trial in lost:
         queue_again(study, trial)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -111,6 +111,11 @@ class Search:
         """Return the lock that is held between asking for a trial and recording its owner, and during recovery."""
         return FileLock(self.folder / "ask.lock")
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether `lock` excludes all processes of the study: those that use a journal file share its folder."""
+        return self.storage is None
+
 
 _opened: dict[str, OptunaStudy] = {}
 """Cache of this process's studies by name, so that a worker reads the journal only once."""
@@ -135,7 +140,7 @@ def one_trial(search: Search, report: Report) -> int | None:
 def ask(search: Search, study: OptunaStudy) -> Trial | None:
     """Return the next trial, claimed by this process; None if the study has enough trials."""
     with search.lock():
-        recover(study)
+        recover(study, exclusive=search.exclusive)
         if len(counted(study)) >= search.trials:
             return None
         trial = study.ask(dict(search.definition.space))

@@ -113,9 +113,13 @@ def test_a_living_owner_gives_signs_of_life(tmp_path: Path, url: str, monkeypatc
 
 def test_a_trial_killed_between_asking_and_claiming_is_found(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch):
     study = opened(tmp_path, url)
-    trial = study.ask(SPACE)
+    first, second = study.ask(SPACE), study.ask(SPACE)
+    claim(second)
+    assert recover(study) == [], "another host may be about to claim it"
+    assert recover(study, exclusive=True) == [first.number]
+    third = study.ask(SPACE)
     monkeypatch.setattr(recovery, "SILENCE", -1)
-    assert recover(study) == [trial.number]
+    assert recover(study) == [third.number]
 
 
 def test_a_point_that_costs_processes_is_given_up(tmp_path: Path, url: str):

@@ -77,6 +77,14 @@ def test_a_search_gets_nearer_to_the_best_point_and_stops_at_its_number(
     assert len(counted(study)) == 20, "the same command again runs nothing"
 
 
+def test_a_trial_whose_process_was_killed_before_it_claimed_it_is_run_again(search: Search):
+    study = opened(search)
+    study.ask(dict(search.definition.space))
+    work(Search(**{**vars(search), "trials": 3}))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert study.trials[1].params == pytest.approx(search.definition.paper)
+
+
 def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search: Search):
     """Points are given, so that nothing hangs on what a sampler draws."""
     study = opened(search)
