@@ -85,7 +85,7 @@ class Display:
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
             took = f" in {duration(seconds)}" if self.counted == "stage" else ""
-            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self._remaining}")
+            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
@@ -99,6 +99,10 @@ class Display:
         elif task.key not in self._elsewhere:
             self._elsewhere.add(task.key)
             self.line(f"elsewhere: {failure.reason}")
+
+    def remaining(self) -> str:
+        """Return the time left, as text."""
+        return self._remaining
 
     def message(self, text: str) -> None:
         """Print a message that concerns no single task."""
@@ -151,5 +155,5 @@ class Display:
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
         elapsed = duration(time.monotonic() - self._started)
         done = f"{self.counted}s done: {self.done} of {self.cells}{failed}"
-        head = f"{done} · running {elapsed} · left: {self._remaining}"
+        head = f"{done} · running {elapsed} · left: {self.remaining()}"
         return Group(Text(head, style="bold"), self._bars, self.so_far)

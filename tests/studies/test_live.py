@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -32,3 +33,15 @@ def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
     assert "-0.7" not in text.getvalue()
     done = f"trial 2 of {checked.trials} done"
     assert text.getvalue().count(done) == 2, "all trials of the study count, whoever ran them"
+    assert re.search(r"left: about \S.* · best \+0\.1000 \(number 1\)", text.getvalue())
+
+
+def test_with_several_objectives_the_size_of_the_front_is_printed(tmp_path: Path):
+    checked = command(tmp_path, objectives="clean_success,hacked_share")
+    study = opening.opened(checked)
+    for values in ([0.6, 0.3], [0.5, 0.2], [0.4, 0.4]):
+        study.tell(study.ask(dict(checked.definition.space)), values)
+    text = StringIO()
+    running = SearchRun(checked, study, bridge(checked, study), Console(file=text, width=200))
+    running.finished(Task(key="trial-2", title="trial", function="", arguments=()), 2, 1.0)
+    assert "front of 2" in text.getvalue()
