@@ -65,9 +65,11 @@ def test_the_world_card_of_the_smoke_world(runs: Path) -> None:
     sections = {line.section for line in lines}
     assert {"Speech", "Ideal observer", "Judges", "Recognisers", "Codec", "Policy can hack"} <= sections
     assert {"Shortcut", "SFT policy", "Naturalness", "Detectors", "Other synthesisers"} <= sections
-    voiceless = [line for line in lines if line.name.endswith("(correlation)")]  # of so small a codec
-    assert all(np.isfinite(line.value) for line in lines if line.note != NOT_INSTALLED and line not in voiceless)
+    undefined = [line for line in lines if line.note == NOT_INSTALLED or line.name.endswith("(correlation)")]
     measured = {line.name: line for line in lines}
+    if measured["drawl: recall"].value == 0:  # nothing that so small a codec decodes is flagged
+        undefined.append(measured["drawl: precision"])
+    assert all(np.isfinite(line.value) for line in lines if line not in undefined)
     assert measured["rate as published, by emotion and language"].passed
     assert measured["third (not neural): accuracy"].value > CHANCE + 0.1
     assert measured["click: recall"].passed
