@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ablations.judges import gold, tuning, vetoing
 from ablations.outcomes import (
@@ -134,13 +135,14 @@ def at_equal(selection: Selection) -> list[Sheet]:
     judged = [
         followed(judge.accuracy, judge.label, judge.accuracy) for judge in vetoing() if judge.accuracy not in names
     ]
-    measures = [*known, *judged, *OTHERS, *COSTS]
+    measures = list(map(_computed_once, [*known, *judged, *OTHERS, *COSTS]))
     tables = [
         _along(selection, name, measures, f"at_{name}", f"At equal {title}", NOTE, COST)
         for name, (title, *_) in AXES.items()
     ]
     note = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
-    tables.append(_along(selection, "kl", UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
+    by_kind = list(map(_computed_once, UPTAKE_BY_KIND))
+    tables.append(_along(selection, "kl", by_kind, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
     return [sheet for sheet in tables if sheet is not None]
 
 
@@ -150,7 +152,7 @@ def _along(
     """Return a table with one row per declared value of an axis (key of `AXES`) and arm that moves along it; None if no arm
     does."""
     _, outcome, levels = AXES[along]
-    quantity = find(outcome)
+    quantity = _computed_once(find(outcome))
     reach = quantity.curve
     records = [r for r in selection.records if len(r.points) > 1 and np.nanmax(reach(r), initial=0.0) > 0]
     moved = {record.label for record in records}
@@ -163,6 +165,19 @@ def _along(
         rows += [(arm, level, *means) for arm, *means in part.rows if reached]
     columns = (ARM, Column(along, quantity.heading, "level"), N, *(replace(o.as_column(), better=0) for o in curves))
     return Sheet(name, title, columns, tuple(rows), notes) if rows and curves else None
+
+
+def _computed_once(outcome: Outcome) -> Outcome:
+    """Return the outcome with a curve that is computed once per record, for tables that read it at many levels."""
+    curves: dict[tuple[str, int], NDArray[np.float64]] = {}
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        key = record.label, record.seed
+        if key not in curves:
+            curves[key] = outcome.curve(record)
+        return curves[key]
+
+    return replace(outcome, curve=curve)
 
 
 def _at(outcome: Outcome, quantity: Outcome, level: float) -> Outcome:
