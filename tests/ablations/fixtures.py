@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from ablations.execution import plan, runner
@@ -40,6 +42,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(template: Path, tmp_path: Path) -> Path:
     """A runs folder for one test. It is a copy, so every test exercises relocation."""
     return Path(shutil.copytree(template, tmp_path / "runs"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save an empty picture for every figure: drawing takes most of a report's time. `test_figures` looks at pictures."""
+
+    def save(figure: Figure, path: Path, **options: Any) -> None:
+        Image.new("RGB", (20, 10), "white").save(path)
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

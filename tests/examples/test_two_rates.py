@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("ablations", "reports")]
 
 import fakes  # noqa: E402
-from fixtures import runs, template  # noqa: E402, F401
+from fixtures import runs, template, undrawn  # noqa: E402, F401
 from stored import report, store_cells  # noqa: E402
 
 from ablations import arms, run  # noqa: E402
@@ -72,6 +72,7 @@ def test_its_arms_are_listed():
     assert "lr = 0.0001" in result.output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_it_has_its_rows_and_needs_the_file(
     runs: Path,  # noqa: F811
     tmp_path: Path,

@@ -12,7 +12,7 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parents[1] / "ablations"), str(Path(__file__).parent)]
 
 import fakes  # noqa: E402
-from fixtures import run, runs, template  # noqa: E402, F401
+from fixtures import run, runs, template, undrawn  # noqa: E402, F401
 from stored import ARMS, report, store_cells, tiny_grid  # noqa: E402
 
 

@@ -71,6 +71,7 @@ def test_the_plan_tells_what_is_tested_and_what_else_is_read(extended: None, run
     assert tested.endswith(", distance")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: None, runs: Path, tmp_path: Path):
     stored(runs)
     result = report(runs, tmp_path / "out", "--grid", "tiny")

@@ -49,6 +49,7 @@ def test_one_arm_and_older_records_have_no_such_table():
     assert arm_tables.parameters(selection(["diffro", "rrpo"], older=True)) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cells_made_with_another_setting_are_told_apart_and_named(runs: Path, tmp_path: Path):
     other_profile = changed(fakes.PROFILE, {"optimize.beta": 0.5})
     store_cells(runs, fakes.cells(["sft", "rrpo"], [1, 2]))

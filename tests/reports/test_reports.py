@@ -71,6 +71,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(reported: Path, 
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_former_report_left_is_removed_and_nothing_else(reported: Path, tmp_path: Path):
     for folder in ("runs", "out"):
         shutil.copytree(reported / folder, tmp_path / folder)
@@ -230,6 +231,7 @@ def test_an_unknown_profile_and_a_bad_out_get_one_message(runs: Path, tmp_path: 
     assert "cannot be written there" in result.output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_format_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     for arguments, words in {
@@ -348,6 +350,7 @@ def test_the_planned_seeds_are_those_planned_so_far(planned: list[range], expect
     assert planned_seeds([Invocation("", "", "", {"a": tuple(seeds)}) for seeds in planned]) == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: Run, tmp_path: Path):
     run(fakes.cells(["diffro", "rrpo"], [1]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
