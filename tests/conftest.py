@@ -3,11 +3,16 @@ columns."""
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from ablations.tracking.connection import create_store
+from ablations.tracking.runs_folder import RunsFolder
 
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
@@ -20,6 +25,28 @@ FIRST = ("test_smoke_grid.py", "test_the_site_builds_strictly")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with `FIRST`, so that their fixtures are built once and none of them is left at the end."""
     items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty store, created once for all test processes."""
+    own = tmp_path_factory.getbasetemp()
+    shared = RunsFolder((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "empty-store")
+    with FileLock(f"{shared.root}.lock"):
+        shared.root.mkdir(exist_ok=True)
+        create_store(shared)
+    return shared.database
+
+
+@pytest.fixture
+def stores_copied(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy an empty store for each new runs folder: MLflow needs over a second to create one."""
+
+    def copy(folder: RunsFolder) -> None:
+        if not (folder.server or folder.database.exists()):
+            shutil.copy(empty_store, folder.database)
+
+    monkeypatch.setattr("ablations.tracking.recorder.create_store", copy)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from stored import ARMS, report, store_cells, tiny_grid  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _tiny() -> Iterator[None]:
+def _tiny(stores_copied: None) -> Iterator[None]:
     with tiny_grid():
         yield
 
