@@ -61,9 +61,9 @@ def run(runs: Path) -> Run:
 
 
 def run_cells(
-    cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, *, folder: Path, **options: Any
+    cells: Sequence[Cell], grid: str = "tiny", workers: int = 1, *, folder: Path, **options: Any
 ) -> tuple[Outcome, str]:
-    """Plan and run cells on real workers; return the outcome and the printed text."""
+    """Plan and run cells on one real worker or more; return the outcome and the printed text."""
     request = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
     text = StringIO()
     console = Console(file=text, width=200)

@@ -114,7 +114,7 @@ def test_a_run_killed_whole_goes_on_where_it_was(runs: Path, run: Run, tmp_path:
     assert all(not member.is_running() or member.status() == zombie for member in family), "workers die with the parent"
     built = fakes.built(runs)
     trouble.unlink()
-    outcome, text = run(fakes.cells(["diffro", "rrpo"], [1, 2, 3], {"rrpo/3": trouble}))
+    outcome, text = run(fakes.cells(["diffro", "rrpo"], [1, 2, 3], {"rrpo/3": trouble}), workers=2)
     assert outcome.status == 0, text
     after = fakes.built(runs)
     assert after[: len(built)] == built

@@ -198,7 +198,7 @@ def test_a_grid_gives_the_same_files_as_here(
     if name == "ray":
         request.getfixturevalue("_cluster")
     cells = fakes.cells(["diffro", "rrpo"], [1])
-    remote, text = run(cells, launching=launchers.Launching(launcher=name))
+    remote, text = run(cells, workers=2, launching=launchers.Launching(launcher=name))
     assert (remote.status, remote.done) == (0, 2), text
     assert "cell 2 of 2 done" in text
     theirs = results(runs)

@@ -38,7 +38,7 @@ def runs_of(store: Store, grid: str, kind: str) -> list:
 
 def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
     cells = fakes.cells(ARMS, [1, 2])
-    outcome, text = run(cells)
+    outcome, text = run(cells, workers=2)
     assert (outcome.status, outcome.done) == (0, 6)
     assert "cell 6 of 6 done" in text
     assert text.count("is complete (estimates only)") == 1, (
@@ -205,7 +205,7 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
     trouble = tmp_path / "trouble"
     trouble.write_text(kind)
     cells = fakes.cells(ARMS, [1], {"rrpo/1": trouble})
-    outcome, text = run(cells)
+    outcome, text = run(cells, workers=2)
     assert (outcome.status, outcome.done) == (1, 2)
     assert list(outcome.failures) == ["rrpo/1"]
     assert why in outcome.failures["rrpo/1"]
@@ -222,10 +222,10 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
 
     trouble.unlink()
     if kind == "raise":
-        outcome, text = run(cells)
+        outcome, text = run(cells, workers=2)
         assert (outcome.status, outcome.done) == (1, 2), "a cell with a bug is not run again automatically"
         assert "--retry failed" in outcome.failures["rrpo/1"]
-    outcome, _ = run(cells, retry_failed=kind == "raise")
+    outcome, _ = run(cells, workers=2, retry_failed=kind == "raise")
     assert (outcome.status, outcome.done) == (0, 3)
     assert store.states("tiny")[1] == {}
 
