@@ -83,6 +83,22 @@ def test_the_report_is_pasted_with_its_figure_until_it_is_current(
     assert figure.read_bytes() == drawn
 
 
+def test_a_table_of_the_report_is_pasted_by_its_name(root: Path, original: Path) -> None:
+    (root / "docs" / "results.md").write_text(PAGE.format("tiny/table"))
+    result = results(root)
+    assert "pasted: tiny/table in docs/results.md" in result.output
+    pasted = (root / "docs" / "results.md").read_text()
+    _, shown = (original / "out" / "table.md").read_text().strip().split("\n\n", 1)
+    assert pasted == f"# Title\n\n<!-- results:tiny/table -->\n\n{shown}\n\n<!-- /results:tiny/table -->\n\nThe end.\n"
+    assert "current: tiny/table in docs/results.md" in results(root, "--check").output
+
+    (root / "docs" / "results.md").write_text(PAGE.format("tiny/tabel"))
+    result = results(root)
+    assert result.exit_code == 2
+    assert "tabel" in result.output
+    assert "table" in result.output.replace("tabel", "")
+
+
 def test_a_grid_that_is_not_complete_is_not_shown(root: Path, original: Path) -> None:
     """Nobody should see the arms before all planned cells are there."""
     runs = Path(shutil.copytree(original / "runs", root / "runs"))
