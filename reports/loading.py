@@ -310,7 +310,7 @@ def _one_each(pooled: Sequence[tuple[str, Record]]) -> dict[Key, Record]:
 
     Raises InputError if one of them is in two worlds, or if the newest records of two grids differ.
     """
-    worlds = Counter(_key(record) for record in {(*_key(r), r.world_hash): r for _, r in pooled}.values())
+    worlds = Counter((label, seed) for label, seed, _ in {(*_key(record), record.world_hash) for _, record in pooled})
     if twice := [f"{label}/{seed}" for (label, seed), count in sorted(worlds.items()) if count > 1]:
         got = ", ".join(twice[:4]) + (f" and {len(twice) - 4} more" if twice[4:] else "")
         raise InputError("worlds that have the same cells cannot be pooled", got=got, fix="choose one with --world")

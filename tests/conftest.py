@@ -28,10 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an empty store, created once for all test processes."""
+def for_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what is created once for all test processes."""
     own = tmp_path_factory.getbasetemp()
-    shared = RunsFolder((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "empty-store")
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def empty_store(for_all_processes: Path) -> Path:
+    """The file of an empty store."""
+    shared = RunsFolder(for_all_processes / "empty-store")
     with FileLock(f"{shared.root}.lock"):
         shared.root.mkdir(exist_ok=True)
         create_store(shared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,10 +27,9 @@ Run = Callable[..., tuple[Outcome, str]]
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(for_all_processes: Path) -> Path:
     """A runs folder with an empty store, created once for all test processes."""
-    own = tmp_path_factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "runs-template"
+    shared = for_all_processes / "runs-template"
     with FileLock(f"{shared}.lock"):
         if not (shared / "rrpo-runs.json").exists():
             recorder.create(check(shared), "other")
