@@ -49,17 +49,20 @@ def command(
 def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     """Return one row per shared arm: the measure in both grids, and second minus first.
 
-    The difference is paired by seed if both grids use the same world and the same seeds of the arm; otherwise its interval is
-    Welch's. Raises InputError if the grids share no arm with that measure.
+    The difference is paired over the seeds of the arm that both grids have in the same world, if there are two or more; otherwise
+    its interval is Welch's. Raises InputError if the grids share no arm with that measure.
     """
     rows: list[dict[Column, Value]] = []
     outcome = find(metric)
     for arm in (arm for arm in a.arms if arm in b.arms):
-        x, y = ({r.seed: v for r in grid.of(arm) if math.isfinite(v := outcome.read(r))} for grid in (a, b))
+        x, y = (
+            {(r.world_hash, r.seed): v for r in grid.of(arm) if math.isfinite(v := outcome.read(r))} for grid in (a, b)
+        )
         if not x or not y:
             continue
-        paired = a.records[0].world_hash == b.records[0].world_hash and x.keys() == y.keys()
-        change = t_interval([y[seed] - x[seed] for seed in x]) if paired else welch([*x.values()], [*y.values()])
+        common = sorted(x.keys() & y.keys())
+        paired = len(common) > 1 or x.keys() == y.keys()
+        change = t_interval([y[key] - x[key] for key in common]) if paired else welch([*x.values()], [*y.values()])
         rows.append(
             {
                 ARM: arm,
@@ -68,15 +71,15 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
                     outcome, b.of(arm)
                 ),
                 Column("difference", "second - first", outcome.difference_unit): change,
-                Column("interval", "interval"): "paired" if paired else "Welch",
+                Column("interval", "interval"): f"paired, n = {change.n}" if paired else "Welch",
             }
         )
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
         *(["Diverged cells are left out."] if a.diverged or b.diverged else []),
-        "Mean over seeds ± half the 95 % t-interval. Differences are paired by seed if both grids use the same world "
-        "and seeds; otherwise the interval is Welch's. Descriptive, not tested.",
+        "Mean over seeds ± half the 95 % t-interval. Differences are paired over the seeds that both grids have in "
+        "the same world, if there are two or more; otherwise the interval is Welch's. Descriptive, not tested.",
     )
     sheet = Sheet.of("compare", f"{outcome.heading}: {a.grid} and {b.grid}", rows, *notes)
     if sheet is None:

@@ -83,7 +83,7 @@ def definitions(selection: Selection, cells: Cells) -> Sheet | None:
         variants.append((without.label, without, gold()))
     rows: list[dict[Column, Value]] = []
     for label, outcome, judge in variants:
-        means = estimates(selection, contrasts, [outcome], selection.seeds(()), math.nan)
+        means = estimates(selection, contrasts, [outcome], selection.tested_seeds, math.nan)
         by_contrast = {name: mean[difference_column(outcome)] for name, mean in means.items()}
         if any(mean.n for mean in by_contrast.values()):
             columns = {Column(name, f"{name}, points", "gain"): mean for name, mean in by_contrast.items()}

@@ -72,14 +72,9 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     computed += judge(selection, records, above_sft(), score=score, family=family)
     outcomes = scored(primary().values(records), selection, score)
     for name, weights in secondary().items():
-        x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]
+        x = [value for value in apply(weights, outcomes, selection.tested_seeds) if math.isfinite(value)]
         computed.append(Row(name, False, tuple(x), t_interval(x), SECONDARY))
     return [row for row in computed if row.values]
-
-
-def _seeds(selection: Selection) -> list[int]:
-    """Return the seeds used in the tests of plain arms."""
-    return selection.seeds({arm for weights in selection.tested.get("", {}).values() for arm in weights})
 
 
 def estimates(
@@ -169,7 +164,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     if selection.screen:
         return screen(selection)
     family = selection.tested.get("", {})
-    beside = estimates(selection, family | above_sft(), map(find, BESIDE), _seeds(selection))
+    beside = estimates(selection, family | above_sft(), map(find, BESIDE), selection.tested_seeds)
     body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
@@ -200,7 +195,7 @@ def _sft_notes(selection: Selection) -> list[str]:
         return []
     outcome, family = clean_at_any_length(), selection.tested.get("", {})
     values = scored(outcome.values(selection.records), selection, DIVERGED)
-    x = t_interval(apply(above_sft()[ABOVE_SFT], values, _seeds(selection)), simultaneous(family))
+    x = t_interval(apply(above_sft()[ABOVE_SFT], values, selection.tested_seeds), simultaneous(family))
     if not x.n:
         return []
     return [f"{ABOVE_SFT}: {outcome.note}; without this rule, the difference is {in_points(x)} points. {OWN_RM}"]
@@ -228,7 +223,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
         f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, which decides "
         "between 'stops' and 'reduces', and 95 % for the other contrasts, which are not tested.",
-        "Improved: share of seeds with a difference above zero.",
+        "Improved: share of seeds with a difference above zero; ties count half.",
         *([note] if listed else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows if row.primary) else []),
     ]
@@ -265,14 +260,15 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         ("RRPO", RRPO, ""),
         *((f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()),
     ]
-    seeds = selection.seeds(())
+    seeds = selection.tested_seeds
     values = outcome.values(records)
     if outcome.name == primary().name:
         values = scored(values, selection, DIVERGED)
     gap = apply(difference(ORACLE, BASE), values, seeds)
     rows: list[dict[Column, Value]] = []
     for name, arm, reference in variants:
-        cells, pair = selection.of(arm), [[values.get((a, seed), math.nan) for seed in seeds] for a in (arm, reference)]
+        cells = [record for record in selection.of(arm) if record.seed in seeds]
+        pair = [[values.get((a, seed), math.nan) for seed in seeds] for a in (arm, reference)]
         own = t_interval(pair[0])
         if not own.n:
             continue
@@ -292,8 +288,9 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         )
     if len(rows) < 2:
         return None
+    tests = "nothing is tested" if selection.screen else "descriptive (the tests are in the first table)"
     notes = (
-        "Paired differences within seeds with 95 % t-intervals; descriptive (the tests are in the first table). "
+        f"Paired differences within seeds with 95 % t-intervals; {tests}. "
         "'DiffRO + X' is compared with DiffRO, 'RRPO - X' and 'RRPO + X' with RRPO. r: correlation of the paired "
         "seeds, from three seeds on.",
         *([GAP] if has_oracle else []),
@@ -306,10 +303,11 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
     outcomes, available = shown(selection.records), {record.label for record in selection.records}
     contrasts = selection.tested.get("", {}) | above_sft()
     contrasts = {name: weights for name, weights in contrasts.items() if set(weights) <= available}
-    by_contrast = estimates(selection, contrasts, outcomes, _seeds(selection))
+    by_contrast = estimates(selection, contrasts, outcomes, selection.tested_seeds)
+    tested = "" if selection.screen else f" (the primary outcome, {primary().label}, is tested in the first table)"
     note = (
-        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
-        f"(the primary outcome, {primary().label}, is tested in the first table). {OWN_RM}"
+        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested"
+        f"{tested}. {OWN_RM}"
     )
     rows: list[dict[Column, Value]] = [{CONTRAST: name, **means} for name, means in by_contrast.items()]
     computed = any(mean.n for means in by_contrast.values() for mean in means.values())

@@ -26,7 +26,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.tracking.run_files import put_text
 from reports.loading import Selection
-from reports.settings import settings
+from reports.settings import default_suffix
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
 from rrpo.errors import InputError, choose
@@ -92,9 +92,8 @@ def choose_items(
 
     The default is `ARMS` (in a grid of settings, those of the default setting) and all seeds that have audio of every arm.
     """
-    suffix = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
-    defaults = [f"{arm}{suffix}" for arm in ARMS]
-    labels = list(arms) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
+    defaults = [f"{arm}{default_suffix(selection)}" for arm in ARMS]
+    labels = list(dict.fromkeys(arms)) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
     for arm in labels:
         choose("arm with records", arm, selection.arms)
     with_audio = {(r.label, r.seed): r for r in selection.records if (r.folder / "audio").is_dir()}

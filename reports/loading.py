@@ -13,6 +13,7 @@ from ablations.grids import GRIDS
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
 from ablations.tracking import plugin_files
+from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invocation, on, planned_seeds, reported
 from ablations.tracking.reader import Store
 from ablations.tracking.records import INSTALLED, TAG_DIRTY, Record
@@ -20,6 +21,7 @@ from ablations.tracking.runs_folder import RunsFolder, check
 from ablations.tracking.source_version import code_versions, source_of
 from reports.made_with import apart, stage_versions
 from rrpo.errors import InputError
+from rrpo.profiles import Profile
 
 Key = tuple[str, int]
 """Arm and seed."""
@@ -119,6 +121,11 @@ class Selection:
             planned.setdefault(seed, set()).add(label)
         return sorted(seed for seed, present in planned.items() if set(labels) <= present) or sorted(planned)
 
+    @property
+    def tested_seeds(self) -> list[int]:
+        """The seeds of the tests of plain arms; all seeds if nothing is tested."""
+        return self.seeds({arm for weights in self.tested.get("", {}).values() for arm in weights})
+
     @cached_property
     def diverged(self) -> frozenset[Key]:
         """Cells whose optimization ended with non-finite values. They count as finished, without a value."""
@@ -180,7 +187,10 @@ def select(
         raise InputError(
             f"a grid has no complete cell of profile {profile} and world {worlds[0]}", got=", ".join(absent), fix=fix
         )
-    by_key = _one_each(pooled)
+    in_these = [attempt for attempt in attempts if attempt.world_hash in worlds]
+    by_key = _without_diverged_since(_one_each(pooled), in_these)
+    if not by_key:
+        raise InputError("every cell of the grid diverged since it was complete", got=", ".join(names), fix=fix)
     edited = plugin_files.require(by_key.values())
     plans = {name: [plan for plan in store.plans(name) if plan.profile == profile] for name in names}
     elsewhere, left_out = _elsewhere(
@@ -202,13 +212,14 @@ def select(
         on([plan for plan in plans[name] if plan.world_hash in worlds], development=development) for name in names
     ]
     planned = _requested(by_key, list(chain(*invocations)))
-    unfinished, lost = _without_record(planned - by_key.keys(), [a for a in attempts if a.world_hash in worlds])
-    labels = _labels(names)
+    unfinished, lost = _without_record(planned - by_key.keys(), in_these)
+    profiles = _profiles(names, by_key.values())
+    labels = _labels(profiles)
     counts = Counter(label for label, _ in planned)
     arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
     chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
-    totals = tuple(planned_seeds(invocations[0], _labels(names[:1])))
+    totals = tuple(planned_seeds(invocations[0], _labels({names[0]: profiles[names[0]]})))
     by_arm = {arm: counts[arm] for arm in arms}
     notes += [f"Reported apart: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported apart, because other code made it: {name}." for name in left_out]
@@ -253,12 +264,13 @@ def _elsewhere(
         records = [r for r in complete if r.world_hash == world and (r.seed >= DEVELOPMENT) == development]
         if number in taken or not records:
             continue
-        newest = _newest(records)
+        tried = [attempt for attempt in attempts if attempt.world_hash == world]
+        newest = _without_diverged_since(_newest(records), tried)
         if not set(map(source_of, newest.values())) <= sources:
             left_out.append(world_name(number, world))
             continue
         planned = _requested(newest, on([p for p in plans if p.world_hash == world], development=development))
-        _, lost = _without_record(planned - newest.keys(), [a for a in attempts if a.world_hash == world])
+        _, lost = _without_record(planned - newest.keys(), tried)
         found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), lost)
     return found, left_out
 
@@ -325,6 +337,12 @@ def _one_each(pooled: Sequence[tuple[str, Record]]) -> dict[Key, Record]:
     return by_key
 
 
+def _without_diverged_since(records: Mapping[Key, Record], attempts: Iterable[Attempt]) -> dict[Key, Record]:
+    """Return the records without those of cells that diverged later, with another config: these have no result any more."""
+    diverged = {_key(attempt): attempt.recorded for attempt in attempts if attempt.state == DIVERGED}
+    return {key: record for key, record in records.items() if diverged.get(key, record.recorded) <= record.recorded}
+
+
 def _without_record(keys: Iterable[Key], attempts: Iterable[Attempt]) -> tuple[dict[Key, Attempt], dict[Key, str]]:
     """Return the newest attempt at each planned cell without a record, if there was one, and the reason for each."""
     latest = {(attempt.label, attempt.seed): attempt for attempt in attempts}
@@ -358,9 +376,23 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
     return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."] if unequal else notes
 
 
-def _labels(grids: Sequence[str]) -> list[str]:
-    """Return the labels of the grids, in their order."""
+def _profiles(grids: Sequence[str], records: Iterable[Record]) -> dict[str, Profile | None]:
+    """Return grid -> profile of the records, which determines the settings of a grid; its default one if it is not recorded."""
     from rrpo.profiles import PROFILES
 
-    known = [GRIDS[grid] for grid in grids if grid in GRIDS]
-    return list(dict.fromkeys(cell.label for grid in known for cell in grid.cells(PROFILES[grid.profile], [0])))
+    recorded = next((profile for record in records if (profile := _profile(record)) is not None), None)
+    return {grid: recorded or PROFILES[GRIDS[grid].profile] if grid in GRIDS else None for grid in grids}
+
+
+def _profile(record: Record) -> Profile | None:
+    """Return the profile of a record's cell; None if it is not recorded, or other code recorded it."""
+    try:
+        return read_cell((record.folder / CELL_FILE).read_text()).profile
+    except (OSError, InputError):
+        return None
+
+
+def _labels(profiles: Mapping[str, Profile | None]) -> list[str]:
+    """Return the labels of the grids, in their order."""
+    known = [(GRIDS[grid], profile) for grid, profile in profiles.items() if profile is not None]
+    return list(dict.fromkeys(cell.label for grid, profile in known for cell in grid.cells(profile, [0])))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablations.grids import split_label
 from ablations.judges import gold
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, FRAMES, provenance
@@ -104,7 +105,8 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
             change = _mean(pairs, pairs[column.name] - pairs[f"{column.name}_control"])
             row[Column(f"{name}_difference", f"{column.heading} - {control}", "effect")] = change
         rows.append(row)
-    return Sheet.of("listening", "Listening test", rows, *_notes(ratings, control), unranked=FRAMES)
+    unranked = [arm for arm in selection.arms if split_label(arm)[0] in FRAMES]
+    return Sheet.of("listening", "Listening test", rows, *_notes(ratings, control), unranked=unranked)
 
 
 def _mean(table: pd.DataFrame, values: pd.Series) -> Interval:

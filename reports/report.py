@@ -90,7 +90,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
         *criteria.sheets(selection),
-        sensitivity.uptake(records),
+        sensitivity.uptake(records, selection.planned),
         effects.ablation(selection, metric),
         reward_models.sheet(selection),
         reward_models.recognition_effects(selection),
@@ -99,7 +99,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         arm_tables.early_stopped(selection),
         evaluators.sheet(selection, matrices),
         evaluators.matrix_sheet(selection, matrices),
-        opinion.sheet(selection, rated, BASE),
+        opinion.sheet(selection, rated, f"{BASE}{settings.default_suffix(selection)}"),
         arm_tables.parameters(selection),
     ]
     return Report(

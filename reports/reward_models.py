@@ -28,6 +28,8 @@ from rrpo.regularizers import CONTROLS
 
 ASKED = 0.5
 """A component counts as tested only if it acted (`ManipulationCheck.activity`) on at least this share of its reward models."""
+LEAST = 3
+"""Minimum number of seeds of a check: with two, the interval is so wide that any effect fails."""
 TEST_SET = "rm_accuracy_test_"
 """Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
@@ -47,12 +49,9 @@ class Checked(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether it did not act, or the interval over at least three seeds is not entirely on the intended side of
-        0."""
+        """Whether it did not act, or the interval over at least `LEAST` seeds is not entirely on the intended side of 0."""
         check = self.component.check
-        if (
-            check is None or self.weak or self.moved.n < 3
-        ):  # with two seeds the interval is so wide that any effect fails
+        if check is None or self.weak or self.moved.n < LEAST:
             return self.weak
         return not (self.moved.low > 0 if check.direction > 0 else self.moved.high < 0)
 
@@ -73,11 +72,16 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
 def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
     """Return contrast -> check of its component, for contrasts of one component.
 
-    Each component is checked once, by its first contrast: the main effect, if the factorial is complete.
+    Each component is checked once, by its first contrast that was measured on `LEAST` seeds: the main effect, if the factorial
+    is complete there.
     """
     parts = {name: part for name in contrasts if (part := component_of(name))}
-    first_contrast = {part: name for name, part in reversed(parts.items())}
-    results = {part: check(records, part, contrasts[name]) for part, name in first_contrast.items()}
+    results: dict[Component, Checked] = {}
+    for name, part in parts.items():
+        if part not in results or results[part].moved.n < LEAST:
+            checked = check(records, part, contrasts[name])
+            if part not in results or checked.moved.n >= LEAST:
+                results[part] = checked
     return {name: results[part] for name, part in parts.items()}
 
 

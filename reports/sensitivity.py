@@ -8,7 +8,7 @@ this is a sensitivity analysis, and secondary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ablations.outcomes import find
@@ -144,7 +144,7 @@ def words(name: str, findings: Sequence[Finding]) -> str:
         f"{verdict} in {', '.join(names) if len(names) <= NAMED else f'{len(names)} settings'}"
         for verdict, names in settings_of.items()
     ]
-    return f"{default or 'The default setting was not run'}. Other settings: {'; '.join(listed) or 'none'}."
+    return f"{default or 'No setting is known to be the default one'}. Other settings: {'; '.join(listed) or 'none'}."
 
 
 def answer(selection: Selection, known: Sequence[Finding]) -> list[str]:
@@ -167,7 +167,7 @@ def _conclusions(findings: Sequence[Finding]) -> list[str]:
     return [*overall, *([" ".join(parts)] if parts else [])]
 
 
-def uptake(records: Sequence[Record]) -> Sheet | None:
+def uptake(records: Sequence[Record], planned: Iterable[str] = ()) -> Sheet | None:
     """Return uptake of the planted shortcut as a difference in differences over its strengths, one row per arm.
 
     Planted effect: an arm's shortcut uptake with the shortcut in its reward model's pre-training data minus its uptake without,
@@ -176,7 +176,8 @@ def uptake(records: Sequence[Record]) -> Sheet | None:
     example) cancels. Only settings count in which the shortcut alone differs from the default; None unless DiffRO was run with
     and without it.
     """
-    shortcut_settings = [setting for setting in settings(records) if set(setting.changed) <= {SHORTCUT}]
+    known = [setting for setting in settings(records, planned) if not setting.unknown]
+    shortcut_settings = [setting for setting in known if set(setting.changed) <= {SHORTCUT}]
     by_strength = {float(setting.levels[SHORTCUT]): setting for setting in shortcut_settings}
     strengths = sorted(by_strength)
     if len(by_strength) < 2 or strengths[0] != 0 or not all(BASE in setting.arms for setting in shortcut_settings):

@@ -16,8 +16,10 @@ from ablations.stats.family import labelled
 from ablations.tracking.records import Record
 from reports.loading import Selection
 from rrpo.config import ArmConfig
+from rrpo.identity import described, leaves
 
-_DEFAULTS = {field: getattr(ArmConfig(), field) for field in OVERRIDES}
+_DEFAULTS = {name: json.dumps(value) for name, value in leaves(described(ArmConfig()))}
+"""Field of `ArmConfig`, with those of its parts -> default as JSON."""
 
 FACTORS: dict[str, str] = {
     "rater noise": "rater_noise",
@@ -50,11 +52,13 @@ class Setting:
     """The levels that differ from the profile's."""
     records: tuple[Record, ...]
     """Records of its cells."""
+    unknown: bool = False
+    """Whether a planned arm has no record, which may be the arm that the setting changes."""
 
     @property
     def own(self) -> bool:
         """Whether all levels are known to be those of the profile."""
-        return bool(self.records) and not self.changed
+        return bool(self.records) and not self.changed and not self.unknown
 
     @property
     def arms(self) -> list[str]:
@@ -71,38 +75,66 @@ def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Set
 
     A setting that occurs only in the ``planned`` labels has no records, and NaN for its levels.
     """
+    planned = list(planned)
     by_setting: dict[str, list[Record]] = {}
     for label in planned:
         by_setting.setdefault(split_label(label)[1], [])
     for record in records:
         by_setting.setdefault(split_label(record.label)[1], []).append(record)
-    return [_setting(name, tuple(setting_records)) for name, setting_records in by_setting.items() if name]
+    unknown = {split_label(label)[1] for label in {*planned} - {record.label for record in records}}
+    others = _other_factors(records)
+    return [_setting(name, tuple(cells), others, name in unknown) for name, cells in by_setting.items() if name]
 
 
-def _setting(name: str, records: tuple[Record, ...]) -> Setting:
+def _other_factors(records: Iterable[Record]) -> dict[str, dict[str, str]]:
+    """Return arm -> name -> field of `ArmConfig`, for the fields beside `FACTORS` in which the arm's settings differ."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        for name, value in record.config.items():
+            if name.startswith("arm."):
+                values.setdefault((split_label(record.label)[0], name.removeprefix("arm.")), set()).add(value)
+    factors: dict[str, dict[str, str]] = {}
+    for (arm, field), found in values.items():
+        if len(found) > 1 and field not in FACTORS.values():
+            factors.setdefault(arm, {})[field.replace("_", " ")] = field
+    return factors
+
+
+def _setting(name: str, records: tuple[Record, ...], others: Mapping[str, Mapping[str, str]], unknown: bool) -> Setting:
+    factors = {**FACTORS, **{name: field for fields in others.values() for name, field in fields.items()}}
     if not records:
-        return Setting(name, dict.fromkeys(FACTORS, math.nan), {}, ())
+        return Setting(name, dict.fromkeys(factors, math.nan), {}, (), unknown)
     changed: dict[str, Level] = {}
     for record in records:  # an arm that the setting does not change says nothing about it
-        changed = _changed(record.config) | changed
-    levels = {factor: _profile_value(records[0].config, field) for factor, field in FACTORS.items()}
-    return Setting(name, levels | changed, changed, records)
+        changed = _changed(record.config, {**FACTORS, **others.get(split_label(record.label)[0], {})}) | changed
+    levels = {factor: _profile_value(records[0].config, field) for factor, field in factors.items()}
+    return Setting(name, levels | changed, changed, records, unknown)
 
 
-def _changed(params: Mapping[str, str]) -> dict[str, Level]:
+def _changed(params: Mapping[str, str], factors: Mapping[str, str]) -> dict[str, Level]:
     """Return factor -> level for the factors in which a cell's arm differs from its profile."""
-    levels = {f: json.loads(params.get(f"arm.{field}", json.dumps(_DEFAULTS[field]))) for f, field in FACTORS.items()}
+    levels = {factor: json.loads(params.get(f"arm.{field}", _default(field))) for factor, field in factors.items()}
     return {
-        factor: level
+        factor: level if isinstance(level, int | float | str) else json.dumps(level)
         for factor, level in levels.items()
-        if level not in (_DEFAULTS[FACTORS[factor]], _profile_value(params, FACTORS[factor]))
+        if level not in (json.loads(_default(factors[factor])), _profile_value(params, factors[factor]))
     }
+
+
+def _default(field: str) -> str:
+    """Return the default of a field of `ArmConfig` as JSON; null for a field that it does not have."""
+    return _DEFAULTS.get(field, "null")
 
 
 def _profile_value(params: Mapping[str, str], field: str) -> Level:
     """Return the profile's value of a field, or the default of `ArmConfig` if the profile has none."""
-    value: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
+    value: Level | None = json.loads(params.get(f"profile.{OVERRIDES.get(field, '')}", _default(field)))
     return math.nan if value is None else value
+
+
+def default_suffix(selection: Selection) -> str:
+    """Return ``@`` and the name of the default setting; empty without one."""
+    return next((f"@{s.name}" for s in settings(selection.records, selection.planned) if s.own), "")
 
 
 def plain(selection: Selection) -> tuple[Selection, str]:
@@ -111,10 +143,10 @@ def plain(selection: Selection) -> tuple[Selection, str]:
     For a grid that has plain arms these are all records. For a grid of settings they are those of the default setting (or the
     first one), under the arms' plain names.
     """
-    all_settings = settings(selection.records)
+    all_settings = settings(selection.records, selection.planned)
     if not all_settings or any(not split_label(record.label)[1] for record in selection.records):
         return selection, ""
-    chosen = next((setting for setting in all_settings if setting.own), all_settings[0])
+    chosen = next((s for s in all_settings if s.own), next(s for s in all_settings if s.records))
     records = tuple(replace(r, label=split_label(r.label)[0]) for r in chosen.records)
     lost = {
         (split_label(arm)[0], seed): kind

@@ -146,4 +146,10 @@ def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str
     if within:
         return EQUIVALENT
     needed = seeds_needed(MARGIN, spread_bound(float(x.std(ddof=1)), len(x)), 1 - level, POWER)
-    return f"{UNDECIDED} ({needed} seeds for power {POWER:g})" if needed else f"{UNDECIDED} (more than 1,000 seeds)"
+    if not needed:
+        return f"{UNDECIDED} (more than 1,000 seeds)"
+    return (
+        f"{UNDECIDED} ({needed} seeds for power {POWER:g})"
+        if needed > len(x)
+        else f"{UNDECIDED} (power {POWER:g} or more)"
+    )

@@ -55,8 +55,9 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
     raised = (
         f" (the plan was raised from {' and '.join(map(str, selection.plans[:-1]))})" if selection.plans[1:] else ""
     )
-    m = len(selection.tested.get("", {}))
-    share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
+    tested = selection.tested.get("", {})
+    m, allowed = len(tested), f" of {len(family())} contrasts that this grid's arms allow"
+    share = f"{m} contrasts" if set(tested) - set(family()) else f"{m}" if m == len(family()) else f"the {m}{allowed}"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
     return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection, score), scope]))}."
 
@@ -101,9 +102,9 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
 
 def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
     """Return the estimate so far."""
-    done, seeds = len(selection.records), len(selection.seeds(()))
-    if selection.lost:
-        reason = f"{done} of {done + len(selection.lost)} planned cells"
+    done, seeds = len(selection.records) + len(selection.diverged), len(selection.seeds(()))
+    if selection.lost.keys() - selection.diverged:
+        reason = f"{done} of {len(selection.records) + len(selection.lost)} planned cells"
     elif selection.planned_n:
         reason = f"seeds: {seeds} run, {selection.planned_n} planned"
     else:

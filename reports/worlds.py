@@ -43,7 +43,7 @@ def by_world(selection: Selection, score: float = DIVERGED) -> dict[str, Estimat
         return {}
     outcomes = [primary(), *map(find, BESIDE)]
     by_name = {
-        name: estimates(part, weights, outcomes, part.seeds(()), score)[OVERALL]
+        name: estimates(part, weights, outcomes, part.tested_seeds, score)[OVERALL]
         for name, part in parts(selection).items()
     }
     known = {name: means for name, means in by_name.items() if means[difference_column(primary())].n}
@@ -56,17 +56,24 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     if not means:
         return ""
     low, high = (f"{100 * value:+z.1f}" for value in (min(m.mean for m in means), max(m.mean for m in means)))
-    n = ", ".join(f"{m.n} ± {100 * (m.high - m.low) / 2:.1f}" if m.n > 1 else f"{m.n}" for m in means)
+    halves = [
+        f"{100 * (m.high - m.low) / 2:.1f} with {m.n} seeds" if m.n > 1 else "unknown with one seed" for m in means
+    ]
+    intervals = ", ".join(halves)
     unfinished = any(other.unfinished for other in selection.elsewhere.values())
     interim = "; not all planned cells are complete" if unfinished else ""
-    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points (seeds and 95 % intervals: {n}{interim})"
+    widths = f"half the 95 % interval: {intervals}{interim}"
+    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points ({widths})"
 
 
 def levels(part: Selection) -> dict[Column, Interval]:
     """Return the primary outcome of SFT, DiffRO and RRPO in one world, and SFT's phone errors."""
     outcomes = {primary(): (SFT, BASE, RRPO), find("phone_error_rate"): (SFT,)}
+    seeds = part.tested_seeds
     return {
-        Column(f"{arm}_{outcome.name}", f"{arm}, {outcome.heading}", outcome.unit): over_seeds(outcome, part.of(arm))
+        Column(f"{arm}_{outcome.name}", f"{arm}, {outcome.heading}", outcome.unit): over_seeds(
+            outcome, [record for record in part.of(arm) if record.seed in seeds]
+        )
         for outcome, arms in outcomes.items()
         for arm in arms
     }

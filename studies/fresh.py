@@ -157,7 +157,10 @@ def verdict(
     for name in search.spec.objectives:
         pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, baseline_values)]
         rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
-    complete = len(seeds) > 1 and not missing  # which seeds are missing may depend on the arm
+    first = rows[0][-1]
+    assert isinstance(first, Interval)
+    why = f"seeds are missing: {missing}" if missing else "values are not finite" if first.n < len(seeds) else ""
+    complete = len(seeds) > 1 and not why  # which seeds are missing may depend on the arm
     relation = _relation(search.directions[0], rows[0][-1]) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
     suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
@@ -173,7 +176,7 @@ def verdict(
         f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
-        *([f"Seeds are missing, so nothing is decided: {missing}."] if missing else []),
+        *([f"Nothing is decided, because {why}."] if why else []),
         sentence,
     )
     return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)

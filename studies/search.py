@@ -5,6 +5,7 @@ Any number of workers can share a study.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -202,7 +203,10 @@ def _measure_seeds(search: Search, trial: Trial, report: Report) -> list[float]:
                 raise
             outcomes[seed] = measure(spec, arm, seed, on_measures, report_part, micro=SMALLER)
         trial.set_user_attr(OUTCOMES, outcomes)
-    return [mean(outcomes, name) for name in spec.objectives]
+    values = [mean(outcomes, name) for name in spec.objectives]
+    if undefined := [name for name, value in zip(spec.objectives, values, strict=True) if not math.isfinite(value)]:
+        raise ValueError(f"not finite in some seed: {', '.join(undefined)}")
+    return values
 
 
 def _remove_checkpoints(search: Search, trial: Trial) -> None:

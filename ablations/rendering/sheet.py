@@ -28,7 +28,6 @@ UNITS: dict[str, Callable[[float], str]] = {
     "level": lambda value: f"{value:g}",
     "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
-    "p": lambda value: "<0.0001" if value < 0.0001 else f"{value:.4f}",
 }
 """Unit -> formatter of a number. The values of ``percent``, ``share`` and ``gain`` are fractions."""
 BRACKETED = ("effect", "share")

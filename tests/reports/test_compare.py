@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,18 +28,43 @@ def selection(grid: str, world: str, hack: dict[str, list[float]]) -> Selection:
     return Selection(grid, tuple(records), dict.fromkeys(hack, 3), ())
 
 
-def test_same_world_and_seeds_are_paired_and_others_are_not():
-    a = selection("a", "w", {"diffro": [0.1, 0.2, 0.3], "rrpo": [0.1, 0.1, 0.2], "only": [0.1]})
+def test_seeds_of_the_same_world_are_paired():
+    a = selection("a", "w", {"diffro": [0.1, 0.2, 0.3], "only": [0.1]})
     b = selection("b", "w", {"rrpo": [0.2, 0.3], "diffro": [0.2, 0.3, 0.5]})
     sheet = compare(a, b, "hack_rate")
-    assert [row[0] for row in sheet.rows] == ["diffro", "rrpo"]
-    diffro, rrpo = sheet.row("diffro"), sheet.row("rrpo")
-    assert diffro["interval"] == "paired"
-    assert diffro["difference"] == pytest.approx(t_interval([0.1, 0.1, 0.2]))
-    assert rrpo["interval"] == "Welch"
+    assert [row[0] for row in sheet.rows] == ["diffro"]
+    assert sheet.row("diffro")["interval"] == "paired, n = 3"
+    assert sheet.row("diffro")["difference"] == pytest.approx(t_interval([0.1, 0.1, 0.2]))
     assert sheet.columns[3].unit == "gain"
-    elsewhere = selection("b", "v", {"diffro": [0.2, 0.3, 0.5]})
-    assert compare(a, elsewhere, "hack_rate").row("diffro")["interval"] == "Welch"
+
+
+def test_seeds_that_only_one_grid_has_are_left_out_of_the_pairs():
+    """The first grid lacks the value of seed 0, the second one has no seed 3."""
+    a = selection("a", "w", {"rrpo": [math.nan, 0.1, 0.2, 0.9]})
+    b = selection("b", "w", {"rrpo": [0.7, 0.2, 0.4]})
+    row = compare(a, b, "hack_rate").row("rrpo")
+    assert row["interval"] == "paired, n = 2"
+    assert row["difference"] == pytest.approx(t_interval([0.1, 0.2]))
+
+
+@pytest.mark.parametrize(("world", "rates"), [("v", [0.2, 0.3, 0.5]), ("w", [0.2])])
+def test_other_worlds_and_single_common_seeds_are_not_paired(world: str, rates: list[float]):
+    row = compare(
+        selection("a", "w", {"diffro": [0.1, 0.2, 0.3]}), selection("b", world, {"diffro": rates}), "hack_rate"
+    ).row("diffro")
+    assert row["interval"] == "Welch"
+    assert row["difference"] == pytest.approx(welch([0.1, 0.2, 0.3], rates), nan_ok=True)
+
+
+def test_of_two_pooled_worlds_only_the_shared_one_is_paired():
+    """Both grids have seeds 0 to 2, but seeds 1 and 2 of the second one belong to another world."""
+    a = selection("a", "w", {"diffro": [0.1, 0.2, 0.3]})
+    first = selection("b", "w", {"diffro": [0.2]})
+    others = selection("b", "v", {"diffro": [0.9, 0.3, 0.5]})
+    pooled = replace(first, records=(*first.records, *others.records[1:]))
+    row = compare(a, pooled, "hack_rate").row("diffro")
+    assert row["interval"] == "Welch"
+    assert row["difference"] == pytest.approx(welch([0.1, 0.2, 0.3], [0.2, 0.3, 0.5]))
 
 
 def test_welch_by_hand():

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic import SAMPLES, Fake, checkpoint, record
+from synthetic import SAMPLES, Fake, checkpoint, grid, record
 
 from ablations.rendering.sheet import Sheet
 from ablations.stats.statistics import Interval
 from reports.criteria import sheets
+from reports.effects import first_sheet, rows
 from reports.loading import Selection
 from reports.report import make
 
@@ -73,6 +74,23 @@ def test_a_diverged_cell_is_left_out_of_every_definition(selection: Selection) -
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("diffro", 2))
     table = table_of(replace(selection, records=records, lost={("diffro", 2): "diverged"}), "definitions")
     assert {row[2] for row in table.rows} == {2.0}
+
+
+def test_the_tested_definition_has_the_seeds_and_means_of_the_first_table() -> None:
+    """In four more seeds DiffRO and RRPO alone were run, and RRPO is 80 points above DiffRO."""
+    selection = grid({"ls": 0.1}, seeds=4)
+    unplanned = tuple(
+        record(arm, seed, level) for arm, level in (("diffro", 0.1), ("rrpo", 0.9)) for seed in range(4, 8)
+    )
+    selection = replace(selection, records=selection.records + unplanned)
+    first = first_sheet(selection, rows(selection))
+    assert first is not None
+    row = table_of(selection, "definitions").row("clean success")
+    for name in map(str, (row[0] for row in first.rows)):
+        expected, shown = first.row(name)["clean_success"], row[name]
+        assert isinstance(expected, Interval)
+        assert isinstance(shown, Interval)
+        assert (shown.mean, shown.n) == (pytest.approx(expected.mean), 4)
 
 
 def test_a_screen_tests_nothing_and_has_no_contrasts(selection: Selection) -> None:

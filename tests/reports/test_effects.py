@@ -17,10 +17,10 @@ from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 from reports.arm_tables import results
-from reports.effects import first_sheet, rows, sheet
+from reports.effects import ablation, first_sheet, rows, sheet
 from reports.loading import Selection
-from reports.reward_models import component_notes
-from reports.verdicts import Row
+from reports.reward_models import checks, component_notes
+from reports.verdicts import Row, verdict
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
 """Gain of each component, additive; noise is half a point."""
@@ -100,6 +100,23 @@ def test_only_seeds_of_the_whole_plan_are_tested():
     assert {len(row.values) for row in computed} == {8}
 
 
+def test_components_one_by_one_are_of_the_tested_seeds():
+    """In four more seeds DiffRO and RRPO alone were run, and RRPO is 80 points above DiffRO."""
+    selection = grid(GAINS)
+    unplanned = tuple(
+        record(arm, seed, level) for arm, level in (("diffro", 0.1), ("rrpo", 0.9)) for seed in range(8, 12)
+    )
+    table, more = (ablation(each) for each in (selection, replace(selection, records=selection.records + unplanned)))
+    assert table is not None
+    assert more is not None
+    assert {"hacked_share", "uptake"} <= {column.name for column in table.columns}
+    for name in [column.name for column in table.columns]:
+        assert [more.row(str(row[0]))[name] for row in more.rows] == [
+            table.row(str(row[0]))[name] for row in table.rows
+        ]
+    assert {row[2] for row in more.rows} == {8.0}
+
+
 def test_a_judge_takes_a_difference_away_only_by_an_interval_of_its_own():
     def by_val(clean_of: dict[str, float]):
         return lambda label, seed, clean: record(label, seed, clean, veto=clean_of.get(label, 0.5) + 0.01 * (seed % 3))
@@ -144,6 +161,16 @@ def test_noise_is_undecided_with_the_seeds_it_takes():
     assert int(words[1]) > 4
     by_name = verdicts(rows(grid({}, seeds=4, noise=0.12, base=0.5)))
     assert by_name["EAM, in RRPO"].startswith("undecided (")
+
+
+@pytest.mark.parametrize(
+    ("deviation", "words"),
+    [(0.047, "undecided (power 0.8 or more)"), (0.1, "undecided (51 seeds for power 0.8)")],
+)
+def test_undecided_at_the_needed_number_of_seeds_asks_for_no_fewer(deviation: float, words: str):
+    """Sixteen differences of .025 +- .026, whose standard deviation takes 13 seeds, and of .025 +- .055."""
+    x = 0.025 + deviation * np.array([1.0, -1.0] * 8)
+    assert verdict(x, 0.95) == words
 
 
 def test_a_small_difference_that_is_found_is_said_to_be_small():
@@ -220,6 +247,25 @@ def test_the_absence_of_an_effect_counts_only_if_the_component_moved_its_own_tar
     (note,) = component_notes(selection)
     assert note.startswith("Manipulation checks, effects on the reward model: LS on rm_ece ")
     assert ("FAILED" in note) == (shift == 0)
+
+
+def test_a_component_is_checked_by_its_first_contrast_that_three_seeds_have():
+    """LS raises the calibration error, the wrong way. Arm ls was measured on two seeds, so the main effect has two."""
+
+    def ece(old: Record) -> dict[str, float]:
+        known = old.label != "ls" or old.seed < 2
+        return {"rm_ece": 0.2 + (0.05 + 0.01 * old.seed) * with_part(old.label, "ls")} if known else {}
+
+    selection = changed(grid(GAINS, seeds=4), scalars=ece)
+    by_name = checks(selection.records, family())
+    assert by_name["LS, main effect"] == by_name["LS, in RRPO"]
+    assert by_name["LS, in RRPO"].moved == pytest.approx(t_interval([0.05, 0.06, 0.07, 0.08]))
+    assert by_name["LS, main effect"].failed
+    assert verdicts(rows(selection))["LS, main effect"] == "better (manipulation check failed)"
+    short = [r for r in selection.records if r.label != "rrpo" or r.seed < 2]
+    only_two = checks(short, family())["LS, main effect"]
+    assert only_two.moved == pytest.approx(t_interval([0.05, 0.06])), "no contrast has three seeds"
+    assert not only_two.failed
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(1.05, "equivalent"), (1.04, "not tested (manipulation check failed)")])

@@ -148,6 +148,13 @@ def test_the_same_samples_are_the_same_test_and_others_another(
     assert (runs / "listening" / f"tiny-{second.id}.html").is_file()
 
 
+def test_an_arm_that_is_given_twice_is_rated_once(exported: tuple[Path, ListeningTest], runs: Path):
+    selection = select(runs, "tiny")
+    once = listening_test.choose_items(selection, ["rrpo", "sft"], [1])
+    assert listening_test.choose_items(selection, ["rrpo", "sft", "rrpo"], [1]) == once
+    assert [(item.prompt, item.arm) for item in once] == list(itertools.product(range(3), ("rrpo", "sft")))
+
+
 def test_a_bad_export_gets_one_message_and_stores_nothing(runs: Path):
     store_cells(runs, fakes.cells(ARMS, [1]))
     for option, value, words in (

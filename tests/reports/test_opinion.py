@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from synthetic import Fake, record
 
+from ablations.grids import sensitivity
 from ablations.stats.statistics import t_interval
+from ablations.tracking.records import HUMAN
+from reports.loading import Selection
 from reports.opinion import interval
+from reports.report import make
+from rrpo.profiles import EMBEDDED
 
 
 def draw(rng: np.random.Generator, raters: int, seeds: int, prompts: int = 10) -> tuple[np.ndarray, ...]:
@@ -35,6 +42,31 @@ def test_raters_and_seeds_take_the_same_part():
     by_seed = interval(values.ravel(), seed.ravel(), rater.ravel())
     assert by_rater[:3] == pytest.approx(by_seed[:3])
     assert (by_rater.n, by_seed.n) == (4, 7)
+
+
+def test_in_a_grid_of_settings_the_control_is_diffro_in_the_default_setting(monkeypatch: pytest.MonkeyPatch):
+    """Of two persons, RRPO in the default setting gets 1 and 2 points more than DiffRO, and RRPO with beta .001 2 and 3 more."""
+    scores = {"diffro@own": (1, 2), "rrpo@own": (2, 4), "oracle@own": (5, 5), "rrpo@beta0.001": (3, 5)}
+    cells = {c.label: c for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(("@own", "@beta0.001"))}
+    points = record("diffro", 1, 0.5).points
+    records = tuple(Fake(label, 1, points, params=cell.params()) for label, cell in cells.items())
+    rated = [
+        ("t", rater, arm, 1, 0, "sad", "sad", score, score)
+        for arm, by_rater in scores.items()
+        for rater, score in zip(("ann", "bob"), by_rater, strict=True)
+    ]
+    columns = ["test", "rater", "arm", "seed", "prompt", "target", "emotion", *HUMAN.values()]
+    selection = Selection("sensitivity", records, dict.fromkeys(cells, 1), ())
+    monkeypatch.setattr("reports.report.ratings.load", lambda selection: pd.DataFrame(rated, columns=columns))
+    monkeypatch.setattr("reports.report.settings.plain", lambda selection: (selection, ""))
+    (table,) = (sheet for sheet in make(selection).sheets if sheet.name == "listening")
+    assert table.row("rrpo@own")["emos_difference"] == pytest.approx(t_interval([1.0, 2.0]))
+    assert table.row("rrpo@beta0.001")["nmos_difference"] == pytest.approx(t_interval([2.0, 3.0]))
+    assert table.row("diffro@own")["emos_difference"].n == 0  # type: ignore[union-attr]
+    assert any(note.startswith("Mean ± half") and "Differences from diffro@own," in note for note in table.notes)
+    column = [column.name for column in table.columns].index("human_emos")
+    marked = [table.rows[i][0] for i, j in table.marks() if j == column]
+    assert sorted(map(str, marked)) == ["rrpo@beta0.001", "rrpo@own"], "the oracle, which is rated best, is no rival"
 
 
 def test_too_little_gives_no_bounds():

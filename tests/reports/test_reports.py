@@ -111,6 +111,29 @@ def test_a_superseded_cell_is_left_out_and_said_to_be(runs: Path):
     assert any("1 cells superseded by a later version" in note for note in selection.notes)
 
 
+def test_of_a_result_and_a_divergence_with_another_config_the_newer_one_counts(runs: Path):
+    old, new, newest = (
+        fakes.cells(["diffro", "rrpo"], [1], {f"{arm}/1": Path(config) for arm in ("diffro", "rrpo")})
+        for config in ("old", "new", "newest")
+    )
+    store_cells(runs, old)
+    tracker = Tracker(check(runs), "tiny", {}, {})
+    tracker.start_invocation(new, {})
+    tracker.record_failure(new[0], Lost("diverged", "loss nan"), "log")
+    tracker.record_failure(new[1], Lost("oom", "out of memory"), "log")
+    selection = select(runs, "tiny")
+    assert [r.label for r in selection.records] == ["rrpo"], "no other failure takes a result away"
+    assert selection.lost == {("diffro", 1): "diverged"}
+    assert selection.planned == {"diffro": 1, "rrpo": 1}
+    tracker.record_failure(new[1], Lost("diverged", "loss nan"), "log")
+    with pytest.raises(InputError, match="every cell of the grid diverged since it was complete"):
+        select(runs, "tiny")
+    store_cells(runs, newest)
+    selection = select(runs, "tiny")
+    assert [r.cell_hash for r in selection.of("diffro")] == [newest[0].hash]
+    assert selection.lost == {}
+
+
 def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(["diffro"], [1, 2]))
     store_cells(runs, fakes.cells(["diffro"], [1], world="b"))

@@ -85,4 +85,8 @@ def test_the_report_of_a_screen_says_that_nothing_is_tested():
     assert names[0] == "screen"
     assert {"at_kl", "at_rollouts", "at_seconds"} <= set(names)
     assert "effects" not in names, "it has verdicts"
+    for name in ("ablation", "outcomes"):
+        (notes,) = (" ".join(sheet.notes) for sheet in report.sheets if sheet.name == name)
+        assert "in the first table" not in notes
+        assert ("nothing is tested" if name == "ablation" else "Estimates, not tested.") in notes
     assert "Nothing is tested." in report.methods

@@ -4,7 +4,7 @@ effects."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,20 @@ from synthetic import Fake, with_part
 from synthetic import record as plain
 
 from ablations.components import COMPONENTS, factorial
-from ablations.grids import GRIDS, Grid, sensitivity, split_label
+from ablations.grids import GRIDS, Grid, arms, product, sensitivity, split_label
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from ablations.tracking.runs_folder import check
 from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import DEPENDENT, Finding, answer, changes, findings, sheet, uptake, words
+from rrpo.config import ArmConfig
 from rrpo.experiment.cell import Cell
-from rrpo.profiles import EMBEDDED
+from rrpo.profiles import EMBEDDED, Profile
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
 WHOLE = tuple(factorial())
@@ -240,7 +245,7 @@ def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
     )
     computed = findings(selection_of(records))
     for setting in settings.settings(records):
-        alone = tuple(replace_label(r) for r in setting.records)
+        alone = tuple(replace_label(r, split_label(r.label)[0]) for r in setting.records)
         selection = Selection("x", alone, dict.fromkeys(WHOLE, 6), (), (6,))
         by_name = {row.name: row.verdict for row in effects.rows(selection) if row.primary}
         assert {f.name: f.verdict for f in computed if f.setting.name == setting.name} == by_name
@@ -253,8 +258,8 @@ def test_a_setting_is_judged_by_the_rule_of_the_first_table(case: str):
     assert verdicts_of(computed)[OWN, "EAM, in RRPO"].startswith(expected)
 
 
-def replace_label(r: Fake) -> Fake:
-    return Fake(split_label(r.label)[0], r.seed, r.points, r.samples, params=r.params, scalars=r.scalars)
+def replace_label(r: Record, label: str) -> Fake:
+    return Fake(label, r.seed, r.points, r.samples, params=r.params, scalars=r.scalars)
 
 
 def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
@@ -331,6 +336,16 @@ def test_uptake_counts_the_seeds_of_its_differences():
     assert uptake([r for r in records if not r.label.endswith("shortcut0")]) is None, "nothing to compare with"
 
 
+def test_uptake_uses_no_setting_whose_changed_arm_has_no_record():
+    """Another reward changes only RRPO, whose cells are missing: with DiffRO alone it seems to have the default's shortcut."""
+    records = [record(arm, 0.3, s, seed, 0.5, s) for arm in ("diffro", "rrpo") for s in (0.0, 0.9) for seed in (0, 1)]
+    others = [replace_label(r, "diffro@reward") for r in records if r.label == "diffro@noise0.3_shortcut0.9"]
+    table = uptake([*records, *others], [*(r.label for r in records), "diffro@reward", "rrpo@reward"])
+    assert table is not None
+    assert [row[:2] for row in table.rows] == [("diffro", 2), ("rrpo", 2)], "RRPO lacks no strength"
+    assert table.row("rrpo")["planted_0.9"] == t_interval([0.9, 0.9])
+
+
 def test_a_setting_is_told_by_the_arms_that_it_changes():
     """The vanilla reward model has only one form of reward, so DiffRO's cell is that of the default setting."""
     records = [
@@ -344,6 +359,69 @@ def test_a_setting_is_told_by_the_arms_that_it_changes():
     assert by_name["hard"].changed.keys() >= {"learning rate", "updates"}
     assert by_name["data150_8_60"].changed == {"RM utterances": 150, "RM speakers": 8, "annotated utterances": 60}
     assert (by_name["own"].levels["reward"], by_name["own"].levels["RM speakers"]) == ("hard_ce", 3)
+
+
+def cells_of(arms: dict[str, ArmConfig]) -> list[Fake]:
+    """Return one cell per label, of seed 1 of the profile `EMBEDDED`."""
+    return [Fake(c.label, 1, pd.DataFrame(), params=c.params()) for c in product(arms, EMBEDDED, [1])]
+
+
+def test_settings_may_differ_in_any_field_of_the_arm():
+    weights = (0.25, 0.5, 1.0)
+    labeled = {
+        f"{arm}@content{w:g}": replace(known, content_weight=w)
+        for w in weights
+        for arm, known in arms().items()
+        if arm in ("diffro", "rrpo")
+    }
+    varied = settings.settings(cells_of(labeled))
+    assert [setting.changed for setting in varied] == [{"content weight": w} for w in weights]
+    assert not any(setting.own for setting in varied)
+
+
+def test_the_default_of_the_arm_is_the_default_setting():
+    """DiffRO, which has no label smoothing in any setting, says nothing about it."""
+    rrpo = arms()["rrpo"]
+    labeled = {}
+    for epsilon in (0.05, 0.1, 0.2):
+        labeled[f"diffro@eps{epsilon:g}"] = arms()["diffro"]
+        labeled[f"rrpo@eps{epsilon:g}"] = replace(rrpo, regularizers=replace(rrpo.regularizers, epsilon=epsilon))
+    smaller, default, larger = settings.settings(cells_of(labeled))
+    assert (default.name, default.own, default.changed) == ("eps0.1", True, {})
+    assert (smaller.changed, larger.changed) == ({"regularizers.epsilon": 0.05}, {"regularizers.epsilon": 0.2})
+    assert [setting.own for setting in (smaller, larger)] == [False, False]
+
+
+def test_a_level_that_is_no_number_is_shown_as_text():
+    labeled = {f"rrpo@{name}": arms()["rrpo"] for name in ("one", "two")}
+    one, two = cells_of(labeled)
+    two.config["arm.regularizers.added"] = '[["focal", 2]]'
+    plain, added = settings.settings([one, two])
+    assert (plain.own, added.changed) == (True, {"regularizers.added": '[["focal", 2]]'})
+
+
+def test_without_a_default_setting_one_with_records_is_shown():
+    labeled = {f"diffro@content{w:g}": replace(arms()["diffro"], content_weight=w) for w in (0.25, 0.5)}
+    *_, cell = product(labeled, EMBEDDED, [1])
+    second = Record(label=cell.label, seed=1, world_hash="w", profile="embedded", params=cell.params())
+    shown, note = settings.plain(Selection("x", (second,), dict.fromkeys(labeled, 1), ()))
+    assert ([r.label for r in shown.records], note) == (["diffro"], "Setting: content0.5, of 2.")
+
+
+@pytest.mark.parametrize("lost", ["missing", "diverged"])
+def test_a_setting_whose_changed_arm_has_no_record_is_not_taken_for_the_default(lost: str):
+    """Another reward changes only RRPO, so DiffRO's record alone looks like the default setting."""
+    cells = {c.label: c for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(("@own", "@smoothed_ce"))}
+    records = [Fake(label, 1, pd.DataFrame(), params=c.params()) for label, c in cells.items()]
+    records = [r for r in records if r.label != "rrpo@smoothed_ce"]
+    own, smoothed = settings.settings(records, cells)
+    assert (own.name, own.own, own.unknown) == ("own", True, False)
+    assert (smoothed.name, smoothed.own, smoothed.unknown, smoothed.changed) == ("smoothed_ce", False, True, {})
+    without_default = [r for r in records if r.label == "diffro@smoothed_ce"]
+    planned = dict.fromkeys(("diffro@smoothed_ce", "rrpo@smoothed_ce"), 1)
+    selection = Selection("x", tuple(without_default), planned, (), lost={("rrpo@smoothed_ce", 1): lost})
+    assert settings.default_suffix(selection) == ""
+    assert settings.default_suffix(selection_of(records)) == "@own"
 
 
 def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -376,3 +454,25 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     assert shown.arms == ["diffro", "rrpo", "oracle"]
     assert "components" not in sheets, "arms are compared within their setting"
     assert changed_cells.sheets[0].name == "settings"
+
+
+def test_the_profile_of_the_cells_decides_which_settings_were_planned(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    """With beta .01 in the profile, as `--set optimize.beta=0.01` gives it, the grid has no setting beta0.01."""
+    suffixes = ("@own", "@beta0.001", "@beta0.01")
+
+    def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+        real = [cell for cell in sensitivity(profile, [1]) if cell.label.endswith(suffixes)]
+        fake = fakes.cells([cell.label for cell in real], [1])
+        changed_cells = [replace(c, arm=cell.arm, profile=profile) for c, cell in zip(fake, real, strict=True)]
+        return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
+
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="embedded"))
+    profile = replace(EMBEDDED, optimize=replace(EMBEDDED.optimize, beta=0.01))
+    planned = cells(profile, [1, 2])
+    assert {split_label(cell.label)[1] for cell in planned} == {"own", "beta0.001"}
+    recorder.create(check(runs), "tiny")
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(planned, {})
+    store_cells(runs, planned[:2])
+    selection = select(runs, "tiny")
+    assert (selection.plans, selection.planned_n) == ((2,), 2)
+    assert selection.grid_labels == {cell.label for cell in planned}

@@ -110,6 +110,27 @@ def test_a_raised_plan_and_a_part_of_the_family_are_said():
     assert "the 4 of 7 contrasts that this grid's arms allow" in sentence
 
 
+def test_contrasts_that_are_not_of_the_family_are_counted_without_it():
+    """Without the factorial's pairs, components are tested as added to DiffRO, which is no contrast of the seven."""
+    arms = ["sft", "diffro", "ls", "eam", "adv", "rrpo"]
+    selection = grid({"ls": 0.1})
+    records = tuple(r for r in selection.records if r.label in arms)
+    sentence, *_ = answer_of(replace(selection, records=records, planned=dict.fromkeys(arms, 8)))
+    assert "LS helps (added to DiffRO +" in sentence
+    assert sentence.endswith("n = 8 seeds, intervals simultaneous over 4 contrasts.")
+
+
+def test_diverged_cells_are_done_and_a_plan_that_is_not_reached_is_the_reason():
+    selection = grid({"ls": 0.1}, plans=(16,))
+    records = tuple(r for r in selection.records if (r.label, r.seed) not in {("rrpo", 3), ("ls", 4)})
+    diverged = {("rrpo", 3): "diverged"}
+    one = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
+    sentence, *_ = answer_of(replace(selection, records=one, lost=diverged))
+    assert sentence.startswith("Interim (seeds: 8 run, 16 planned): whether")
+    sentence, *_ = answer_of(replace(selection, records=records, lost=diverged | {("ls", 4): "missing"}))
+    assert sentence.startswith("Interim (71 of 72 planned cells): whether"), "the diverged one is done"
+
+
 def test_diverged_cells_count_as_nothing_and_the_answer_without_them_is_told():
     selection = grid({"ls": 0.1})
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,9 +36,7 @@ def several(elsewhere: float) -> Selection:
 def test_the_answer_has_the_range_over_worlds_and_each_has_a_row():
     selection = several(-0.04)
     sentence, *_ = answer(selection, effects.rows(selection))
-    assert (
-        "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (seeds and 95 % intervals: 8 ± 0." in sentence
-    )
+    assert "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (half the 95 % interval: 0." in sentence
     table = worlds.sheet(selection)
     assert table is not None
     assert [row[0] for row in table.rows] == ["world  (w)", "world 1 (w1)", "world 2 (w2)"]
@@ -76,8 +75,34 @@ def test_diverged_cells_count_in_every_world():
     assert other.mean == pytest.approx((0.08 + 0.08 - 0.58) / 3)
     assert [row[1] for row in table.rows] == [8.0, 3.0]
     first, second, *_ = answer(selection, effects.rows(selection))
-    assert "95 % intervals: 8 ± " in first
-    assert "95 % intervals: 7 ± " in second
+    assert re.search(r"half the 95 % interval: \S+ with 8 seeds, \S+ with 3 seeds\)", first)
+    assert re.search(r"half the 95 % interval: \S+ with 7 seeds, \S+ with 2 seeds\)", second)
+
+
+def test_the_own_world_has_the_seeds_of_the_tests():
+    """In four more seeds DiffRO and RRPO alone were run, and RRPO is 80 points above DiffRO."""
+    selection = several(-0.04)
+    unplanned = tuple(
+        record(arm, seed, level) for arm, level in (("diffro", 0.1), ("rrpo", 0.9)) for seed in range(8, 12)
+    )
+    selection = replace(selection, records=selection.records + unplanned)
+    table = worlds.sheet(selection)
+    assert table is not None
+    own = table.row("world  (w)")
+    overall = next(row.interval for row in effects.rows(selection) if row.name == "RRPO - DiffRO")
+    assert own["clean_success"].mean == pytest.approx(overall.mean)  # type: ignore[union-attr]
+    assert [row[1] for row in table.rows] == [8.0, 3.0, 3.0]
+    assert own["diffro_clean_success"].n == own["rrpo_clean_success"].n == 8  # type: ignore[union-attr]
+
+
+def test_half_an_interval_needs_two_seeds():
+    selection = several(-0.04)
+    name, world = next(iter(selection.elsewhere.items()))
+    single = replace(world, records=tuple(r for r in world.records if r.seed == 0))
+    selection = replace(selection, elsewhere={**selection.elsewhere, name: single})
+    assert re.search(
+        r"half the 95 % interval: \S+ with 8 seeds, unknown with one seed, \S+ with 3 seeds\)", worlds.span(selection)
+    )
 
 
 def test_a_world_is_reported_apart_only_if_the_same_source_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -131,6 +131,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     metadata.drop_all(engine)
 
 
+@pytest.mark.long
 def test_processes_share_a_study_and_the_trial_of_one_that_is_killed_is_run_again(tmp_path: Path, url: str):
     study = open_study(open_storage(url, tmp_path), "s", ["maximize"], {})
 

@@ -16,24 +16,27 @@ from studies.results import best, sheets
 
 
 @pytest.mark.parametrize(
-    ("objectives", "sampler"), [(("clean_success",), "qmc"), (("clean_success", "hacked_share"), "tpe")]
+    ("objectives", "sampler", "first", "last"),
+    [
+        (["clean_success"], "qmc", ["history", "importance", "surface"], ["slice"]),
+        (["clean_success", "hacked_share"], "tpe", ["history", "importance"], ["pareto", "slice"]),
+    ],
 )
-def test_figures_are_drawn(tmp_path: Path, objectives: tuple[str, ...], sampler: str):
+def test_figures_are_drawn_and_the_page_shows_them(
+    tmp_path: Path, objectives: list[str], sampler: str, first: list[str], last: list[str]
+):
     searched = search(tmp_path, *objectives, sampler=sampler)
-    names = {path.name for path in draw(filled(searched, 12), searched, tmp_path)}
-    expected = {"history", "importance", "slice", "surface" if sampler == "qmc" else "pareto"}
-    assert names == {f"{name}.{ending}" for name in expected for ending in ("pdf", "png")}
+    study = filled(searched, 12)
+    drawn = draw(study, searched, tmp_path)
+    names = {path.name for path in drawn}
+    assert names == {f"{name}.{ending}" for name in first + last for ending in ("pdf", "png")}
     assert all((tmp_path / name).stat().st_size > 2000 for name in names)
     assert plt.rcParams["axes.facecolor"] == "white", "Optuna's style is not kept"
-
-
-def test_the_page_begins_with_course_importances_and_surface(tmp_path: Path):
-    searched = search(tmp_path, "clean_success")
-    study = filled(searched, 12)
-    pictures = [path for path in draw(study, searched, tmp_path) if path.suffix == ".png"]
+    pictures = [path for path in drawn if path.suffix == ".png"]
     page = write("s", sheets(study, searched), pictures, "optuna-dashboard <journal>", tmp_path).read_text()
-    parts = [page.index(f'alt="{name}"') for name in ("history", "importance", "surface")]
-    parts += [page.index('<table id="best">'), page.index('<table id="importance">'), page.index('alt="slice"')]
+    figures = [f'alt="{name}"' for name in first]
+    tables = [f'<table id="{name}">' for name in ("best", "importance")]
+    parts = [page.index(part) for part in [*figures, *tables, *(f'alt="{name}"' for name in last)]]
     assert parts == sorted(parts)
     assert "<code>optuna-dashboard &lt;journal&gt;</code>" in page
     assert 'src="http' not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -184,13 +185,26 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     assert {tuple(check["seeds"]) for check in study.user_attrs[CHECKS]} == {tuple(range(2000, 2006))}
 
 
+def test_a_value_that_is_not_finite_on_a_fresh_seed_decides_nothing(tmp_path: Path):
+    """Without the third seed, on which the best trial has no value, its interval would be .1 +- .064."""
+    searched = search(tmp_path, "clean_success")
+    paper = {2000: {"clean_success": 0.2}, 2001: {"clean_success": 0.3}, 2002: {"clean_success": 0.4}}
+    winner = {seed: {"clean_success": paper[seed]["clean_success"] + x} for seed, x in ((2000, 0.095), (2001, 0.105))}
+    trial = filled(searched, 1).trials[0]
+    assert "is better than" in verdict(searched, trial, PAPER, winner, paper).notes[-1]
+    table = verdict(searched, trial, PAPER, winner | {2002: {"clean_success": math.nan}}, paper)
+    assert "On 3 fresh seeds trial 0 is not to be compared with the paper's values" in table.notes[-1]
+    assert "Nothing is decided, because values are not finite." in table.notes
+
+
 def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
     values = {2000: {"clean_success": 0.1}, 2001: {"clean_success": 0.2}}
     trial = filled(searched, 1).trials[0]
     table = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
     assert any(
-        "Seeds are missing, so nothing is decided: SFT seed 2002: killed by SIGKILL" in note for note in table.notes
+        "Nothing is decided, because seeds are missing: SFT seed 2002: killed by SIGKILL" in note
+        for note in table.notes
     )
     assert "not to be compared" in table.notes[-1]
     one_seed = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -15,7 +17,7 @@ from rrpo.profiles import SMOKE
 from studies import search as searching
 from studies.recovery import RETRY
 from studies.samplers import GIVEN, SAMPLER
-from studies.search import REASON, Search, counted, one_trial
+from studies.search import OUTCOMES, REASON, Search, counted, one_trial
 from studies.storage import open_storage, open_study
 from studies.trial import TrialSpec
 
@@ -152,6 +154,23 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_search_goes_on(search: S
     assert failed[0].user_attrs[REASON] == "DivergedError: policy step 3 of 20: loss nan"
     assert len(counted(study)) == 10
     assert any(t.state.name == "COMPLETE" for t in study.trials)
+
+
+def test_a_trial_without_a_value_in_some_seed_fails_and_its_objective_is_named(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+):
+    def undefined(spec: TrialSpec, arm: ArmConfig, seed: int, *rest) -> dict[str, float]:
+        return bowl(spec, arm, seed, *rest) | ({"hacked_share": math.nan} if seed == 1001 else {})
+
+    monkeypatch.setattr(searching, "measure", undefined)
+    spec = replace(search.spec, objectives=("clean_success", "hacked_share"))
+    search = replace(search, spec=spec, trials=1)
+    study = opened(search)
+    work(search)
+    (trial,) = study.trials
+    assert trial.state.name == "FAIL"
+    assert trial.user_attrs[REASON] == "ValueError: not finite in some seed: hacked_share"
+    assert len(trial.user_attrs[OUTCOMES]) == 2, "its outcomes are kept"
 
 
 @pytest.mark.parametrize("error", [Interrupted("asked to stop"), OSError(28, "No space left on device")])
