@@ -18,7 +18,7 @@ class Kind:
     retries: float = 0
     """Maximum number of retries within one invocation."""
     pause: float = 0.0
-    """Seconds before a retry."""
+    """Seconds before the first retry; each further one waits twice as long, up to `LONGEST`."""
 
 
 KINDS: dict[str, Kind] = {
@@ -27,10 +27,13 @@ KINDS: dict[str, Kind] = {
     "oom": Kind(again=True, retries=1),  # out of memory; retried with smaller micro-batches and the same mathematics
     "killed": Kind(again=True, retries=3),  # the worker died or was preempted; resumes from its checkpoint
     "disk": Kind(again=True, retries=math.inf),  # the disk is full; the run pauses until there is space
+    "refused": Kind(again=True, retries=6, pause=10.0),  # a cluster did not accept the job
     "claimed": Kind(again=True, retries=math.inf, pause=1.0),  # another live process is building it
     "stopped": Kind(again=True),  # stopped on request, with a checkpoint
 }
-"""Name -> kind. The tag `records.TAG_FAILURE_KIND` holds one of the first four or ``disk``."""
+"""Name -> kind. The tag `records.TAG_FAILURE_KIND` holds one of the first six."""
+LONGEST = 60.0
+"""Maximum pause before a retry, in seconds."""
 
 
 def kind_of(error: BaseException) -> str:

@@ -35,6 +35,7 @@ GROUP = "rrpo.plugins"
 Scalar = int | float | str | bool
 T = TypeVar("T")
 _loaded: dict[Path, str] = {}
+_texts: dict[Path, str] = {}
 _sources: list[str] = []
 
 
@@ -233,6 +234,11 @@ def loaded() -> dict[Path, str]:
     return dict(_loaded)
 
 
+def text(path: Path) -> str:
+    """Return the content of a loaded plugin file when it was loaded; the file may have changed since."""
+    return _texts[path]
+
+
 def load(path: Path, module: str | None = None) -> str:
     """Import one plugin file, once per process, and return its hash.
 
@@ -244,7 +250,8 @@ def load(path: Path, module: str | None = None) -> str:
         return _loaded[path]
     if not path.is_file():
         raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
-    source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    content = path.read_bytes()
+    source = hashlib.sha256(content).hexdigest()[:16]
     name = module or f"rrpo_plugin_{path.stem}_{source}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -259,5 +266,5 @@ def load(path: Path, module: str | None = None) -> str:
         raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
-    _loaded[path] = source
+    _loaded[path], _texts[path] = source, content.decode(errors="replace")
     return source

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from ablations import transfer
 from ablations.tracking.reader import Store
 from ablations.tracking.records import SAMPLES_FILE, Record, read_table
 from ablations.tracking.runs_folder import RunsFolder
+from reports import run as report
 from rrpo.experiment import frozen
 from rrpo.pipeline import stages
 from rrpo.pipeline.stages import MARKER
@@ -110,12 +113,11 @@ def test_every_sample_is_judged(cells: dict[str, Record], documented: Callable[[
 
 
 def test_the_report_comes_from_mlflow_alone_with_the_transfer_matrix(runs: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ablations.transfer", "--grid", "smoke", "--runs-dir", str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 seeds are measured, 2 arms each." in done.stdout
-    command = [sys.executable, "-m", "reports.run", "--grid", "smoke", "--runs-dir", str(runs), "--out", str(tmp_path)]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    measured = CliRunner().invoke(transfer.app, ["--grid", "smoke", "--runs-dir", str(runs)])
+    assert measured.exit_code == 0, measured.output
+    assert "1 of 1 seeds are measured, 2 arms each." in measured.output
+    made = CliRunner().invoke(report.app, ["--grid", "smoke", "--runs-dir", str(runs), "--out", str(tmp_path)])
+    assert made.exit_code == 0, made.output
     table = (tmp_path / "table.md").read_text()
     assert "| diffro | 1 |" in table
     assert "| rrpo | 1 |" in table

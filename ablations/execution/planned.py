@@ -48,12 +48,12 @@ def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
 def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
     """Return the cells that any invocation planned, newest last; empty before the first invocation.
 
-    Each name occurs once per profile and world.
+    Each name occurs once per profile and world. A damaged file counts as empty: the next invocation writes its own cells again.
     """
-    path = _path(folder, grid)
-    if not path.is_file():
+    try:
+        rows = json.loads(_path(folder, grid).read_text())
+    except (FileNotFoundError, ValueError):
         return []
-    rows = json.loads(path.read_text())
     for row in rows:  # older versions stored a pair for each stage, its folder and the equal stem of its log
         row[2] = tuple(stage if isinstance(stage, str) else stage[0] for stage in row[2])
     return [PlannedCell(*row) for row in rows]

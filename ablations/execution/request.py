@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def request(options: Options) -> Request:
         launching=launching,
         declared=declared,
         settings=settings,
-        executor=Executor(members, _precision(options.precision, device), options.deterministic),
+        executor=Executor(members, _precision(options.precision, device, cells), options.deterministic),
         shard=_shard(options.shard, len(cells)),
     )
 
@@ -202,9 +202,16 @@ def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
         )
 
 
-def _precision(name: str, device: str) -> str:
+def _precision(name: str, device: str, cells: Iterable[Cell]) -> str:
     if choose("--precision", name, PRECISIONS) == "tf32" and device != "cuda":
         raise InputError("TF32 needs a GPU", got=f"--precision tf32 on {device}", fix="omit it, or use --device cuda")
+    fp32 = dict.fromkeys(cell.label for cell in cells if cell.arm.best_of is not None or cell.arm.guidance is not None)
+    if fp32 and name != "fp32":
+        raise InputError(
+            "best-of-n and guided decoding are computed in fp32, and the arms of a seed share one precision",
+            got=f"--precision {name} with {', '.join(fp32)}",
+            fix="omit --precision, or leave these arms out with --arms",
+        )
     return name
 
 

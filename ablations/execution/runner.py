@@ -34,6 +34,7 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import git_state
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 
 LOOK = 1.0
@@ -82,6 +83,9 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
             grid_run.run(pool)
         except KeyboardInterrupt:
             stopped = True
+        except InputError:  # a cluster refused the first job
+            grid_run.close("FAILED")
+            raise
         lost = {cell.name: grid_run.failures[cell.name] for cell in plan.todo if cell.name in grid_run.failures}
         grid_run.close("KILLED" if stopped else "FAILED" if lost else "FINISHED")
         failures |= lost

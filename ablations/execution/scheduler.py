@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ablations.execution.launchers.pool import End, Pool, Progress, Task
 from ablations.execution.worker import perform
-from ablations.failures import KINDS, Failure, Lost
+from ablations.failures import KINDS, LONGEST, Failure, Lost
 
 if TYPE_CHECKING:
     from ablations.execution.progress_display import Display
@@ -167,7 +167,9 @@ class Scheduler:
             if kind == "disk":
                 self._pause()
             self._waiting[task.key] = task
-            self._not_before[task.key] = time.monotonic() + KINDS[kind].pause
+            doublings = min(self._tries[task.key, kind] - 1, 10)  # some kinds are retried without limit
+            pause = min(KINDS[kind].pause * 2**doublings, LONGEST)
+            self._not_before[task.key] = time.monotonic() + pause
             self.observer.retried(task, failure)
         else:
             self._fail(task, failure)

@@ -160,9 +160,9 @@ def read_tests(entries: Iterable[str], profile: Profile) -> dict[str, ManifestCo
                     f"{path}: no utterance has an emotion of the reward model ({', '.join(profile.emotions)}); "
                     f"it has {', '.join(sorted(emotions))}"
                 )
-            check_apart({**training, f"rm_test_{name}": utterances}, world.models_trained_on)
             own_emotions = () if emotions <= set(profile.world.emotions) else tuple(sorted(emotions))
             test_sets[name] = _checked(utterances, profile, own_emotions)
+            check_apart({**training, f"rm_test_{name}": utterances}, world.models_trained_on)
     return test_sets
 
 

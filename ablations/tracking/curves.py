@@ -114,4 +114,8 @@ class Follower:
             return []
         start, complete = self._read.get(stage_folder, 0), [line for line in lines if line.endswith("\n")]
         self._read[stage_folder] = max(start, len(complete))
-        return [tuple(point) for line in complete[start:] for point in json.loads(line)]
+        found: list[Point] = []
+        for line in complete[start:]:
+            with contextlib.suppress(json.JSONDecodeError):  # a full disk took a part of a line
+                found += [tuple(point) for point in json.loads(line)]
+        return found

@@ -19,8 +19,8 @@ def tags() -> dict[str, str]:
 
 
 def copies() -> dict[str, str]:
-    """Return the plugin files of this process as artifacts, name -> content."""
-    return {f"{FOLDER}/{source}/{path.name}": path.read_text() for path, source in plugins.loaded().items()}
+    """Return the plugin files of this process as artifacts, name -> content when it was loaded."""
+    return {f"{FOLDER}/{source}/{path.name}": plugins.text(path) for path, source in plugins.loaded().items()}
 
 
 def names(records: Iterable[Record]) -> list[str]:

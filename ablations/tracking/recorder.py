@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -290,10 +291,17 @@ def addition(grid: str, name: str, cell: str, roles: Iterable[str]) -> Entry:
 
 def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return user, source and commit as the tags that MLflow's UI shows."""
-    ui_tags = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
+    ui_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL"}
     ui_tags["mlflow.source.name"] = tags.get("command", "").split(" ")[0] or Path(sys.argv[0]).name
     sha = tags.get(records.TAG_SHA, "unknown")
     return ui_tags | ({} if sha == "unknown" else {"mlflow.source.git.commit": sha})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def cell_params(cell: Cell) -> dict[str, str]:

@@ -35,8 +35,8 @@ from rrpo.errors import InputError
 
 MARKER = "rrpo-runs.json"
 FORMAT = 1
-RESULTS = ("stages", "checkpoints", "claims", "progress")
-"""Folders that `rrpo.train` creates."""
+UNRECORDED = ("artifacts", "stages", "checkpoints", "claims", "progress", "logs", "regime")
+"""Folders that can exist before anything is recorded: `rrpo.train`, `ablations.pilot` and others only build stages."""
 SERVER = "MLFLOW_TRACKING_URI"
 """Environment variable with the address of an MLflow server to record to."""
 RESERVED = frozenset("?#%")
@@ -193,8 +193,8 @@ def check(path: Path) -> RunsFolder:
 
 
 def _unfinished(entries: set[str]) -> bool:
-    """Return whether a folder holds only results of ``python -m rrpo`` and files of a store whose creation was interrupted."""
-    return all(name in ("artifacts", *RESULTS) or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
+    """Return whether a folder holds only results that are not recorded, and files of a store whose creation was interrupted."""
+    return all(name in UNRECORDED or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
 
 
 def _check_marker(folder: RunsFolder) -> None:

@@ -87,8 +87,13 @@ def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple
                 continue
             recordings += 1
             key.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrpo" / "manifests"
-    return count, cache / key.hexdigest() if recordings >= MANY else None
+    if recordings < MANY:
+        return count, None
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrpo" / "manifests"
+    except RuntimeError:  # the user has no home
+        return count, None
+    return count, cache / key.hexdigest()
 
 
 def _write_cache(path: Path, digest: str) -> None:

@@ -22,11 +22,13 @@ from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
 from rrpo.cosyvoice.layout import reading
 from rrpo.errors import InputError
-from rrpo.identity import content_hash
+from rrpo.identity import content_hash, files_digest
 from rrpo.packages import present
 
 PROMPT_RATE = 16000
 """Sample rate at which CosyVoice reads acoustic prompts, Hz."""
+WEIGHTS = ("flow.pt", "hift.pt")
+"""Files of a release with the weights of its decoder."""
 MANIFEST = "manifest.jsonl"
 """Manifest of the decoded samples, labelled by their target emotions."""
 
@@ -51,6 +53,8 @@ class CosyVoiceDecoder:
 
         with reading(release, "a release by CosyVoice", "give a complete folder of CosyVoice2-0.5B"):
             self._voice: Any = CosyVoice2(str(release))
+        self.digest = files_digest(release, [path for path in map(release.joinpath, WEIGHTS) if path.is_file()])
+        """Hash of the decoder's weights."""
         self.rate = int(self._voice.sample_rate)
         self._prompt = cache(self._read)
 
@@ -81,7 +85,7 @@ def decode(
     out: Path,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Utterance]:
-    """Decode samples and write them as WAV files with a manifest; files that exist already are kept.
+    """Decode samples and write them as WAV files with a manifest; those of the same decoder that exist already are kept.
 
     Args:
         decoder: The decoder.
@@ -105,7 +109,7 @@ def decode(
     for done, (name, tokens) in enumerate(samples.items(), 1):
         utterance = by_id[name]
         prompt = acoustic_prompt(utterance, recorded)
-        path = out / f"{content_hash([name, list(tokens), str(prompt.audio)])[:16]}.wav"
+        path = out / f"{content_hash([decoder.digest, name, list(tokens), str(prompt.audio)])[:16]}.wav"
         if not tokens:
             tell(f"{name}: left out, it has no tokens")
             continue

@@ -12,6 +12,8 @@ from rrpo.identity import files_digest, option
 from rrpo.judges.config import RecogniserConfig
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+READ = ("llm.pt", "CosyVoice-BlankEN", "rrpo.json", "utt2speech_token.pt", "text", "utt2spk", "utt2emotion")
+"""What is read of a folder: the files and folders of a release or of a saved policy, and those of labelled tokens."""
 MAX_TOKENS = 512
 """Maximum roll-out length in tokens: 20 s; the response length of CosyVoice2's official GRPO recipe."""
 
@@ -27,15 +29,25 @@ class Source:
 
     @staticmethod
     def of(path: Path) -> Source:
-        """Return the source for a file, or for all files below a folder.
+        """Return the source for a file, or for a folder's `READ`.
 
         Raises:
             InputError: There is no file.
         """
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        if not files or not files[0].is_file():
-            raise InputError("no file to read", got=str(path), fix="give a file, or a folder that contains files")
+        places = [path / name for name in READ] if path.is_dir() else [path]
+        found = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
+        shown = (file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
+        files = sorted(file for file in shown if file.is_file())
+        if not files:
+            fix = f"give a file, or a folder that contains some of {', '.join(READ)}"
+            raise InputError("no file to read", got=str(path), fix=fix)
         return Source(digest=files_digest(path, files), path=str(path.resolve()))
+
+    def require_unchanged(self) -> None:
+        """Raise InputError if the content is no longer that of the digest."""
+        if Source.of(Path(self.path)).digest != self.digest:
+            fix = "restore the file, or start the command again, which plans with the new content"
+            raise InputError("a file was changed while the command ran", got=self.path, fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,12 @@ class LowRank(nn.Module):
         self.scale = scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the adapted weight ``[out, in]``."""
-        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+        """Return the adapted weight ``[out, in]`` in the precision of ``weight``.
+
+        In bfloat16, an update below half a step of the weight would be lost; the sum is rounded where it is used.
+        """
+        with torch.autocast(weight.device.type, enabled=False):
+            return torch.addmm(weight, self.B, self.A, alpha=self.scale)
 
 
 def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:

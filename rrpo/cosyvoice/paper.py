@@ -58,7 +58,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "beta": (f"{PAPER.optimize.beta:g}, KL summed over an utterance", "DiffRO (2507.05911), MED; RRPO's is unknown"),
     "reward weights": ("emotion 0.5, content 5", "HPRO, MED; content here: CTC of characters from tokens"),
     "batch": (f"{BATCH} roll-outs", "CosyVoice2's GRPO recipe, HIGH; RRPO's is unknown"),
-    "updates": (f"{PAPER.optimize.steps}, one pass over the utterances", "declared; RRPO's is unknown"),
+    "updates": (
+        f"{PAPER.optimize.steps}, as many roll-outs as utterances; two passes over the half for training",
+        "declared; RRPO's is unknown",
+    ),
     "longest roll-out": (f"{PAPER.max_tokens} tokens", "CosyVoice2's GRPO recipe, HIGH"),
     "precision": (f"{PAPER.precision}, weights and optimizer in float32", "declared"),
     "hardware": ("8 x A800", "RRPO, MED; the plan below is for this code, on one GPU"),

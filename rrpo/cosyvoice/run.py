@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rrpo.cosyvoice import tokens
-from rrpo.cosyvoice.config import CosyVoiceConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, Source
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.lora import save_adapter
 from rrpo.cosyvoice.optimise import optimise, with_reference, write_inputs
@@ -30,12 +30,13 @@ from rrpo.cosyvoice.reward import (
     train_reward_model,
 )
 from rrpo.cosyvoice.supervised import supervise
+from rrpo.cosyvoice.text import prompt_text
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.optimizers.loop import Trajectory
+from rrpo.optimizers.loop import Trajectory, prompts_of
 from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Prompts
 from rrpo.pipeline.stages import Context
@@ -74,11 +75,13 @@ def train(
     OPTIMIZERS.check(config.optimize)  # before hours of training
     context = context or Context()
     processes = Processes.join(context.device)
+    method = OPTIMIZERS.create(config.optimize.optimizer)
+    processes.numbers(prompts_of(method, config.optimize), method.samples)  # raises if they do not divide
     context = replace(context, device=processes.device)
     if not processes.first:
         context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
     if context.checkpoints is not None:
-        key = content_hash([config, str(model.resolve()), str(corpus.resolve())])
+        key = content_hash(replace(config, model=Source.of(model), corpus=Source.of(corpus)))
         context = replace(context, checkpoints=context.checkpoints / key)
     start = begin(model, corpus, config, replace(context, checkpoints=None), tell)
     processes.share(*start.models().values())
@@ -143,6 +146,12 @@ def begin(
 ) -> Start:
     """Train the models that all arms of a seed share."""
     emotions, parts = read_parts(corpus, config.emotions, config.pretrain.seed)
+    settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
+    settings["recompute"] = config.recompute
+    # Before hours of training: this refuses a release that cannot be read, and emotions without a word.
+    policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
+    for emotion in emotions:
+        prompt_text(emotion, "", policy.words)
     rm_data, judge_data, evaluation = (LabelledFrames.of(part, FsqDigits(context.device)) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
@@ -153,9 +162,6 @@ def begin(
     if config.optimize.content_weight > 0:
         characters = [utterance.prompt.phones for utterance in parts[0]]
         recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context)
-    settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
-    settings["recompute"] = config.recompute
-    policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
     if losses := supervise(policy, parts[0], config.supervised, context):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
         tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token")
@@ -250,10 +256,13 @@ def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, 
     """Build stage ``cosyvoice_start``: `begin`, once for all arms of a seed."""
     assert config.model is not None
     assert config.corpus is not None
+    config.model.require_unchanged()
+    config.corpus.require_unchanged()
     begin(Path(config.model.path), Path(config.corpus.path), config, replace(context, checkpoints=None)).save(out)
 
 
 def build(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Build stage ``cosyvoice``: `finish` for one arm, on ``inputs["start"]``."""
     assert config.corpus is not None
+    config.corpus.require_unchanged()
     finish(Start.load(inputs["start"], Path(config.corpus.path), config, context), out, config, context)

@@ -114,11 +114,27 @@ def load(run: Path) -> dict[str, list[int]]:
 
 
 def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> int:
-    """Write utterances of a manifest and their tokens as JSON lines for `read`; return their number."""
-    rows = [(u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids]) for u, ids in labelled]
-    lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
-    return len(rows)
+    """Write utterances of a manifest and their tokens as JSON lines for `read`; return their number.
+
+    The lines are written as they come, to ``PATH.partial``, which is renamed at the end.
+
+    Raises:
+        InputError: ``path`` has another suffix than .jsonl, or its folder does not exist or cannot be written.
+    """
+    if path.suffix != ".jsonl":
+        raise InputError("labelled tokens are written as JSON lines", got=path, fix="give a name that ends in .jsonl")
+    partial, count = path.with_name(f"{path.name}.partial"), 0
+    try:
+        file = partial.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError("the tokens cannot be written", got=error, fix="give a file in a writable folder") from error
+    with file:
+        for u, ids in labelled:
+            row = (u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids])
+            file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:

@@ -99,7 +99,8 @@ class Policy(nn.Module):
 
     pace: Tensor
     precision: str = "fp32"
-    """``bf16``: its matrix products are computed in bfloat16; residual stream, norms and logits stay float32."""
+    """``bf16``: its matrix products are computed in bfloat16, the last of which gives the logits; residual stream and norms stay
+    float32."""
     recompute = False
     """Whether layers are computed once more for the gradient, which takes less memory and a third more time."""
 

@@ -3,8 +3,8 @@
 A checkpoint is a torch archive of tensors, numbers and text in the stage's own folder, named ``STEP-SHA256.ckpt`` after the
 step to resume from and the hash of its bytes. It is written under a temporary name, flushed and renamed, so a final name never
 refers to a partial file. The newest two are kept. A checkpoint is refused if its hash does not match (truncated or altered), or
-if it records another stage or other software (whose rounding may differ). A refused checkpoint is logged, and the one before it
-is used.
+if it records another stage, precision or software (whose rounding may differ). A refused checkpoint is logged, and the one
+before it is used.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Checkpoints:
             "format": FORMAT,
             "stage": self.context.checkpoints.name if self.context.checkpoints else "",
             "software": f"torch {torch.__version__} on {self._device().type}",
+            "executor": str(replace(self.context.executor, members=0)),
             "shapes": [list(parameter.shape) for parameter in self.parameters],
         }
 

@@ -147,7 +147,7 @@ class Claims:
         now = self.clock()
         os.utime(draft, (now, now))
         try:
-            os.link(draft, path)
+            _create(draft, path)
         except FileExistsError:
             return None  # another process was faster
         finally:
@@ -179,6 +179,23 @@ class Claims:
             owner, silent = Owner(host="unknown", pid=0, started=""), self.clock() - path.stat().st_mtime
         alive = self.alive(owner)
         return owner if alive or (alive is None and silent <= self.lease) else None
+
+
+def _create(draft: Path, path: Path) -> None:
+    """Create ``path`` with the content and time of ``draft``. Raise FileExistsError if it exists."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: until its content is written, the file counts as a claim
+        with path.open("x") as file:
+            try:
+                file.write(draft.read_text())
+                file.flush()
+                os.utime(path, (draft.stat().st_mtime,) * 2)
+            except OSError:  # a full disk: an empty file would be a claim until its lease expires
+                path.unlink()
+                raise
 
 
 def _generations(folder: Path, name: str) -> list[int]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 """Precision of matrix products in policy optimizations. ``fp32``: torch's default. ``tf32``: all on TensorFloat-32 units of the
-GPU. ``bf16``: those of policy and reference in bfloat16 by autocast; noise, logits, KL, losses, reward model, codec, judges,
-parameters and Adam stay in float32."""
+GPU. ``bf16``: those of policy and reference in bfloat16 by autocast, so that logits are rounded too; noise, KL, losses, reward
+model, codec, judges, parameters and Adam stay in float32."""
 OPTIMIZATION = "optimize"
 """Name of the stages to which the precision applies, and of which all cells of a seed use one executor."""
 MARK = "executor"

@@ -121,6 +121,7 @@ def test_every_arm_runs_but_those_of_the_simulated_world(release: Path) -> None:
     assert rejected == world | {"classifier_free", "emodiff", "emomix", "emomix_style", "zet"}
 
 
+@pytest.mark.long
 def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ablations.run", "--grid", "paper", "--arms", "sft,diffro,rrpo", "--seeds", "1"]
     command += ["--model", str(release), "--train", str(release / "tokens.jsonl"), "--device", "cpu", "--workers", "1"]

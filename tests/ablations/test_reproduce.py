@@ -26,15 +26,15 @@ from rrpo.experiment.cell import Cell
 from rrpo.profiles import PROFILES
 
 
-@pytest.mark.parametrize("profile", [name for name, profile in PROFILES.items() if profile.cosyvoice is None])
-def test_every_cell_of_every_grid_survives_its_file(profile: str):
-    for grid in GRIDS.values():
-        for cell in grid.cells(PROFILES[profile], [3]):
-            again = read_cell(cell_json(cell))
-            assert cell_json(again) == cell_json(cell)
-            assert again.arm == cell.arm
-            assert again.hash == cell.hash
-            assert again.profile.card == cell.profile.card
+def test_every_cell_of_every_grid_survives_its_file():
+    others = [profile for profile in PROFILES.values() if profile.cosyvoice is None and profile != PROFILES["embedded"]]
+    cells = [cell for grid in GRIDS.values() for cell in grid.cells(PROFILES["embedded"], [3])]
+    for cell in [*cells, *(dataclasses.replace(cells[0], profile=profile) for profile in others)]:
+        again = read_cell(cell_json(cell))
+        assert cell_json(again) == cell_json(cell)
+        assert again.arm == cell.arm
+        assert again.hash == cell.hash
+        assert again.profile.card == cell.profile.card
 
 
 def test_what_is_no_part_of_the_identity_survives_too():

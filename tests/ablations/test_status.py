@@ -69,6 +69,17 @@ def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
     assert [planned.hash for planned in read_plan(folder, "tiny")] == ["h2", cell.hash]
 
 
+@pytest.mark.parametrize("content", ["", '[["diffro/1", "h1", ['])
+def test_a_damaged_plan_counts_as_none_and_is_written_anew(runs: Path, content: str):
+    folder = check(runs)
+    (runs / "plans").mkdir()
+    (runs / "plans" / "tiny.json").write_text(content)
+    assert read_plan(folder, "tiny") == []
+    (cell,) = fakes.cells(["diffro"], [1])
+    write_plan(folder, "tiny", [cell])
+    assert [planned.hash for planned in read_plan(folder, "tiny")] == [cell.hash]
+
+
 def test_a_moved_folder_whose_store_stops_answering_gets_the_one_message(runs: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ablations.tracking.reader.PATIENCE", 0.1)
     with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as connection:

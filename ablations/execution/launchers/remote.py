@@ -15,6 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ablations.execution.launchers.pool import End, Event, Progress, Task, died
 from ablations.execution.worker import exit_on_signal
 from ablations.failures import Lost
 from rrpo import plugins
+from rrpo.errors import InputError
 
 POLL = 0.2
 """Seconds between checks of the jobs."""
@@ -86,6 +88,19 @@ def end_file(note: Path) -> Path:
     return note.with_suffix(".end")
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """In place of a job that the cluster did not accept."""
+
+    error: Exception
+
+    def done(self) -> bool:
+        return True
+
+    def cancel(self, check: bool = True) -> None:
+        """There is nothing to cancel."""
+
+
 class JobPool(ABC):
     """A `Pool` whose tasks are jobs."""
 
@@ -94,6 +109,7 @@ class JobPool(ABC):
         self.folder = folder
         self._jobs: dict[str, tuple[Any, Path]] = {}
         """Key of the task -> its future and its note."""
+        self._accepted = False
 
     @abstractmethod
     def start(self, *arguments: Any) -> Any:
@@ -109,7 +125,16 @@ class JobPool(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / f"{task.key}-{os.getpid()}.progress"
         _remove(note)
-        self._jobs[task.key] = self.start(pickle.dumps(task), log, sys.path, plugins.files(), note), note
+        pickled = pickle.dumps(task)
+        try:
+            job = self.start(pickled, log, sys.path, plugins.files(), note)
+        except Exception as error:  # the cluster's own errors have no common base class
+            if not self._accepted:
+                fix = "correct the options of the launcher, or see whether the cluster accepts jobs"
+                raise InputError("the first job was refused", got=_short(error), fix=fix) from error
+            job = _Refused(error)
+        self._accepted = True
+        self._jobs[task.key] = job, note
 
     def events(self, timeout: float | None) -> list[tuple[str, Event]]:
         """Return the progress in the jobs' notes and the results of ended jobs."""
@@ -140,14 +165,21 @@ class JobPool(ABC):
             del self._jobs[key]
             _remove(note)
             try:
+                if isinstance(job, _Refused):
+                    return Lost("refused", f"no job could be started: {_short(job.error)}")
                 return self.result(job)
             except Exception as error:  # the cluster has lost the job
-                return died(" ".join(str(error).split())[-REASON:])
+                return died(_short(error))
         with contextlib.suppress(OSError, ValueError):  # no note, or half of one
             progress = Progress(*json.loads(note.read_text()))
             note.unlink()  # reported once
             return progress
         return None
+
+
+def _short(error: Exception) -> str:
+    """Return an error's text in one line, of which the end is kept."""
+    return " ".join(str(error).split())[-REASON:]
 
 
 def _remove(note: Path) -> None:

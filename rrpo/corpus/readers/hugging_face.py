@@ -51,15 +51,13 @@ class HuggingFace:
         for file in files:
             schema, batches = _open_table(file)
             columns, names = _find_columns(file, schema)
-            row = 0
-            try:
-                for batch in batches:
-                    for cells in batch.to_pylist():
-                        values = {role: cells[column] for role, column in columns.items()}
-                        yield _to_recording(values, names, f"{file}, row {row}", path, exported)
-                        row += 1
-            except (pa.ArrowInvalid, OSError) as error:
-                yield Skipped(entry=f"{file}, from row {row} on ({error})", reason="the rest of a table cannot be read")
+            for row, cells in enumerate(_rows(batches)):
+                if isinstance(cells, Exception):
+                    entry = f"{file}, from row {row} on ({cells})"
+                    yield Skipped(entry=entry, reason="the rest of a table cannot be read")
+                    break
+                values = {role: cells[column] for role, column in columns.items()}
+                yield _to_recording(values, names, f"{file}, row {row}", path, exported)
 
 
 def _open_table(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -74,6 +72,15 @@ def _open_table(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         raise ManifestError(
             f"{file}: not readable as a table ({error}); download or save the data set again"
         ) from error
+
+
+def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any] | Exception]:
+    """Yield the rows of a table, and last the error with which reading it ended, if any."""
+    try:
+        for batch in batches:
+            yield from batch.to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        yield error
 
 
 def _find_columns(file: Path, schema: pa.Schema) -> tuple[dict[str, str], Sequence[str]]:

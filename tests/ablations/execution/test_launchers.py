@@ -33,10 +33,11 @@ Start = Callable[..., Pool]
 
 
 def installed(name: str) -> Any:
-    """A test parameter for a launcher, skipped if its package is missing."""
+    """A test parameter for a launcher, skipped if its package is missing. Ray, whose cluster takes long to start, is long."""
     package = launchers.PACKAGES[name]
     missing = bool(package) and launchers.importlib.util.find_spec(package) is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{package} is not installed"))
+    marks = [pytest.mark.skipif(missing, reason=f"{package} is not installed")]
+    return pytest.param(name, marks=[*marks, pytest.mark.long] if name == "ray" else marks)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,8 @@ class TestContract:
         assert time.monotonic() - start >= 0.15
 
 
-@pytest.mark.parametrize("name", [installed("ray"), pytest.param(*installed("slurm").values, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", [installed("ray"), installed("slurm")])
 def test_a_grid_gives_the_same_files_as_here(
     runs: Path, run: Run, request: pytest.FixtureRequest, tmp_path: Path, name: str
 ):

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ablations.execution import jobs, plan, runner
 from ablations.execution.estimate import Estimator
+from ablations.execution.launchers.remote import JobPool
 from ablations.execution.request import Request
 from ablations.failures import Failure
 from ablations.stats.family import primary
@@ -25,6 +26,7 @@ from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker, cell_params
 from ablations.tracking.runs_folder import check
+from rrpo.errors import InputError
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "rrpo"]
@@ -200,34 +202,49 @@ def test_the_fullest_record_is_copied(runs: Path, run: Run):
     assert copy.tags["copied_from"] == "a"
 
 
-@pytest.mark.parametrize(("kind", "why"), [("raise", "planted failure"), ("exit", "exit code 7"), ("kill", "SIGKILL")])
-def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run, tmp_path: Path, kind: str, why: str):
-    trouble = tmp_path / "trouble"
-    trouble.write_text(kind)
-    cells = fakes.cells(ARMS, [1], {"rrpo/1": trouble})
+def test_failed_cells_stop_no_other_and_can_be_run_again(runs: Path, run: Run, tmp_path: Path):
+    reasons = {1: ("raise", "planted failure"), 2: ("exit", "exit code 7"), 3: ("kill", "SIGKILL")}
+    trouble = {f"rrpo/{seed}": tmp_path / kind for seed, (kind, _) in reasons.items()}
+    for path in trouble.values():
+        path.write_text(path.name)
+    cells = fakes.cells(["diffro", "rrpo"], list(reasons), trouble)
     outcome, text = run(cells, workers=2)
-    assert (outcome.status, outcome.done) == (1, 2)
-    assert list(outcome.failures) == ["rrpo/1"]
-    assert why in outcome.failures["rrpo/1"]
-    assert "Not complete: rrpo 1." in outcome.table.notes
-    assert "FAILED optimise rrpo/1" in text
+    assert (outcome.status, outcome.done) == (1, 3)
+    assert outcome.failures.keys() == trouble.keys()
+    assert "Not complete: rrpo 3." in outcome.table.notes
     store = Store(check(runs))
     _, failed = store.states("tiny")
-    assert why in failed[cells[-1].hash].reason
-    assert failed[cells[-1].hash].kind == ("bug" if kind == "raise" else "killed")
-    (lost,) = [r for r in runs_of(store, "tiny", "cell") if r.info.status == "FAILED"]
-    log = (store.record(lost.info.run_id).folder / "log.txt").read_text()
-    assert why in log
-    assert ("Traceback" in log) == (kind == "raise")
+    lost = {run.data.tags["seed"]: run for run in runs_of(store, "tiny", "cell") if run.info.status == "FAILED"}
+    for cell in cells[1::2]:
+        kind, why = reasons[cell.seed]
+        assert why in outcome.failures[cell.name]
+        assert f"FAILED optimise {cell.name}" in text
+        assert why in failed[cell.hash].reason
+        assert failed[cell.hash].kind == ("bug" if kind == "raise" else "killed")
+        log = (store.record(lost[str(cell.seed)].info.run_id).folder / "log.txt").read_text()
+        assert why in log
+        assert ("Traceback" in log) == (kind == "raise")
 
-    trouble.unlink()
-    if kind == "raise":
-        outcome, text = run(cells, workers=2)
-        assert (outcome.status, outcome.done) == (1, 2), "a cell with a bug is not run again automatically"
-        assert "--retry failed" in outcome.failures["rrpo/1"]
-    outcome, _ = run(cells, workers=2, retry_failed=kind == "raise")
-    assert (outcome.status, outcome.done) == (0, 3)
+    for path in trouble.values():
+        path.unlink()
+    outcome, text = run(cells, workers=2)
+    assert (outcome.status, outcome.done) == (1, 5), "a cell with a bug is not run again automatically"
+    assert "--retry failed" in outcome.failures["rrpo/1"]
+    outcome, _ = run(cells, workers=2, retry_failed=True)
+    assert (outcome.status, outcome.done) == (0, 6)
     assert store.states("tiny")[1] == {}
+
+
+def test_a_refused_first_job_ends_the_invocation(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    class Refusing(JobPool):
+        def start(self, *arguments: object) -> object:
+            raise OSError("no such partition")
+
+    monkeypatch.setattr(runner.launchers, "start", lambda options, workers, folder: Refusing(workers, folder))
+    with pytest.raises(InputError, match="no such partition"):
+        run(fakes.cells(["sft"], [1]))
+    (parent,) = Store(check(runs)).runs("tiny", "parent")
+    assert parent.info.status == "FAILED"
 
 
 def test_no_policy_gives_the_table_of_reward_models(run: Run):
@@ -281,7 +298,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_reports_what_is_done_and_the_same_command_goes_on(runs: Path, tmp_path: Path):
+def test_ctrl_c_reports_what_is_done_and_the_next_run_goes_on(runs: Path, run: Run, tmp_path: Path):
     trouble = tmp_path / "trouble"
     trouble.write_text("slow")
     script = tmp_path / "script.py"
@@ -297,6 +314,6 @@ def test_ctrl_c_reports_what_is_done_and_the_same_command_goes_on(runs: Path, tm
     assert "Stopped. 1 of 2 cells are done" in text
     assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no partially built stage is left"
     trouble.unlink()
-    completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
-    assert "All 2 cells are done." in completed.stdout
+    outcome, text = run(fakes.cells(["diffro", "rrpo"], [1], {"rrpo/1": trouble}))
+    assert (outcome.status, outcome.done) == (0, 2), text
+    assert text.count("cell 2 of 2 done: rrpo/1") == 1

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ablations.execution import scheduler
 from ablations.execution.launchers.local import LocalPool
-from ablations.execution.launchers.pool import Task
+from ablations.execution.launchers.pool import Done, End, Event, Task
+from ablations.execution.launchers.remote import JobPool
 from ablations.execution.scheduler import Scheduler
-from ablations.failures import KINDS, Failure
+from ablations.failures import KINDS, Failure, Lost
+from rrpo.errors import InputError
 
 
 @dataclass
@@ -340,3 +345,63 @@ def test_a_task_of_parts_that_is_lost_takes_them_and_all_that_needs_them(tmp_pat
     events = go([replace(parent, function="tasks:fail", arguments=()), *dependents], tmp_path)
     assert events.failures.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
     assert {failure.cause for failure in events.failures.values()} == {"WHOLE"}
+
+
+class Cluster(JobPool):
+    """A cluster that refuses some submissions, by number, and ends the other jobs at once."""
+
+    def __init__(self, folder: Path, refused: Collection[int]) -> None:
+        super().__init__(1, folder)
+        self.refused, self.numbers = refused, itertools.count()
+
+    def start(self, *arguments: Any) -> Future[End]:
+        if next(self.numbers) in self.refused:
+            raise OSError("too many\n jobs")
+        job: Future[End] = Future()
+        job.set_result(Done("result", 1.0))
+        return job
+
+
+def test_a_job_that_the_cluster_refuses_is_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(KINDS, "refused", replace(KINDS["refused"], pause=0.0))
+    refusing, events = Cluster(tmp_path, refused=[1]), Events()
+    for key in ("a", "b"):
+        refusing.submit(task(key, "note"), tmp_path / "log")
+    assert refusing.events(0) == [
+        ("a", Done("result", 1.0)),
+        ("b", Lost("refused", "no job could be started: too many jobs")),
+    ]
+    Scheduler([task("a", "note"), task("b", "note")], Cluster(tmp_path, refused=[1, 2]), tmp_path, events).run()
+    assert events.results == {"a": "result", "b": "result"}
+    assert events.retries == 2 * [("b", "refused")]
+
+
+def test_a_cluster_that_refuses_the_first_job_is_wrong_input(tmp_path: Path):
+    with pytest.raises(InputError, match=r"the first job was refused\n  got: too many jobs"):
+        Scheduler([task("a", "note")], Cluster(tmp_path, refused=[0]), tmp_path, Events()).run()
+
+
+def test_what_is_claimed_is_asked_for_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a simulated clock."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    class Elsewhere(LocalPool):
+        def __init__(self) -> None:
+            super().__init__(1)
+            self.times: list[float] = []
+
+        def submit(self, task: Task, log: Path) -> None:
+            self.times.append(now[0])
+
+        def events(self, timeout: float | None) -> list[tuple[str, Event]]:
+            return [("a", Lost("claimed", "by another") if len(self.times) < 1100 else Done(None, 1.0))]
+
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    pool = Elsewhere()
+    Scheduler([task("a", "note")], pool, tmp_path, Events()).run()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(pool.times)]
+    assert pauses[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert set(pauses[7:]) == {60}

@@ -173,6 +173,7 @@ def test_the_members_of_a_stack_are_shown_while_it_runs(runs: Path, monkeypatch:
         ({"precision": "half"}, "fp32, tf32, bf16"),
         ({"precision": "tf32"}, "TF32 needs a GPU"),
         ({"stack": "x"}, "--stack"),
+        ({"precision": "bf16", "arms": "rrpo,best_of_16,emodiff"}, "--precision bf16 with best_of_16, emodiff\n"),
     ],
 )
 def test_an_executor_that_makes_no_sense_is_refused(options: dict[str, str], words: str, tmp_path: Path) -> None:

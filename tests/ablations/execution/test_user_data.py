@@ -70,6 +70,7 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
         (["m={bored}"], "no utterance has an emotion of the reward model"),
         (["m={learnt}"], "sounds the same, byte for byte"),
+        (["m={gone}"], "gone0.wav: no such audio file"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], message: str) -> None:
@@ -77,7 +78,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], mess
         "m": manifest(tmp_path / "m.jsonl", "angry"),
         "bored": manifest(tmp_path / "bored.jsonl", "bored", pitch=300),
         "learnt": manifest(tmp_path / "learnt.jsonl", "angry", "sad", pitch=400),
+        "gone": manifest(tmp_path / "gone.jsonl", "angry", pitch=500),
     }
+    (tmp_path / "gone0.wav").unlink()
     learnt = ManifestConfig(digest="x", path=str(paths["learnt"]))
     profile: Profile = replace(SMOKE, manifests={"annotated": learnt})
     with pytest.raises(InputError, match=message):

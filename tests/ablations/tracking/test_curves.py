@@ -92,6 +92,18 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     assert [step for _, _, step in follower.new("optimize-1")] == [9, 9, 9]
 
 
+def test_a_line_of_which_a_full_disk_took_a_part_is_left_out(tmp_path: Path):
+    watch, path = writer(curves.live_file(tmp_path, "optimize-1")), curves.live_file(tmp_path, "optimize-1")
+    follower = Follower(tmp_path)
+    watch(0, {"kl_token": 0.0})
+    path.write_text(path.read_text() + '[["train/kl_token", 0.')
+    for step in (5, 9):
+        watch(step, {"kl_token": 0.1})
+    assert {step for _, _, step in follower.new("optimize-1")} == {0, 9}
+    watch(10, {"kl_token": 0.1})
+    assert {step for _, _, step in follower.new("optimize-1")} == {10}
+
+
 def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     store = Store(tracker.folder)

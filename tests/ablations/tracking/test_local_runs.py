@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -14,6 +15,7 @@ from fixtures import Run
 from ablations.tracking import local_runs
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
+from rrpo.pipeline.claims import this_process
 
 
 @pytest.fixture
@@ -61,11 +63,12 @@ def test_a_store_in_order_is_read_without_mlflow_and_one_that_is_not_is_put_in_o
         "from ablations.tracking.runs_folder import check\n"
         f"print(len(Store(check(Path({str(store.folder.root)!r}))).states('tiny')[0]), 'mlflow' in sys.modules)"
     )
-
-    def read() -> str:
-        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
-
-    assert read() == "1 False"
-    run = store.client.create_run(store.experiment_id("tiny"), tags={"kind": "parent", "owner_pid": "1"})
-    assert read() == "1 True", "`reconcile` checks runs with the status RUNNING"
-    store.client.delete_run(run.info.run_id)
+    read = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert read.stdout.strip() == "1 False"
+    dead = vars(replace(this_process(), started="1"))
+    tags = {"kind": "parent"} | {f"owner_{name}": str(value) for name, value in dead.items()}
+    run = store.client.create_run(store.experiment_id("tiny"), tags=tags)
+    assert len(Store(check(store.folder.root)).states("tiny")[0]) == 1
+    assert store.client.get_run(run.info.run_id).info.status == "KILLED", (
+        "`reconcile` checks runs with the status RUNNING"
+    )

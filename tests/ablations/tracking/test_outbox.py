@@ -463,8 +463,10 @@ def test_only_a_store_that_is_being_created_does_not_wait_for_the_disk(tmp_path:
     assert waits == {True: {0}, False: {2}}
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.long)])
-def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
+@pytest.mark.long
+def test_eight_processes_open_one_fresh_store_at_once(tmp_path: Path):
+    """`test_two_runners_share_the_work` is the quick form."""
+    count = 8
     root = str(Path(__file__).parents[3])
     (tmp_path / "script.py").write_text(FRESH)
     processes = [

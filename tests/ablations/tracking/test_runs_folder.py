@@ -26,6 +26,15 @@ def test_a_path_that_no_address_can_hold_is_refused(tmp_path: Path, name: str):
     assert check(tmp_path / "a b'c" / "runs").tracking_uri.endswith("a b'c/runs/mlflow.db")
 
 
+def test_stages_that_were_built_before_anything_is_recorded_are_no_foreign_files(tmp_path: Path):
+    for name in ("stages", "checkpoints", "claims", "progress", "logs", "regime"):
+        (tmp_path / name).mkdir()
+    assert not check(tmp_path).exists
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="files that are not a run's"):
+        check(tmp_path)
+
+
 def test_a_full_disk_takes_no_new_folder(tmp_path: Path):
     """Otherwise MLflow would leave a partial store and print a traceback."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]

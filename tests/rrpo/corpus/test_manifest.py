@@ -255,6 +255,20 @@ def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(decoded) == 12
 
 
+@pytest.mark.parametrize("many", [2, 1], ids=["few", "many"])
+def test_a_user_without_a_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    path = write(tmp_path, {**GOOD, "audio": _tone(tmp_path)})
+    cached = _checked(path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.setattr(intake, "MANY", many)
+    assert _checked(path) == cached
+
+
+@pytest.mark.long
 def test_several_processes_find_the_first_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(3):
         write_tone(tmp_path / f"{index}.wav", 200 + 100 * index)

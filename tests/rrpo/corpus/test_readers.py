@@ -346,6 +346,11 @@ class TestHuggingFace(CorpusReaderContract):
         ]
         assert "9" in {entry.speaker for entry in entries if isinstance(entry, Recording)}
 
+    def test_audio_that_cannot_be_written_is_no_fault_of_the_table(self, written: Path) -> None:
+        written.with_name("corpus.audio").write_text("a file where the folder would be")
+        with pytest.raises(FileExistsError):
+            list(self.reader.read(written))
+
     def test_a_table_without_emotions_is_refused(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"audio": ["a.wav"], "intent": ["x"]}), tmp_path / "a.parquet")
         with pytest.raises(ManifestError, match=r"no column of emotions.*it has audio, intent"):

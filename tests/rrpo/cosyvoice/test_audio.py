@@ -142,13 +142,21 @@ def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corp
     assert np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave) == pytest.approx(300, abs=10)
     assert (decoded[0].text, decoded[0].emotion) == (recorded[0].text, recorded[0].emotion)
 
-    def broken(tokens: list[int], prompt: Utterance) -> np.ndarray:
-        assert tokens == [5], "only what is new is decoded"
+    calls: list[list[int]] = []
+
+    def counted(tokens: list[int], prompt: Utterance) -> np.ndarray:
+        calls.append(tokens)
         return np.zeros(10)
 
-    broken.rate = 24000  # type: ignore[attr-defined]
-    decode(broken, samples | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    counted.rate, counted.digest = 24000, decoder.digest  # type: ignore[attr-defined]
+    decode(counted, samples | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    assert calls == [[5]], "only what is new is decoded"
     assert len(read_manifest(tmp_path / "out" / MANIFEST, None)) == 3
+    (release / "flow.pt").write_text("other weights")
+    counted.digest = CosyVoiceDecoder(release).digest  # type: ignore[attr-defined]
+    calls.clear()
+    decode(counted, samples, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    assert calls == [[3, 6, 9], [4]], "another decoder's audio is not its own"
 
 
 def test_the_prompt_is_another_text_in_the_same_emotion() -> None:

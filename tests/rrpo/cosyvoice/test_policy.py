@@ -17,7 +17,7 @@ from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.text import SPECIALS
 from rrpo.errors import InputError
 from rrpo.models.protocols import TokenPolicy
-from rrpo.models.transformer import parallel
+from rrpo.models.transformer import fuse, parallel
 from rrpo.seeding import uniform
 from rrpo.testing.policies import PolicyContract
 
@@ -264,6 +264,22 @@ class TestLora:
         prefix, tokens = policy.prompt_ids(PROMPTS), torch.tensor([[1, 2, 3]] * len(PROMPTS))
         loaded = CosyVoice2Policy.load(tmp_path)
         assert torch.allclose(loaded.logits(prefix, tokens), policy.logits(prefix, tokens), atol=1e-5)
+
+    def test_an_update_below_half_a_step_of_bfloat16_is_not_lost(self, release: Path) -> None:
+        """``W + s B A`` is rounded once, where it is used, and not W before the sum: weights near a rounding boundary move."""
+        policy = CosyVoice2Policy.load(release, precision="bf16")
+        weight = policy.llm.layers[0].self_attn.o_proj.weight.detach().clone()
+        adapt(policy, LoraConfig(rank=2, alpha=6.0, targets=("o_proj",)))
+        update = dict(updates(policy))["layers.0.self_attn.o_proj"]
+        with torch.no_grad():
+            update.B.fill_(1e-4)
+        with torch.no_grad(), policy.computing():
+            used = fuse(policy.llm)[0].out
+        change = 3.0 * (update.B @ update.A).detach()
+        large = weight.abs() > 0.05  # a step of at least 2^-12
+        assert change.abs().max() < 2**-13
+        assert torch.allclose(used.float() - weight, change, atol=1e-7)
+        assert not torch.equal(used.bfloat16()[large], weight.bfloat16()[large])
 
     def test_an_adapter_is_written_under_pefts_names(self, policy: CosyVoice2Policy, tmp_path: Path) -> None:
         from safetensors.torch import load_file

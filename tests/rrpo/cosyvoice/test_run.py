@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from rrpo.arms import arm as named_arm
 from rrpo.config import COMBINATIONS, OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
-from rrpo.cosyvoice import layout, standin, tokens
+from rrpo.cosyvoice import layout, run, standin, tokens
 from rrpo.cosyvoice.__main__ import app, chosen
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
@@ -22,6 +24,7 @@ from rrpo.cosyvoice.reward import LabelledFrames, log_probs, mine_samples, split
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
 from rrpo.cosyvoice.table import compared
+from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.models.ensemble import RewardEnsemble, load_reward_model
 from rrpo.optimizers import OPTIMIZERS
@@ -119,6 +122,42 @@ def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: P
     weights = [torch.load(tmp_path / run / "policy" / "llm.pt", weights_only=True) for run in ("whole", "cut")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not list(checkpoints.rglob("*.ckpt"))
+
+
+def test_what_the_policy_cannot_use_is_refused_before_any_training(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*arguments: Any, **options: Any) -> None:
+        pytest.fail("a reward model is trained")
+
+    monkeypatch.setattr(run, "train_reward_model", trained)
+    bored, corpus = tmp_path / "bored.jsonl", release / "tokens.jsonl"
+    bored.write_text(corpus.read_text().replace("happy", "bored"))
+    with pytest.raises(InputError, match=r"no word for an emotion\n  got: 'bored'"):
+        train(release, bored, tmp_path / "out", QUICK)
+    (tmp_path / BLANK).symlink_to(release / BLANK)
+    with pytest.raises(InputError, match=r"there is no llm\.pt"):
+        train(tmp_path, corpus, tmp_path / "out", QUICK)
+
+
+def test_the_folder_of_checkpoints_is_named_by_the_content_of_the_corpus(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path | None] = []
+
+    def finish(start: object, out: Path, config: CosyVoiceConfig, context: Context, *rest: object) -> dict[str, float]:
+        folders.append(context.checkpoints)
+        return {}
+
+    monkeypatch.setattr(run, "begin", lambda *arguments: SimpleNamespace(models=dict))
+    monkeypatch.setattr(run, "finish", finish)
+    first, moved = standin.write_corpus(tmp_path / "tokens.jsonl"), standin.write_corpus(tmp_path / "moved.jsonl")
+    context = Context(checkpoints=tmp_path / "checkpoints")
+    for corpus in (first, moved):
+        train(release, corpus, tmp_path / "out", QUICK, context=context)
+    first.write_text(first.read_text().replace("happy", "angry"))
+    train(release, first, tmp_path / "out", QUICK, context=context)
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_parts_share_no_text() -> None:

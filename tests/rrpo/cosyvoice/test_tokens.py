@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from rrpo.corpus.__main__ import app as importing
+from rrpo.corpus.manifest import Utterance
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.extraction import SpeechTokenizer, whisper_log_mel
@@ -144,6 +146,43 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, conten
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         tokens.read(tmp_path / name)
+
+
+def labelled(name: str) -> tuple[Utterance, list[int]]:
+    """Return one utterance of a manifest and its tokens."""
+    emotion = {"emotion": "sad", "true_emotion": "sad"}
+    row = {"text": "go", "phones": ("g",), "speaker": "anna", "language": "en", "audio": "a.wav", "split": "a"}
+    return Utterance(id=name, **row, **emotion), [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("tokens.json", "a name that ends in .jsonl"), ("none/tokens.jsonl", "a writable folder")]
+)
+def test_where_tokens_cannot_be_written_none_is_extracted(tmp_path: Path, name: str, message: str) -> None:
+    def extracted() -> Iterator[tuple[Utterance, list[int]]]:
+        pytest.fail("an utterance is extracted")
+        yield labelled("a")
+
+    with pytest.raises(InputError, match=message):
+        tokens.write_labelled(tmp_path / name, extracted())
+    assert not list(tmp_path.iterdir())
+
+
+def test_labelled_tokens_are_written_as_they_come(tmp_path: Path) -> None:
+    path, partial = tmp_path / "tokens.jsonl", tmp_path / "tokens.jsonl.partial"
+    path.write_text("of before")
+    large = 1 << 16
+
+    def extracted() -> Iterator[tuple[Utterance, list[int]]]:
+        utterance, ids = labelled("a")
+        yield utterance, large * ids
+        assert partial.stat().st_size >= large
+        assert path.read_text() == "of before"
+        yield labelled("b")
+
+    assert tokens.write_labelled(path, extracted()) == 2
+    assert [(u.id, u.emotion, len(u.tokens)) for u in tokens.read(path)] == [("a", "sad", 2 * large), ("b", "sad", 2)]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_without_labels_says_what_is_missing(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from rrpo.pipeline import checkpoint
 from rrpo.pipeline.checkpoint import Checkpoints, load, save
 from rrpo.pipeline.errors import Interrupted, failure_kind
+from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import Context
 from rrpo.training.trainer import fit
 
@@ -120,6 +121,20 @@ def test_what_is_not_ours_or_not_whole_is_refused_and_stepped_back_from(
     assert checkpoint["step"] == 2
     assert "refused" in caplog.text
     assert list(tmp_path.iterdir()) == [older], "nothing ran, and the refused one does not count among those that stay"
+
+
+@pytest.mark.parametrize(
+    ("executor", "step"),
+    [(Executor(8, "bf16"), 3), (Executor(2, "bf16"), 3), (Executor(8), 0), (Executor(8, "tf32"), 0)],
+)
+def test_a_build_resumes_in_the_precision_in_which_it_began(tmp_path: Path, executor: Executor, step: int) -> None:
+    def checkpoints(executor: Executor) -> Checkpoints:
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        context = Context(checkpoints=tmp_path, checkpoint_seconds=0.0, executor=executor)
+        return Checkpoints(context, [parameter], torch.optim.Adam([parameter]))
+
+    checkpoints(Executor(8, "bf16")).boundary(3, dict)
+    assert checkpoints(executor).resume() == (step, {})
 
 
 def test_when_all_are_damaged_the_build_starts_anew(tmp_path: Path) -> None:

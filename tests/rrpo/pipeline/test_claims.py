@@ -1,5 +1,6 @@
 """Claims: one owner at a time; dead owners are succeeded at once or by lease, live ones never; with a simulated clock."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -35,7 +36,20 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without hard links."""
+
+    def link(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_one_of_many_threads_gets_it(tmp_path: Path, request: pytest.FixtureRequest, links: bool) -> None:
+    if not links:
+        request.getfixturevalue("no_links")
     got: list[Claim | None] = []
     start = threading.Barrier(8)
 
@@ -75,6 +89,35 @@ def test_the_id_of_a_dead_process_used_again_is_not_its_owner(tmp_path: Path) ->
     assert is_alive(Owner(host="elsewhere", pid=owner.pid, started=owner.started)) is None
     assert Claims(tmp_path, owner=reused).take("work")
     assert Claims(tmp_path).take("work")
+
+
+@pytest.mark.usefixtures("no_links")
+def test_without_hard_links_claims_are_taken_over_and_released(tmp_path: Path) -> None:
+    now = [1000.0]
+    elsewhere = Owner(host="elsewhere", pid=1, started="1")
+    assert Claims(tmp_path, owner=elsewhere, clock=lambda: now[0]).take("work")
+    claims = Claims(tmp_path, clock=lambda: now[0])
+    now[0] += LEASE
+    assert claims.take("work") is None
+    now[0] += 1
+    claim = claims.take("work")
+    assert claim is not None
+    assert claim.held()
+    assert claims.holder("work") == this_process()
+    assert [path.name for path in tmp_path.iterdir()] == ["work.1"]
+    claim.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_hard_links_a_faster_process_keeps_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        target.write_text("the faster one's")
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    assert Claims(tmp_path).take("work") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["work.0"]
+    assert (tmp_path / "work.0").read_text() == "the faster one's"
 
 
 def test_a_zombie_is_dead() -> None:
