@@ -15,6 +15,7 @@ import torch
 
 from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig, SpeechConfig
+from rrpo.corpus.intake import require_unchanged
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
 from rrpo.corpus.processes import MANY, in_order, usable_cpus
 from rrpo.corpus.render import render
@@ -40,6 +41,8 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
     ``config.json``."""
     audio = config.world.audio
     utterances = draw_split(config.world, config.split)
+    if config.split.manifest is not None:
+        require_unchanged(config.split.manifest, utterances, audio)
     batches = [utterances[start : start + BATCH] for start in range(0, len(utterances), BATCH)]
     many = config.split.manifest is not None and len(utterances) >= MANY
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
@@ -19,6 +20,8 @@ from rrpo.corpus.processes import MANY, in_order, usable_cpus
 
 BATCH = 100
 """Utterances that a process decodes per batch."""
+DIGITS = 32
+"""Length of a manifest's hash."""
 
 
 def check_manifest(
@@ -52,15 +55,39 @@ def check_manifest(
         batches = iter(lambda: list(islice(lines, BATCH)), [])
         for batch in in_order(check, batches, 1 if cache is None else usable_cpus()):
             for utterance in batch:
-                content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
-                content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
-                if audio is not None and utterance.audio is not None:
-                    content.update(Path(utterance.audio).read_bytes())
-        digest = content.hexdigest()[:32]
+                _add(content, utterance, audio)
+        digest = content.hexdigest()[:DIGITS]
         if cache is not None:
             _write_cache(cache, digest)
     tell(count, time.monotonic() - start)
     return ManifestConfig(digest=digest, path=str(path.resolve()))
+
+
+def require_unchanged(manifest: ManifestConfig, utterances: Iterable[Utterance], audio: AudioConfig | None) -> None:
+    """Raise ManifestError if the content of a manifest is no longer what the keys of stages contain. Nothing is decoded."""
+    _, cache = _locate(utterances, audio)
+    digest = cache.read_text() if cache is not None and cache.is_file() else ""
+    if not digest:
+        content = hashlib.sha256()
+        for utterance in utterances:
+            _add(content, utterance, audio)
+        digest = content.hexdigest()[:DIGITS]
+    if digest != manifest.digest:
+        raise ManifestError(
+            f"{manifest.path}: a line or a recording was edited after the run was planned; restore it, or give the command "
+            "again, which plans with the new content"
+        )
+
+
+def _add(content: Any, utterance: Utterance, audio: AudioConfig | None) -> None:
+    """Add an utterance and its recording to a hash."""
+    content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
+    content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
+    if audio is not None and utterance.audio is not None:
+        try:
+            content.update(Path(utterance.audio).read_bytes())
+        except OSError as error:
+            raise ManifestError(f"utterance {utterance.id!r} of split {utterance.split!r}: {error}") from error
 
 
 def _check_audio(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrpo.corpus.config import PromptConfig, WorldConfig
+from rrpo.corpus.intake import require_unchanged
 from rrpo.corpus.manifest import read_manifest
 from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_content
@@ -46,14 +47,15 @@ def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: st
 
 def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write ``prompts.jsonl``."""
-    prompts = (
-        draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
-        if config.manifest is None
-        else [
-            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
-            for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
+    manifest = config.manifest
+    if manifest is None:
+        prompts = draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
+    else:
+        utterances = read_manifest(manifest.path, manifest.emotions or config.world.emotions, audio=False)
+        require_unchanged(manifest, utterances, None)
+        prompts = [
+            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion) for u in utterances
         ]
-    )
     write_prompts(out, prompts)
 
 

@@ -88,9 +88,35 @@ def test_a_users_corpus_enters_through_the_same_stage_and_bad_audio_is_named(tmp
     speech = features.SpeechSet.load(out)
     assert speech.frames.tolist() == [51]
     assert speech.labels(EMOTIONS).tolist() == [EMOTIONS.index("sad")]
-    write(tmp_path, GOOD, {**GOOD, "audio": "b.wav"})
+    edited = write(tmp_path, GOOD, {**GOOD, "audio": "b.wav"})
     with pytest.raises(ManifestError, match=r"user-00002.*b\.wav: silent"):
-        features.build(SpeechConfig(world=WorldConfig(), split=split), {}, out, Context())
+        _checked(edited)
+
+
+def test_a_corpus_that_is_edited_after_the_plan_is_not_used(tmp_path, monkeypatch):
+    """Neither if a line or a recording changes, nor if one is lost; with many recordings the cached hash is used."""
+    write_tone(tmp_path / "a.wav", 300)
+    prompt = {name: value for name, value in GOOD.items() if name != "audio"}
+    for row, audio in ((GOOD, AUDIO), (prompt, None)):
+        manifest = _checked(write(tmp_path, row), audio)
+        split = SplitConfig(name="mine", size=10, manifest=manifest)
+        speech = SpeechConfig(world=WorldConfig(), split=split)
+        wanted = PromptConfig(world=WorldConfig(), texts="eval", size=1, manifest=manifest)
+        (stage, config) = (features, speech) if audio else (prompts, wanted)
+        stage.build(config, {}, tmp_path, Context())
+        write(tmp_path, {**row, "text": "我"})
+        with pytest.raises(ManifestError, match="edited after the run was planned"):
+            stage.build(config, {}, tmp_path, Context())
+    monkeypatch.setattr(intake, "MANY", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    split = SplitConfig(name="mine", size=10, manifest=_checked(write(tmp_path, GOOD)))
+    features.build(SpeechConfig(world=WorldConfig(), split=split), {}, tmp_path, Context())
+    write_tone(tmp_path / "a.wav", 400)
+    with pytest.raises(ManifestError, match="edited after the run was planned"):
+        features.build(SpeechConfig(world=WorldConfig(), split=split), {}, tmp_path, Context())
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(ManifestError, match=r"user-00001.*No such file"):
+        features.build(SpeechConfig(world=WorldConfig(), split=split), {}, tmp_path, Context())
 
 
 def test_a_corpus_is_its_content_wherever_it_lies(tmp_path):

@@ -16,7 +16,7 @@ from ablations.execution.request import request
 from rrpo.config import ArmConfig, CodecConfig, FinetuneConfig, PretrainConfig
 from rrpo.corpus import features
 from rrpo.corpus.config import EMOTIONS, ManifestConfig, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.corpus.intake import classes
+from rrpo.corpus.intake import check_manifest, classes
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.diagnostics import examine
 from rrpo.errors import InputError
@@ -115,7 +115,8 @@ def test_a_reward_model_of_seven_emotions_is_trained_and_tested(tmp_path: Path) 
     folders = {name: tmp_path / name for name in ("speech", "codec", "pretrained", "finetuned", "examined")}
     for folder in folders.values():
         folder.mkdir()
-    manifest = ManifestConfig(digest="d", path=str(corpus(tmp_path, "mine")), emotions=SEVEN)
+    path = corpus(tmp_path, "mine")
+    manifest = replace(check_manifest(path, read_manifest(path, SEVEN), WorldConfig().audio), emotions=SEVEN)
     split = SplitConfig(name="rm_pretrain", size=1, manifest=manifest)
     features.build(SpeechConfig(world=WorldConfig(), split=split), {}, folders["speech"], Context())
     torch.manual_seed(0)

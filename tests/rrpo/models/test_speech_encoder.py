@@ -14,7 +14,9 @@ from ablations.execution.request import request
 from ablations.execution.user_data import with_encoder
 from rrpo.config import RegularizerConfig
 from rrpo.corpus import features
-from rrpo.corpus.config import AudioConfig, ManifestConfig, SpeechConfig, SplitConfig
+from rrpo.corpus.config import AudioConfig, SpeechConfig, SplitConfig
+from rrpo.corpus.intake import check_manifest
+from rrpo.corpus.manifest import read_manifest
 from rrpo.diagnostics import examine
 from rrpo.errors import InputError
 from rrpo.judges.config import ExamineConfig, RecognitionConfig
@@ -131,7 +133,8 @@ def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
         row = {"audio": f"{index}.wav", "text": "a", "phones": ["a"], "speaker": "s", "language": "en"}
         lines.append(json.dumps(row | {"emotion": ("angry", "happy")[index % 2]}))
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    split = SplitConfig(name="own", size=0, manifest=ManifestConfig(digest="x", path=str(tmp_path / "m.jsonl")))
+    manifest = check_manifest(tmp_path / "m.jsonl", read_manifest(tmp_path / "m.jsonl", None), SMOKE.world.audio)
+    split = SplitConfig(name="own", size=0, manifest=manifest)
     inputs = {name: tmp_path / name for name in ("speech", "pretrain", "finetune", "examine", "heard")}
     for folder in inputs.values():
         folder.mkdir()
