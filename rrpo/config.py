@@ -135,7 +135,7 @@ class EncoderConfig:
     digest: str
     """Hash of its files; part of the keys of stages."""
     path: str = field(metadata={"identity": False})
-    """Folder. Not part of any key, so the folder may be moved."""
+    """Folder. Not part of any key; stored reward models load it from there, so a folder that is moved must leave a link."""
     tuned: bool = False
     """Whether its Transformer is trained; its convolutions are always frozen."""
 

@@ -82,7 +82,8 @@ class ManifestConfig:
     digest: str
     """Hash of its lines and audio; part of the keys of stages."""
     path: str = field(metadata={"identity": False})
-    """JSON-lines file. Not part of any key, so the file may be moved."""
+    """JSON-lines file. Not part of any key, so the file may be moved; but reward models of waveforms read the recordings where
+    they were when their utterances were first stored."""
     emotions: tuple[str, ...] = option((), off=())
     """Classes of all manifests of an experiment, if they include one that the world lacks; empty: the world's classes."""
 

@@ -17,6 +17,7 @@ from transformers import AutoModel
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.corpus.features import SpeechSet, WaveSet
+from rrpo.errors import InputError
 from rrpo.identity import described, rebuild
 from rrpo.masking import valid_mask
 from rrpo.models.reward_model import RewardModel
@@ -36,12 +37,19 @@ class SpeechEncoderModel(RewardModel):
     def __init__(
         self, config: RewardModelConfig, emotions: tuple[str, ...], hop: int, regularizers: RegularizerConfig = OFF
     ) -> None:
-        """Load the encoder with its weights, disable its randomness (SpecAugment, LayerDrop), and create a new head."""
+        """Load the encoder with its weights, disable its randomness (SpecAugment, LayerDrop), and create a new head.
+
+        Raises:
+            InputError: The encoder's folder was moved.
+        """
         nn.Module.__init__(self)
         assert config.encoder is not None
         self.config, self.emotions, self.n_mels, self.floor = config, tuple(emotions), hop, SILENT
         self.regularizers = regularizers
         folder = Path(config.encoder.path)
+        if not folder.is_dir():
+            fix = "move the folder back, or put a link there"
+            raise InputError("the speech encoder of a reward model is not where it was", got=folder, fix=fix)
         self.speech: Any = AutoModel.from_pretrained(folder, local_files_only=True)
         self.speech.config.apply_spec_augment, self.speech.config.layerdrop = False, 0.0
         path = folder / "preprocessor_config.json"

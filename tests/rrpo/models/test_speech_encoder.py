@@ -59,6 +59,15 @@ def made(folder: Path, kind: str = "wav2vec2", *, tuned: bool = False, **sizes: 
     return RewardModel.make(profile.pretrain.model, ("angry", "happy"), AudioConfig())
 
 
+def test_an_encoder_that_was_moved_is_missed_until_a_link_leads_to_it(tmp_path: Path) -> None:
+    made(tmp_path / "encoder").save(tmp_path)
+    (tmp_path / "encoder").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"not where it was\n  got: .*encoder\n  fix: move the folder back"):
+        RewardModel.load(tmp_path)
+    (tmp_path / "encoder").symlink_to("elsewhere")
+    assert RewardModel.load(tmp_path).emotions == ("angry", "happy")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_padding_and_neighbours_change_nothing(tmp_path: Path, kind: str, norm: str) -> None:
