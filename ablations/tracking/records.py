@@ -139,7 +139,7 @@ ORIGIN = (TAG_SHA, TAG_DIRTY, TAG_DIFF, TAG_CODE, TAG_DATA_HASH, TAG_OPTIONAL, T
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
-"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``, ``refused``."""
 
 
 def roles(tags: Mapping[str, str]) -> frozenset[str]:
