@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrpo.corpus.config import PromptConfig, WorldConfig
-from rrpo.corpus.intake import require_unchanged
 from rrpo.corpus.manifest import read_manifest
 from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_content
@@ -51,6 +50,8 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
     if manifest is None:
         prompts = draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
     else:
+        from rrpo.corpus.intake import require_unchanged  # imports torch, which planning does without
+
         utterances = read_manifest(manifest.path, manifest.emotions or config.world.emotions, audio=False)
         require_unchanged(manifest, utterances, None)
         prompts = [
