@@ -267,7 +267,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     gap = apply(difference(ORACLE, BASE), values, seeds)
     rows: list[dict[Column, Value]] = []
     for name, arm, reference in variants:
-        cells = [record for record in selection.of(arm) if record.seed in seeds]
+        cells = selection.tested_of(arm)
         pair = [[values.get((a, seed), math.nan) for seed in seeds] for a in (arm, reference)]
         own = t_interval(pair[0])
         if not own.n:

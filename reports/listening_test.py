@@ -92,7 +92,8 @@ def choose_items(
 
     The default is `ARMS` (in a grid of settings, those of the default setting) and all seeds that have audio of every arm.
     """
-    defaults = [f"{arm}{default_suffix(selection)}" for arm in ARMS]
+    suffix = default_suffix(selection)
+    defaults = [f"{arm}{suffix}" for arm in ARMS]
     labels = list(dict.fromkeys(arms)) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
     for arm in labels:
         choose("arm with records", arm, selection.arms)

@@ -21,7 +21,7 @@ from ablations.tracking.runs_folder import RunsFolder, check
 from ablations.tracking.source_version import code_versions, source_of
 from reports.made_with import apart, stage_versions
 from rrpo.errors import InputError
-from rrpo.profiles import Profile
+from rrpo.profiles import PROFILES, Profile
 
 Key = tuple[str, int]
 """Arm and seed."""
@@ -121,7 +121,7 @@ class Selection:
             planned.setdefault(seed, set()).add(label)
         return sorted(seed for seed, present in planned.items() if set(labels) <= present) or sorted(planned)
 
-    @property
+    @cached_property
     def tested_seeds(self) -> list[int]:
         """The seeds of the tests of plain arms; all seeds if nothing is tested."""
         return self.seeds({arm for weights in self.tested.get("", {}).values() for arm in weights})
@@ -151,6 +151,10 @@ class Selection:
     def of(self, arm: str) -> list[Record]:
         """Return the records of one arm."""
         return [record for record in self.records if record.label == arm]
+
+    def tested_of(self, arm: str) -> list[Record]:
+        """Return the records of one arm on `tested_seeds`."""
+        return [record for record in self.of(arm) if record.seed in self.tested_seeds]
 
 
 def select(
@@ -213,13 +217,13 @@ def select(
     ]
     planned = _requested(by_key, list(chain(*invocations)))
     unfinished, lost = _without_record(planned - by_key.keys(), in_these)
-    profiles = _profiles(names, by_key.values())
-    labels = _labels(profiles)
+    recorded = next(filter(None, map(_profile, by_key.values())), None)
+    labels = _labels(names, recorded)
     counts = Counter(label for label, _ in planned)
     arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
     chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
-    totals = tuple(planned_seeds(invocations[0], _labels({names[0]: profiles[names[0]]})))
+    totals = tuple(planned_seeds(invocations[0], _labels(names[:1], recorded)))
     by_arm = {arm: counts[arm] for arm in arms}
     notes += [f"Reported apart: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported apart, because other code made it: {name}." for name in left_out]
@@ -345,7 +349,7 @@ def _without_diverged_since(records: Mapping[Key, Record], attempts: Iterable[At
 
 def _without_record(keys: Iterable[Key], attempts: Iterable[Attempt]) -> tuple[dict[Key, Attempt], dict[Key, str]]:
     """Return the newest attempt at each planned cell without a record, if there was one, and the reason for each."""
-    latest = {(attempt.label, attempt.seed): attempt for attempt in attempts}
+    latest = {_key(attempt): attempt for attempt in attempts}
     tried = {key: latest[key] for key in sorted(keys) if key in latest}
     return tried, {key: tried[key].state if key in tried else MISSING for key in sorted(keys)}
 
@@ -376,14 +380,6 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
     return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."] if unequal else notes
 
 
-def _profiles(grids: Sequence[str], records: Iterable[Record]) -> dict[str, Profile | None]:
-    """Return grid -> profile of the records, which determines the settings of a grid; its default one if it is not recorded."""
-    from rrpo.profiles import PROFILES
-
-    recorded = next((profile for record in records if (profile := _profile(record)) is not None), None)
-    return {grid: recorded or PROFILES[GRIDS[grid].profile] if grid in GRIDS else None for grid in grids}
-
-
 def _profile(record: Record) -> Profile | None:
     """Return the profile of a record's cell; None if it is not recorded, or other code recorded it."""
     try:
@@ -392,7 +388,8 @@ def _profile(record: Record) -> Profile | None:
         return None
 
 
-def _labels(profiles: Mapping[str, Profile | None]) -> list[str]:
-    """Return the labels of the grids, in their order."""
-    known = [(GRIDS[grid], profile) for grid, profile in profiles.items() if profile is not None]
-    return list(dict.fromkeys(cell.label for grid, profile in known for cell in grid.cells(profile, [0])))
+def _labels(grids: Sequence[str], profile: Profile | None) -> list[str]:
+    """Return the labels of the grids under a profile, which determines their settings; None: under their default ones."""
+    known = [GRIDS[grid] for grid in grids if grid in GRIDS]
+    cells = chain.from_iterable(grid.cells(profile or PROFILES[grid.profile], [0]) for grid in known)
+    return list(dict.fromkeys(cell.label for cell in cells))

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ablations.grids import OVERRIDES, split_label
 from ablations.stats.family import labelled
@@ -18,8 +19,8 @@ from reports.loading import Selection
 from rrpo.config import ArmConfig
 from rrpo.identity import described, leaves
 
-_DEFAULTS = {name: json.dumps(value) for name, value in leaves(described(ArmConfig()))}
-"""Field of `ArmConfig`, with those of its parts -> default as JSON."""
+_DEFAULTS = dict(leaves(described(ArmConfig())))
+"""Field of `ArmConfig`, with those of its parts -> default."""
 
 FACTORS: dict[str, str] = {
     "rater noise": "rater_noise",
@@ -100,35 +101,37 @@ def _other_factors(records: Iterable[Record]) -> dict[str, dict[str, str]]:
     return factors
 
 
-def _setting(name: str, records: tuple[Record, ...], others: Mapping[str, Mapping[str, str]], unknown: bool) -> Setting:
-    factors = {**FACTORS, **{name: field for fields in others.values() for name, field in fields.items()}}
+def _setting(name: str, records: tuple[Record, ...], others: Mapping[str, dict[str, str]], unknown: bool) -> Setting:
+    factors = dict(FACTORS)
+    for fields in others.values():
+        factors |= fields
     if not records:
         return Setting(name, dict.fromkeys(factors, math.nan), {}, (), unknown)
     changed: dict[str, Level] = {}
     for record in records:  # an arm that the setting does not change says nothing about it
-        changed = _changed(record.config, {**FACTORS, **others.get(split_label(record.label)[0], {})}) | changed
+        changed = _changed(record.config, FACTORS | others.get(split_label(record.label)[0], {})) | changed
     levels = {factor: _profile_value(records[0].config, field) for factor, field in factors.items()}
     return Setting(name, levels | changed, changed, records, unknown)
 
 
 def _changed(params: Mapping[str, str], factors: Mapping[str, str]) -> dict[str, Level]:
     """Return factor -> level for the factors in which a cell's arm differs from its profile."""
-    levels = {factor: json.loads(params.get(f"arm.{field}", _default(field))) for factor, field in factors.items()}
+    levels = {factor: _value(params, f"arm.{field}", field) for factor, field in factors.items()}
     return {
         factor: level if isinstance(level, int | float | str) else json.dumps(level)
         for factor, level in levels.items()
-        if level not in (json.loads(_default(factors[factor])), _profile_value(params, factors[factor]))
+        if level not in (_DEFAULTS.get(factors[factor]), _profile_value(params, factors[factor]))
     }
 
 
-def _default(field: str) -> str:
-    """Return the default of a field of `ArmConfig` as JSON; null for a field that it does not have."""
-    return _DEFAULTS.get(field, "null")
+def _value(params: Mapping[str, str], name: str, field: str) -> Any:
+    """Return the value of a param, or the default of a field of `ArmConfig` if it was not recorded."""
+    return json.loads(params[name]) if name in params else _DEFAULTS.get(field)
 
 
 def _profile_value(params: Mapping[str, str], field: str) -> Level:
     """Return the profile's value of a field, or the default of `ArmConfig` if the profile has none."""
-    value: Level | None = json.loads(params.get(f"profile.{OVERRIDES.get(field, '')}", _default(field)))
+    value: Level | None = _value(params, f"profile.{OVERRIDES.get(field, '')}", field)
     return math.nan if value is None else value
 
 

@@ -148,8 +148,6 @@ def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str
     needed = seeds_needed(MARGIN, spread_bound(float(x.std(ddof=1)), len(x)), 1 - level, POWER)
     if not needed:
         return f"{UNDECIDED} (more than 1,000 seeds)"
-    return (
-        f"{UNDECIDED} ({needed} seeds for power {POWER:g})"
-        if needed > len(x)
-        else f"{UNDECIDED} (power {POWER:g} or more)"
-    )
+    if needed <= len(x):
+        return f"{UNDECIDED} (power {POWER:g} or more)"
+    return f"{UNDECIDED} ({needed} seeds for power {POWER:g})"

@@ -56,8 +56,12 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
         f" (the plan was raised from {' and '.join(map(str, selection.plans[:-1]))})" if selection.plans[1:] else ""
     )
     tested = selection.tested.get("", {})
-    m, allowed = len(tested), f" of {len(family())} contrasts that this grid's arms allow"
-    share = f"{m} contrasts" if set(tested) - set(family()) else f"{m}" if m == len(family()) else f"the {m}{allowed}"
+    if not tested.keys() <= family().keys():
+        share = f"{len(tested)} contrasts"
+    elif len(tested) < len(family()):
+        share = f"the {len(tested)} of {len(family())} contrasts that this grid's arms allow"
+    else:
+        share = f"{len(tested)}"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
     return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection, score), scope]))}."
 

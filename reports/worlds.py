@@ -59,20 +59,18 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     halves = [
         f"{100 * (m.high - m.low) / 2:.1f} with {m.n} seeds" if m.n > 1 else "unknown with one seed" for m in means
     ]
-    intervals = ", ".join(halves)
     unfinished = any(other.unfinished for other in selection.elsewhere.values())
     interim = "; not all planned cells are complete" if unfinished else ""
-    widths = f"half the 95 % interval: {intervals}{interim}"
+    widths = f"half the 95 % interval: {', '.join(halves)}{interim}"
     return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points ({widths})"
 
 
 def levels(part: Selection) -> dict[Column, Interval]:
     """Return the primary outcome of SFT, DiffRO and RRPO in one world, and SFT's phone errors."""
     outcomes = {primary(): (SFT, BASE, RRPO), find("phone_error_rate"): (SFT,)}
-    seeds = part.tested_seeds
     return {
         Column(f"{arm}_{outcome.name}", f"{arm}, {outcome.heading}", outcome.unit): over_seeds(
-            outcome, [record for record in part.of(arm) if record.seed in seeds]
+            outcome, part.tested_of(arm)
         )
         for outcome, arms in outcomes.items()
         for arm in arms

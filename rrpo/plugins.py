@@ -34,8 +34,8 @@ GROUP = "rrpo.plugins"
 """Entry-point group of installed plugins."""
 Scalar = int | float | str | bool
 T = TypeVar("T")
-_loaded: dict[Path, str] = {}
-_texts: dict[Path, str] = {}
+_loaded: dict[Path, tuple[str, str]] = {}
+"""Plugin file -> its hash and its content, when it was loaded."""
 _sources: list[str] = []
 
 
@@ -231,12 +231,12 @@ def files() -> list[str]:
 
 def loaded() -> dict[Path, str]:
     """Return the plugin files that this process has loaded, in order, with their hashes."""
-    return dict(_loaded)
+    return {path: source for path, (source, _) in _loaded.items()}
 
 
 def text(path: Path) -> str:
     """Return the content of a loaded plugin file when it was loaded; the file may have changed since."""
-    return _texts[path]
+    return _loaded[path][1]
 
 
 def load(path: Path, module: str | None = None) -> str:
@@ -247,7 +247,7 @@ def load(path: Path, module: str | None = None) -> str:
     """
     path = path.resolve()
     if path in _loaded:
-        return _loaded[path]
+        return _loaded[path][0]
     if not path.is_file():
         raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
     content = path.read_bytes()
@@ -266,5 +266,5 @@ def load(path: Path, module: str | None = None) -> str:
         raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
-    _loaded[path], _texts[path] = source, content.decode(errors="replace")
+    _loaded[path] = source, content.decode(errors="replace")
     return source

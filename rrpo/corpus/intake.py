@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
@@ -20,8 +19,6 @@ from rrpo.corpus.processes import MANY, in_order, usable_cpus
 
 BATCH = 100
 """Utterances that a process decodes per batch."""
-DIGITS = 32
-"""Length of a manifest's hash."""
 
 
 def check_manifest(
@@ -47,16 +44,13 @@ def check_manifest(
     """
     start = time.monotonic()
     count, cache = _locate(utterances, audio)
-    digest = cache.read_text() if cache is not None and cache.is_file() else ""
+    digest = _cached(cache)
     if not digest:
         check = partial(_check_audio, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
-        content = hashlib.sha256()
         lines = iter(utterances)
         batches = iter(lambda: list(islice(lines, BATCH)), [])
-        for batch in in_order(check, batches, 1 if cache is None else usable_cpus()):
-            for utterance in batch:
-                _add(content, utterance, audio)
-        digest = content.hexdigest()[:DIGITS]
+        checked = in_order(check, batches, 1 if cache is None else usable_cpus())
+        digest = _digest(chain.from_iterable(checked), audio)
         if cache is not None:
             _write_cache(cache, digest)
     tell(count, time.monotonic() - start)
@@ -66,28 +60,30 @@ def check_manifest(
 def require_unchanged(manifest: ManifestConfig, utterances: Iterable[Utterance], audio: AudioConfig | None) -> None:
     """Raise ManifestError if the content of a manifest is no longer what the keys of stages contain. Nothing is decoded."""
     _, cache = _locate(utterances, audio)
-    digest = cache.read_text() if cache is not None and cache.is_file() else ""
-    if not digest:
-        content = hashlib.sha256()
-        for utterance in utterances:
-            _add(content, utterance, audio)
-        digest = content.hexdigest()[:DIGITS]
-    if digest != manifest.digest:
+    if (_cached(cache) or _digest(utterances, audio)) != manifest.digest:
         raise ManifestError(
             f"{manifest.path}: a line or a recording was edited after the run was planned; restore it, or give the command "
             "again, which plans with the new content"
         )
 
 
-def _add(content: Any, utterance: Utterance, audio: AudioConfig | None) -> None:
-    """Add an utterance and its recording to a hash."""
-    content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
-    content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
-    if audio is not None and utterance.audio is not None:
-        try:
-            content.update(Path(utterance.audio).read_bytes())
-        except OSError as error:
-            raise ManifestError(f"utterance {utterance.id!r} of split {utterance.split!r}: {error}") from error
+def _cached(cache: Path | None) -> str:
+    """Return the hash in a cache file; empty if there is none."""
+    return cache.read_text() if cache is not None and cache.is_file() else ""
+
+
+def _digest(utterances: Iterable[Utterance], audio: AudioConfig | None) -> str:
+    """Return the hash of utterances and their recordings."""
+    content = hashlib.sha256()
+    for utterance in utterances:
+        content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
+        content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
+        if audio is not None and utterance.audio is not None:
+            try:
+                content.update(Path(utterance.audio).read_bytes())
+            except OSError as error:
+                raise ManifestError(f"utterance {utterance.id!r} of split {utterance.split!r}: {error}") from error
+    return content.hexdigest()[:32]
 
 
 def _check_audio(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:

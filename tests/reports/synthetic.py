@@ -98,3 +98,11 @@ def shuffled(selection: Selection, seed: int) -> Selection:
             for arm, r in zip(rng.permutation(arms), seed_records, strict=True)
         ]
     return replace(selection, records=tuple(records))
+
+
+def with_unplanned_seeds(selection: Selection) -> Selection:
+    """Return a grid of which DiffRO and RRPO alone were run on four more seeds, where RRPO is 80 points above DiffRO."""
+    first = max(record.seed for record in selection.records) + 1
+    levels = {"diffro": 0.1, "rrpo": 0.9}
+    extra = [record(arm, seed, level) for arm, level in levels.items() for seed in range(first, first + 4)]
+    return replace(selection, records=(*selection.records, *extra))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic import SAMPLES, Fake, checkpoint, grid, record
+from synthetic import SAMPLES, Fake, checkpoint, grid, record, with_unplanned_seeds
 
 from ablations.rendering.sheet import Sheet
 from ablations.stats.statistics import Interval
@@ -77,12 +77,7 @@ def test_a_diverged_cell_is_left_out_of_every_definition(selection: Selection) -
 
 
 def test_the_tested_definition_has_the_seeds_and_means_of_the_first_table() -> None:
-    """In four more seeds DiffRO and RRPO alone were run, and RRPO is 80 points above DiffRO."""
-    selection = grid({"ls": 0.1}, seeds=4)
-    unplanned = tuple(
-        record(arm, seed, level) for arm, level in (("diffro", 0.1), ("rrpo", 0.9)) for seed in range(4, 8)
-    )
-    selection = replace(selection, records=selection.records + unplanned)
+    selection = with_unplanned_seeds(grid({"ls": 0.1}, seeds=4))
     first = first_sheet(selection, rows(selection))
     assert first is not None
     row = table_of(selection, "definitions").row("clean success")

@@ -9,7 +9,7 @@ from pathlib import Path
 import fakes
 import pytest
 from stored import store_cells, tiny_grid
-from synthetic import grid, record
+from synthetic import grid, record, with_unplanned_seeds
 
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
@@ -80,12 +80,7 @@ def test_diverged_cells_count_in_every_world():
 
 
 def test_the_own_world_has_the_seeds_of_the_tests():
-    """In four more seeds DiffRO and RRPO alone were run, and RRPO is 80 points above DiffRO."""
-    selection = several(-0.04)
-    unplanned = tuple(
-        record(arm, seed, level) for arm, level in (("diffro", 0.1), ("rrpo", 0.9)) for seed in range(8, 12)
-    )
-    selection = replace(selection, records=selection.records + unplanned)
+    selection = with_unplanned_seeds(several(-0.04))
     table = worlds.sheet(selection)
     assert table is not None
     own = table.row("world  (w)")

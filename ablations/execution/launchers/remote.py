@@ -15,7 +15,6 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,19 +87,6 @@ def end_file(note: Path) -> Path:
     return note.with_suffix(".end")
 
 
-@dataclass(frozen=True)
-class _Refused:
-    """In place of a job that the cluster did not accept."""
-
-    error: Exception
-
-    def done(self) -> bool:
-        return True
-
-    def cancel(self, check: bool = True) -> None:
-        """There is nothing to cancel."""
-
-
 class JobPool(ABC):
     """A `Pool` whose tasks are jobs."""
 
@@ -109,6 +95,8 @@ class JobPool(ABC):
         self.folder = folder
         self._jobs: dict[str, tuple[Any, Path]] = {}
         """Key of the task -> its future and its note."""
+        self._refused: list[tuple[str, Event]] = []
+        """Key of a task whose job the cluster did not accept, and its end, until `events` returns it."""
         self._accepted = False
 
     @abstractmethod
@@ -132,7 +120,8 @@ class JobPool(ABC):
             if not self._accepted:
                 fix = "correct the options of the launcher, or see whether the cluster accepts jobs"
                 raise InputError("the first job was refused", got=_short(error), fix=fix) from error
-            job = _Refused(error)
+            self._refused.append((task.key, Lost("refused", f"no job could be started: {_short(error)}")))
+            return
         self._accepted = True
         self._jobs[task.key] = job, note
 
@@ -140,7 +129,8 @@ class JobPool(ABC):
         """Return the progress in the jobs' notes and the results of ended jobs."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            events = [(key, event) for key in list(self._jobs) if (event := self._check(key))]
+            events = [(key, event) for key in list(self._jobs) if (event := self._check(key))] + self._refused
+            self._refused = []
             if events or (deadline is not None and time.monotonic() >= deadline):
                 return events
             time.sleep(POLL)
@@ -165,8 +155,6 @@ class JobPool(ABC):
             del self._jobs[key]
             _remove(note)
             try:
-                if isinstance(job, _Refused):
-                    return Lost("refused", f"no job could be started: {_short(job.error)}")
                 return self.result(job)
             except Exception as error:  # the cluster has lost the job
                 return died(_short(error))
