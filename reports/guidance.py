@@ -1,8 +1,7 @@
-"""Table of guided decoding across its hyperparameters: one row per setting with means over seeds.
+"""Tables of guided decoding across its hyperparameters: one row per setting; EmoDiff's intensity; EmoMix's mixtures.
 
-For EmoDiff's intensity alpha, the notes give Spearman's rank correlation with gold's probability of the target and with acoustic
-intensity (`rrpo.judges.intensity`), both plain and at equal phone errors, because a sample can express more emotion by losing
-phones.
+For EmoDiff's intensity alpha: Spearman's rank correlation with gold's probability of the target and with acoustic intensity
+(`rrpo.judges.intensity`), both plain and at equal phone errors, because a sample can express more emotion by losing phones.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ import numpy as np
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
 from ablations.outcomes import clean_at_any_length, find, followed, measured
-from ablations.rendering.sheet import Sheet
-from ablations.rendering.summary import by_arm
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import ARM, N, by_arm
+from ablations.stats.contrasts import SFT
+from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -41,16 +42,20 @@ NOTES = (
 )
 
 
-def sheet(records: Sequence[Record]) -> Sheet | None:
-    """Return the means of `OUTCOMES` over seeds, one row for SFT and each guided arm; None if there is no guided arm."""
+def sheets(records: Sequence[Record]) -> list[Sheet]:
+    """Return the tables that can be computed; none if there is no guided arm."""
     known = guided_arms() | sweeps()
-    labels = [label for label in dict.fromkeys(record.label for record in records) if label in known]
-    if not labels:
-        return None
-    records = [record for record in records if record.label in ("sft", *labels)]
+    records = [record for record in records if record.label == SFT or record.label in known]
+    if all(record.label == SFT for record in records):
+        return []
+    tables = (intensity(records), mixtures(records))
+    return [settings(records), *(table for table in tables if table is not None)]
+
+
+def settings(records: Sequence[Record]) -> Sheet:
+    """Return the means of `OUTCOMES` over seeds, with one row per arm."""
     outcomes = [outcome for outcome in OUTCOMES if measured(outcome, records)]
-    notes = (*NOTES, *intensity_lines(records), *mixture_lines(records))
-    return by_arm("guidance", "Guided decoding", records, outcomes, *notes)
+    return by_arm("guidance", "Guided decoding", records, outcomes, *NOTES)
 
 
 def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, pd.DataFrame]]:
@@ -64,22 +69,34 @@ def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, 
     return tables
 
 
-def intensity_lines(records: Sequence[Record]) -> list[str]:
-    """Return `rank_correlations` as text, mean and by seed; empty if no seed has two intensities."""
+def intensity(records: Sequence[Record]) -> Sheet | None:
+    """Return the means of `rank_correlations` over seeds; None if no seed has two intensities."""
     measured = [record for record in records if "intensity" in record.samples]  # by a stage that may be missing
     by_seed = [rank_correlations(tables) for tables in by_setting(measured, "alpha").values() if len(tables) > 1]
-    return [
-        f"Spearman of alpha with {name}: {np.mean([correlations[name] for correlations in by_seed]):.2f} "
-        f"(by seed: {', '.join(f'{correlations[name]:.2f}' for correlations in by_seed)})"
-        for name in (by_seed[0] if by_seed else ())
-    ]
+    rows: list[dict[Column, Value]] = []
+    for name in by_seed[0] if by_seed else ():
+        plain, partial = zip(*(correlations[name] for correlations in by_seed), strict=True)
+        rows.append(
+            {
+                Column("measure", "rises with alpha?"): name,
+                N: float(len(by_seed)),
+                Column("spearman", "Spearman's correlation with alpha", "effect"): t_interval(plain),
+                Column("partial", "at equal phone errors", "effect"): t_interval(partial),
+            }
+        )
+    note = (
+        "Rank correlation of alpha with the measure, over the samples of all settings ``emodiff@alpha...`` of a seed, then "
+        "over the same samples at equal phone errors (partial correlation). Mean over seeds with the 95 % t-interval; not tested."
+    )
+    return Sheet.of("intensity", "EmoDiff's intensity", rows, note)
 
 
-def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
-    """Return Spearman's correlations, over samples, of alpha with gold's probability of the target and with acoustic intensity.
+def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """Return measure -> Spearman's correlation with alpha over samples, and the same at equal phone errors.
 
-    "At equal phone errors" is the partial correlation (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), where z is the phone
-    error rate. Samples with a missing value are omitted.
+    The measures are gold's probability of the target and acoustic intensity. The second number is the partial correlation
+    (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), where z is the phone error rate. Samples with a missing value are
+    omitted.
 
     Args:
         tables: Alpha -> table of samples.
@@ -87,7 +104,7 @@ def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
     import pandas as pd
 
     table = pd.concat([rows.assign(alpha=alpha) for alpha, rows in tables.items()])
-    correlations: dict[str, float] = {}
+    correlations: dict[str, tuple[float, float]] = {}
     for name, y in {
         "gold's probability": np.exp(table[gold().logprob]),
         "acoustic intensity": table["intensity"],
@@ -96,33 +113,38 @@ def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
             pd.DataFrame({"x": table["alpha"], "y": y, "z": table["phone_errors"] / table["phones"]}).dropna().rank()
         )
         (_, xy, xz), (_, _, yz), _ = ranks.corr().to_numpy()
-        correlations[name] = float(xy)
-        correlations[f"{name} at equal phone errors"] = float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+        correlations[name] = float(xy), float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
     return correlations
 
 
-def mixture_lines(records: Sequence[Record]) -> list[str]:
-    """Return, for each mixture, gold's mean probabilities of the first and the second emotion, over samples in which they differ.
+def mixtures(records: Sequence[Record]) -> Sheet | None:
+    """Return gold's mean probabilities of the first and the second emotion of each mixture, over samples in which they differ;
+    None if no cell has them.
 
     The same probabilities in SFT's samples, where no second emotion is requested, serve as a reference.
     """
-    lines, known = [], guided_arms() | sweeps()
-    sft_tables = [record.last_samples for record in records if record.label == "sft" and "intensity" in record.samples]
-    for label in dict.fromkeys(record.label for record in records if record.label in known):
-        second = dict(known[label].guidance.options).get("second")  # type: ignore[union-attr]
-        mixed = [
-            record.last_samples for record in records if record.label == label and f"heard_{second}" in record.samples
-        ]
-        if mixed:
-            probabilities = _profiles(mixed, str(second))
-            reference = f" (SFT: {_profiles(sft_tables, str(second))})" if sft_tables else ""
-            lines.append(f"{label}: gold's mean probabilities are {probabilities}{reference}")
-    return lines
-
-
-def _profiles(tables: Sequence[pd.DataFrame], second: str) -> str:
-    target_mean, second_mean = np.mean([profile(table, second) for table in tables], axis=0)
-    return f"{target_mean:.2f} of the first emotion and {second_mean:.2f} of {second}"
+    known = guided_arms() | sweeps()
+    rows: list[dict[Column, Value]] = []
+    for label in dict.fromkeys(record.label for record in records if record.label != SFT):
+        second = str(dict(known[label].guidance.options).get("second"))  # type: ignore[union-attr]
+        heard = [record for record in records if f"heard_{second}" in record.samples]
+        profiles = {
+            arm: [profile(record.last_samples, second) for record in heard if record.label == arm]
+            for arm in (label, SFT)
+        }
+        if not profiles[label]:
+            continue
+        rows.append({ARM: label, N: float(len(profiles[label])), Column("second", "second emotion"): second})
+        for index, which in enumerate(("first", "second")):
+            for arm, name in ((label, ""), (SFT, "_sft")):
+                heading = f"gold's probability of the {which}, %" if arm == label else "in SFT's samples, %"
+                means = t_interval([row[index] for row in profiles[arm]])
+                rows[-1][Column(f"{which}{name}", heading, "percent")] = means
+    note = (
+        "First: the target, spoken first; samples whose target is the second emotion are left out. In SFT's samples, no second "
+        "emotion was requested. Mean over seeds ± half the 95 % t-interval; not tested."
+    )
+    return Sheet.of("mixtures", "Mixed emotions", rows, note)
 
 
 def profile(table: pd.DataFrame, second: str) -> tuple[float, float]:

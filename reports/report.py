@@ -85,7 +85,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         effects.first_sheet(selection, rows),
         worlds.sheet(selection),
         controls.sheet(control_results),
-        guidance.sheet(records),
+        *guidance.sheets(records),
         arm_tables.results(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),

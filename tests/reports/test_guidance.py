@@ -14,7 +14,7 @@ from ablations.grids import GRIDS
 from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
-from reports.guidance import by_setting, intensity_lines, mixture_lines, profile, rank_correlations, sheet
+from reports.guidance import by_setting, intensity, mixtures, profile, rank_correlations, sheets
 from reports.loading import Selection
 from reports.report import make
 from rrpo.experiment.dataflow import SFT
@@ -70,11 +70,9 @@ def test_rank_correlations_of_intensity() -> None:
     tables = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
     correlations = rank_correlations(tables)
     alpha = 0.8**0.5  # for errors, acoustics and gold alike: sums of products 4, of squares 4 and 5
-    assert correlations["gold's probability"] == pytest.approx(alpha)
-    assert correlations["acoustic intensity"] == pytest.approx(alpha)
-    assert correlations["acoustic intensity at equal phone errors"] == pytest.approx(
-        (alpha - alpha * 0.8) / (0.2 * 0.36) ** 0.5
-    )
+    partial = (alpha - alpha * 0.8) / (0.2 * 0.36) ** 0.5
+    assert correlations["gold's probability"] == pytest.approx((alpha, partial))
+    assert correlations["acoustic intensity"] == pytest.approx((alpha, partial))
 
 
 def test_a_sample_without_a_value_is_left_out() -> None:
@@ -106,23 +104,43 @@ def test_a_sweeps_settings_are_found_by_their_labels() -> None:
 
 
 def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> None:
-    results = sheet([*stored("sft", "diffro"), *stored("emomix@sad"), *stored("zet@gamma0", reference_emotion=0.25)])
-    assert results is not None
+    cells = [
+        *stored("sft", "diffro", "diffro@alpha1"),
+        *stored("emomix@sad"),
+        *stored("zet@gamma0", reference_emotion=0.25),
+    ]
+    results, mixed = sheets(cells)
     assert [row[0] for row in results.rows] == ["sft", "emomix@sad", "zet@gamma0"]
     names = [column.name for column in results.columns]
     assert names == ["arm", "n", "gold", "intensity", "reference_emotion"]
     assert results.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
     assert results.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
-    mixed = "0.50 of the first emotion and 0.20 of sad"
-    assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in results.notes
-    assert sheet(stored("sft", "diffro")) is None
+    (row,) = mixed.texts()[1]
+    assert row == ["emomix@sad", "1", "sad", "50.0", "50.0", "20.0", "20.0"]
+    assert sheets(stored("sft", "diffro")) == []
 
 
-def test_cells_without_the_optional_stage_have_no_lines_and_break_nothing() -> None:
+def test_intensity_is_the_mean_over_seeds() -> None:
+    """Seed 2's measures fall where seed 1's rise: .8 ** .5 and its negative, whose standard error is .8 ** .5."""
+    rising = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
+    cells = []
+    for seed, samples in ((1, rising), (2, {1 - alpha: rows for alpha, rows in rising.items()})):
+        for alpha, rows in samples.items():
+            cells.append(Stored(label=f"emodiff@alpha{alpha:g}", seed=seed, world_hash="", profile="quick"))
+            cells[-1].__dict__["samples"] = rows
+    sheet = intensity(cells)
+    assert sheet is not None
+    assert [row[:2] for row in sheet.rows] == [("gold's probability", 2.0), ("acoustic intensity", 2.0)]
+    for row in sheet.rows:
+        assert row[2].mean == pytest.approx(0)  # type: ignore[union-attr]
+        assert row[2].high == pytest.approx(12.706 * 0.8**0.5, rel=1e-4)  # type: ignore[union-attr]
+
+
+def test_cells_without_the_optional_stage_have_no_tables_and_break_nothing() -> None:
     class Bare(Stored):
         samples = Stored.samples[["target", gold().logprob, "phone_errors", "phones", "step"]]  # type: ignore[assignment]
 
     bare = [Bare(label=each.label, seed=2, world_hash="", profile="quick") for each in stored("emomix@sad")]
     bare += [Bare(label=f"emodiff@alpha{alpha}", seed=2, world_hash="", profile="quick") for alpha in (0.25, 1)]
-    assert (intensity_lines(bare), mixture_lines(bare)) == ([], [])
-    assert mixture_lines([*bare, *stored("emomix@sad")]) == mixture_lines(stored("emomix@sad")) != []
+    assert (intensity(bare), mixtures(bare)) == (None, None)
+    assert mixtures([*bare, *stored("emomix@sad")]) == mixtures(stored("emomix@sad")) is not None

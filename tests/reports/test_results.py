@@ -99,6 +99,21 @@ def test_a_table_of_the_report_is_pasted_by_its_name(root: Path, original: Path)
     assert "table" in result.output.replace("tabel", "")
 
 
+def test_a_number_is_pasted_into_a_sentence_and_becomes_stale(root: Path) -> None:
+    """RM accuracy is .7 + (333 mod 7) / 40 + .01 for SFT's label and seed 1 (`fakes.build_examined`)."""
+    page, marker = root / "docs" / "results.md", "<!-- number:tiny rm_accuracy_valid sft -->"
+    page.write_text(f"It is {marker}not run yet<!-- /number --> %.\n")
+    result = results(root)
+    assert "pasted: tiny rm_accuracy_valid sft in docs/results.md" in result.output
+    assert page.read_text() == f"It is {marker}81.0<!-- /number --> %.\n"
+    assert results(root, "--check").exit_code == 0
+    page.write_text(page.read_text().replace("81", "82"))
+    result = results(root, "--check")
+    assert result.exit_code == 1
+    assert "stale: tiny rm_accuracy_valid sft in docs/results.md" in result.output
+    assert "current: tiny in README.md" in result.output
+
+
 def test_a_grid_that_is_not_complete_is_not_shown(root: Path, original: Path) -> None:
     """Nobody should see the arms before all planned cells are there."""
     runs = Path(shutil.copytree(original / "runs", root / "runs"))
@@ -140,7 +155,7 @@ def test_a_damaged_archive_changes_no_page(root: Path) -> None:
         ("nothing", "no page has a block for results"),
         ("<!-- results:tiny -->\nopen\n", "no beginning or no end"),
         ("<!-- results:tiny -->\n<!-- /results:loo -->\n", "no beginning or no end"),
-        (PAGE.format("nosuch"), "no grid (results:nosuch in README.md) of that name"),
+        (PAGE.format("nosuch"), "no grid (nosuch in README.md) of that name"),
     ],
 )
 def test_a_page_that_makes_no_sense_gets_one_message_and_stays(tmp_path: Path, page: str, complaint: str) -> None:
