@@ -24,6 +24,8 @@ REFERENCES = {BASE: (style.GREY, ":"), "best_of_64": (style.GREEN, "-."), "best_
 """Arm whose mean gold is drawn in every other panel of the figure of gold and proxy -> color and line style."""
 BANDED = (BASE, RRPO)
 """Arms with a band; more bands would hide one another."""
+TITLE = 180
+"""Maximum width of a panel's title: characters times size in points."""
 WINDOW = 3
 """Number of batches in the running mean."""
 LEADER = {"arrowstyle": "-", "lw": 0.3, "color": "0.7", "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5), "zorder": 0}
@@ -90,7 +92,8 @@ def _panel(axis: Axes, label: str, runs: Sequence[Record], references: Mapping[s
         axis.plot(d, y, color=colour, lw=1.8, ls=dashes, zorder=3)
         ends.append((float(d[-1]), float(y[-1]), colour, text))
     _label_ends(axis, ends)
-    axis.set_title(f"{label} (n = {len(runs)})", loc="left", pad=3)
+    title = f"{label} (n = {len(runs)})"
+    axis.set_title(title, loc="left", pad=3, fontsize=min(7.5, TITLE / len(title)))
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
     return reference_lines
