@@ -1,10 +1,10 @@
 """``python -m ablations.gradients --runs-dir runs``: compare DiffRO's gradient with the policy gradient.
 
 Builds the stage ``gradients`` (see `rrpo.diagnostics.gradients` for what is measured) on development seeds, with the reward model
-of vanilla DiffRO or of another arm. Prints the mean of every measure over seeds, and its ratio to REINFORCE's, with 95 %
-intervals. The gradients are measured at three policies: SFT, the checkpoint with the highest accuracy by the tuning judge (the
-peak), and the last checkpoint; or, with ``--updates``, after the given numbers of updates of the arm's optimization. The
-optimization is rerun up to there, because policies are not stored.
+of vanilla DiffRO or of another arm. Prints, and writes to ``runs/gradients``, the mean of every measure over seeds and its ratio
+to REINFORCE's, with 95 % intervals. The gradients are measured at three policies: SFT, the checkpoint with the highest accuracy
+by the tuning judge (the peak), and the last checkpoint; or, with ``--updates``, after the given numbers of updates of the arm's
+optimization. The optimization is rerun up to there, because policies are not stored.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, print_line, terminal
+from ablations.commands import Device, RunsDir, Workers, terminal
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
 from ablations.grids import arms
 from ablations.judges import tuning
+from ablations.rendering.sheet import Column, Sheet, Value, markdown
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.records import POINTS_FILE
@@ -34,6 +34,8 @@ from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import dataflow, measurements
 
 TABLE = "gradients.parquet"
+FOLDER, PAGE, CSV = "gradients", "gradients.md", "gradients.csv"
+"""Folder in the runs folder, and its files."""
 AGAINST = "reinforce"
 """The method to which ratios are taken."""
 MEASURES = {
@@ -43,16 +45,28 @@ MEASURES = {
     "bias": "squared bias / squared true gradient",
     "alignment": "alignment with the true gradient",
     "reference_noise": "noise variance of the reference / its squared norm",
-    "swap_held": "correlation of predicted and true change of reward by one token, other tokens held",
-    "swap_redrawn": "the same, later tokens redrawn",
-    "swap_reliability": "share of the redrawn change's variance that is not sampling noise",
-    "swap_spread_held": "standard deviation of the true change, other tokens held, nats",
-    "swap_spread_redrawn": "the same, later tokens redrawn, without sampling noise",
+    "swap_held": "correlation of predicted and true change of reward by one token, others held",
+    "swap_redrawn": "correlation of predicted and true change of reward by one token, later ones redrawn",
+    "swap_reliability": "share of the latter true change's variance that is not sampling noise",
+    "swap_spread_held": "standard deviation of the true change, others held, nats",
+    "swap_spread_redrawn": "standard deviation of the true change, later ones redrawn, without sampling noise, nats",
     "gain_per_nat": "proxy gain per nat of KL",
     "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
     "gain_per_minute": "proxy gain per minute",
 }
 """Column of the table -> label."""
+COLUMNS = (
+    Column("measure", "measure"),
+    Column("method", "method"),
+    Column("mean", "mean", "digits"),
+    Column("n", "n", "count"),
+    Column("ratio", f"ratio to {AGAINST}", "digits"),
+    Column("ratio_n", "n of the ratio", "count"),
+)
+NOTE = (
+    f"Means over n development seeds with 95 % t-intervals. Ratio to {AGAINST}: geometric mean over the seeds in which both are "
+    "above 0, with its interval. Not tested. `rrpo/diagnostics/gradients.py` defines the measures."
+)
 app, main = program("ablations.gradients")
 
 
@@ -63,36 +77,31 @@ def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     return Interval(math.exp(log_ratio.mean), math.exp(log_ratio.low), math.exp(log_ratio.high), log_ratio.n)
 
 
-def lines(table: pd.DataFrame) -> list[str]:
-    """Return the printed lines for ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
-    report = []
+def sheets(table: pd.DataFrame) -> list[Sheet]:
+    """Return one table per policy of ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
+    found = []
     for place, group in table.groupby("place", sort=False):
-        updates = ", ".join(map(str, sorted(set(group["updates"].tolist()))))
-        report.append(f"{place}, after {updates} updates:")
         by_method = {str(method): rows.set_index("seed") for method, rows in group.groupby("method", sort=False)}
         base = by_method[AGAINST]
+        body: list[dict[Column, Value]] = []
         for name, label in MEASURES.items():
-            report.append(f"  {label}")
             for method, rows in by_method.items():
-                values = rows[name]
-                mean = t_interval(values.to_numpy(float))
-                if not mean.n:
-                    continue
-                text = f"    {method:22} {_text(mean)}"
-                if method != AGAINST and base[name].notna().any():
-                    text += f"   x {_text(ratio(values.tolist(), base.loc[values.index, name].tolist()))}"
-                report.append(text)
-    report.append(
-        f"x: ratio to {AGAINST}, geometric mean; n: seeds in which both are above 0. Intervals: Student's t, 95 %."
-    )
-    return report
+                mean = t_interval(rows[name].to_numpy(float))
+                paired = ratio(rows[name].tolist(), base.loc[rows.index, name].tolist())
+                cells = (label, method, mean, float(mean.n), paired, float(paired.n))
+                if mean.n:
+                    body.append(dict(zip(COLUMNS, cells, strict=True)))
+        updates = ", ".join(map(str, sorted(set(group["updates"].tolist()))))
+        sheet = Sheet.of("gradients", f"{place}, after {updates} updates", body)
+        found += [sheet] if sheet else []
+    return found
 
 
-def _text(mean: Interval) -> str:
-    if not mean.n:
-        return "-"
-    interval = f" [{mean.low:.3g}, {mean.high:.3g}]" if np.isfinite(mean.low) else ""
-    return f"{mean.mean:.3g}{interval} (n {mean.n})"
+def page(table: pd.DataFrame, arm: str, profile: str) -> str:
+    """Return all tables as Markdown."""
+    parts = [f"# Gradients of arm {arm}, profile {profile}", NOTE]
+    parts += [f"## {sheet.title}\n\n{markdown(sheet)}" for sheet in sheets(table)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _sizes(changes: Sequence[str]) -> GradientsConfig:
@@ -164,8 +173,13 @@ def command(
     for path, seed, checkpoints in zip(builder.require(measured), dev_seeds, places, strict=True):
         rows = pd.read_parquet(path / TABLE)
         tables += [rows[rows["updates"] == n].assign(seed=seed, place=place) for place, n in checkpoints.items()]
-    for line in lines(pd.concat(tables)):
-        print_line(console, line)
+    table = pd.concat(tables, ignore_index=True)
+    text = page(table, arm, profile)
+    folder = builder.folder.root / FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / PAGE).write_text(text, encoding="utf-8")
+    table.to_csv(folder / CSV, index=False)
+    print(f"{text}\nWritten to {folder}: {PAGE}, and the values by seed, {CSV}")
 
 
 def peaks(folder: Path) -> dict[str, int]:

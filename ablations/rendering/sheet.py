@@ -26,11 +26,12 @@ UNITS: dict[str, Callable[[float], str]] = {
     "plain": lambda value: f"{value:.3f}",
     "mark": lambda value: f"{value:.2f}",
     "level": lambda value: f"{value:g}",
+    "digits": lambda value: f"{value:.3g}",
     "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
 }
 """Unit -> formatter of a number. The values of ``percent``, ``share`` and ``gain`` are fractions."""
-BRACKETED = ("effect", "share")
+BRACKETED = ("effect", "share", "digits")
 """Units with asymmetric intervals, which are written with both bounds."""
 
 

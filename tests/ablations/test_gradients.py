@@ -1,4 +1,4 @@
-"""The command that compares gradients: hand-computed ratios, printed lines, and invalid options."""
+"""The command that compares gradients: hand-computed ratios, tables, and invalid options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ablations.gradients import MEASURES, app, lines, peaks, ratio
+from ablations.gradients import MEASURES, app, page, peaks, ratio, sheets
 from rrpo.config import OptimizeConfig
 from rrpo.diagnostics import gradients as stage
 
@@ -24,7 +24,7 @@ def test_ratios_are_geometric_means_of_pairs_above_zero() -> None:
     assert ratio([-1.0], [1.0]).n == 0
 
 
-def test_every_measure_of_every_method_is_printed() -> None:
+def test_every_measure_of_every_method_is_in_the_tables() -> None:
     rows = [
         {"seed": seed, "updates": updates, "place": place, "method": method}
         | dict.fromkeys(MEASURES, value * (1 + 0.1 * seed))
@@ -33,15 +33,19 @@ def test_every_measure_of_every_method_is_printed() -> None:
         for method, value in (("diffro", 3.0), ("reinforce", 6.0))
     ]
     table = pd.DataFrame(rows)
-    printed = lines(table)
-    assert printed[0] == "SFT, after 0 updates:"
-    assert "peak, after 60, 80 updates:" in printed
+    at_sft, at_peak = sheets(table)
+    assert (at_sft.title, at_peak.title) == ("SFT, after 0 updates", "peak, after 60, 80 updates")
+    rows = at_sft.texts()[1]
+    assert [row[:2] for row in rows] == [
+        [label, name] for label in MEASURES.values() for name in ("diffro", "reinforce")
+    ]
+    half = 12.706 * 0.15  # of the means of 3 and 3.3; the ratio is exact
+    assert rows[0][2:] == [f"3.15 [{3.15 - half:.3g}, {3.15 + half:.3g}]", "2", "0.5 [0.5, 0.5]", "2"]
+    assert rows[1][4:] == ["1 [1, 1]", "2"], "itself"
+    assert page(table, "diffro", "quick").count("| 0.5 [0.5, 0.5] |") == 2 * len(MEASURES)
     table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
-    alone = lines(table)
-    at = alone.index(f"  {MEASURES['swap_held']}")
-    assert alone[at + 1].split()[:2] == ["diffro", "3.15"], "no ratio to a missing value"
-    assert not alone[at + 2].startswith("    ")
-    assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in printed) == 2 * len(MEASURES)
+    alone = [row for row in sheets(table)[0].texts()[1] if row[0] == MEASURES["swap_held"]]
+    assert [(row[1], row[4]) for row in alone] == [("diffro", "–")], "no ratio to a missing value"
 
 
 def test_columns_are_the_stages() -> None:
