@@ -40,8 +40,9 @@ def answer(selection: Selection, rows: Sequence[Row]) -> list[str]:
 
 def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) -> str:
     """Return which component has an effect, how large, and whether it is tested; ``score`` is that of a diverged cell."""
-    if selection.screen and (gains := effects.differences(selection, effects.against_rrpo(selection), score=score)):
-        return _screen_answer({arm: gain for (_, arm), means in gains.items() for gain in means.values()})
+    if selection.screen and _policies(selection.records):
+        gains = effects.differences(selection, effects.against_rrpo(selection), score=score)
+        return _screen_answer(selection, {arm: gain for (_, arm), means in gains.items() for gain in means.values()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:
@@ -66,8 +67,13 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
     return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection, score), scope]))}."
 
 
-def _screen_answer(gains: Mapping[str, Interval]) -> str:
-    """Return which systems end above and below RRPO, each by its own interval."""
+def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
+    """Return which systems end above and below RRPO, each by its own interval, from RRPO's ``gains`` over them; empty without
+    RRPO."""
+    n = max((gain.n for gain in gains.values()), default=len(selection.seeds_run))
+    screen = f"Screen with {n} seed{'s' if n > 1 else ''}, estimates only, nothing is tested"
+    if not gains:
+        return f"{screen}. It does not compare RRPO with another arm, so nothing can be said about reward hacking."
     by_side = {
         "above": [arm for arm, gain in gains.items() if gain.low > 0],
         "below": [arm for arm, gain in gains.items() if gain.high < 0],
@@ -75,11 +81,7 @@ def _screen_answer(gains: Mapping[str, Interval]) -> str:
     phrases = [f"{side} {', '.join(arms)}" for side, arms in by_side.items() if arms]
     undistinguished = [arm for arm in gains if not any(arm in arms for arms in by_side.values())]
     phrases += [f"not distinguished from {', '.join(undistinguished)}"] if undistinguished else []
-    n = max(gain.n for gain in gains.values())
-    return (
-        f"Screen with {n} seed{'s' if n > 1 else ''}, estimates only, nothing is tested: RRPO's {primary().label} is "
-        f"{'; '.join(phrases)} (unadjusted 95 % intervals)."
-    )
+    return f"{screen}: RRPO's {primary().label} is {'; '.join(phrases)} (unadjusted 95 % intervals)."
 
 
 def _claim(overall: Row, above_sft: Row | None) -> str:

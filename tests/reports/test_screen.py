@@ -41,6 +41,17 @@ def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
     assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in sentence
 
 
+def test_a_screen_without_rrpo_says_what_it_cannot_say():
+    """One arm beside RRPO would be compared with it; RRPO alone has nothing to be compared with."""
+    records = tuple(record(arm, seed, 0.5) for arm in ("sft", "emodiff") for seed in NOISE)
+    planned = dict.fromkeys(("sft", "emodiff"), 3)
+    selection = Selection("guidance", records, planned, (), plans=(3,), grid_labels=frozenset(planned))
+    assert answer(selection, rows(selection)) == [
+        "Screen with 3 seeds, estimates only, nothing is tested. It does not compare RRPO with another arm, so nothing can be "
+        "said about reward hacking."
+    ]
+
+
 def test_a_control_is_held_against_its_component_if_that_was_run_too():
     selection = screened()
     eam = tuple(record("eam", seed, 0.65 + noise) for seed, noise in NOISE.items())
