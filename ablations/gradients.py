@@ -165,14 +165,12 @@ def command(
     if not requested:
         runs = [dataflow.optimized(size, chosen, seed) for seed in dev_seeds]
         places = [peaks(path) for path in builder.require(runs)]
-    measured = [
-        measurements.gradients(size, chosen, seed, sorted(set(checkpoints.values())), sizes)
-        for seed, checkpoints in zip(dev_seeds, places, strict=True)
+    points = [(place, at[place], seed) for place in places[0] for seed, at in zip(dev_seeds, places, strict=True)]
+    paths = builder.require([measurements.gradients(size, chosen, seed, n, sizes) for _, n, seed in points])
+    tables = [
+        pd.read_parquet(path / TABLE).assign(seed=seed, updates=n, place=place)
+        for path, (place, n, seed) in zip(paths, points, strict=True)
     ]
-    tables = []
-    for path, seed, checkpoints in zip(builder.require(measured), dev_seeds, places, strict=True):
-        rows = pd.read_parquet(path / TABLE)
-        tables += [rows[rows["updates"] == n].assign(seed=seed, place=place) for place, n in checkpoints.items()]
     table = pd.concat(tables, ignore_index=True)
     text = page(table, arm, profile)
     folder = builder.folder.root / FOLDER

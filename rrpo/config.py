@@ -436,8 +436,8 @@ class BestOfConfig:
 class GradientsConfig(Checked):
     """Comparison of the optimizers' gradients for one reward; see `rrpo.diagnostics.gradients`."""
 
-    updates: tuple[int, ...] = (0,)
-    """Updates of the optimization at which gradients are measured; 0 is the SFT policy. The optimization is rerun up to there."""
+    updates: int = option(0, within="[0, inf)")
+    """Updates of the optimization after which gradients are measured; 0 is the SFT policy. The optimization is rerun up to it."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """The optimization."""
     batches: int = option(24, within="[2, inf)")

@@ -49,7 +49,7 @@ from rrpo.seeding import permutation_batches, uniform
 from rrpo.training.trainer import multiplier
 
 TABLE = "gradients.parquet"
-"""File with one row per policy and method: ``updates``, ``method``, then one column per measure."""
+"""File with one row per method: ``method``, then one column per measure."""
 REFERENCE = "reinforce"
 """The method whose mean gradient is the reference for the true gradient."""
 METHODS: dict[str, tuple[str, str]] = {
@@ -72,13 +72,13 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     size = min(config.prompts, len(evaluation.phones))
     evaluation = evaluation.select(torch.arange(size, device=evaluation.prefix.device))
+    optimize(models, train, config.optimize, inputs, config.updates)
+    current = replace(models, reference=frozen(models.policy))
+    at_update = replace(config, optimize=emotion_reward(config.optimize, config.updates))
     rows: list[dict[str, str | float]] = []
-    checkpoints = sorted(set(config.updates))
-    for done, updates in enumerate(trained(models, train, config.optimize, inputs, checkpoints)):
-        current = replace(models, reference=frozen(models.policy))
-        at_update = replace(config, optimize=emotion_reward(config.optimize, updates))
-        rows += [{"updates": updates} | row for row in compared(current, train, evaluation, at_update)]
-        context.report(done + 1, len(checkpoints))
+    for row in compared(current, train, evaluation, at_update):
+        rows.append(row)
+        context.report(len(rows), len(METHODS))
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
     (out / "scalars.json").write_text(json.dumps({}))
 
@@ -89,10 +89,8 @@ def emotion_reward(config: OptimizeConfig, updates: int) -> OptimizeConfig:
     return replace(config, beta=0.0, content_weight=0.0, emotion_weight=1.0, gradient_scale=1.0, tau=(tau,))
 
 
-def trained(
-    models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], checkpoints: list[int]
-) -> Iterator[int]:
-    """Run the optimization of ``config`` on ``models.policy`` and yield each of ``checkpoints``, ascending numbers of updates.
+def optimize(models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], updates: int) -> None:
+    """Run the optimization of ``config`` on ``models.policy`` up to a number of updates.
 
     This repeats the stage ``optimize``, which does not store policies.
     """
@@ -101,15 +99,11 @@ def trained(
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
-    done = 0
-    for checkpoint in checkpoints:
-        for step in range(done, checkpoint):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-            selected = rows[step, : prompts_of(method, config)].repeat(method.samples)
-            take_step(models, method, state, roll_out(models, train.select(selected), config, step), optimizer, config)
-        done = checkpoint
-        yield checkpoint
+    for step in range(updates):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
+        selected = rows[step, : prompts_of(method, config)].repeat(method.samples)
+        take_step(models, method, state, roll_out(models, train.select(selected), config, step), optimizer, config)
 
 
 def frozen(policy: TokenPolicy) -> TokenPolicy:

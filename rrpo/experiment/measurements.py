@@ -6,7 +6,7 @@ affect none of their keys (`optional`). What is trained is in `rrpo.experiment.d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -109,12 +109,11 @@ def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage.of("reference_probe", ReferenceProbeConfig(), inputs, f"speaker vectors seed {seed}")
 
 
-def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
-    """Return the comparison of optimizers' gradients at the policies of ``arm`` after each of ``updates``; 0 is the SFT
-    policy."""
+def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: int, sizes: GradientsConfig) -> Stage:
+    """Return the comparison of optimizers' gradients at the policy of ``arm`` after ``updates``; 0 is the SFT policy."""
     stage = dataflow.optimized(profile, arm, seed)
-    config = replace(sizes, updates=tuple(updates), optimize=stage.config)
-    return Stage.of("gradients", config, stage.inputs, f"gradients seed {seed}")
+    config = replace(sizes, updates=updates, optimize=stage.config)
+    return Stage.of("gradients", config, stage.inputs, f"gradients seed {seed}, {updates} updates")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:

@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "transfer": Kind(3, "rrpo.judges.transfer:build", "measurement: each arm's samples by other arms' reward models"),
     "examine": Kind(2, "rrpo.diagnostics.examine:build", "reward model: accuracy and manipulation checks"),
     "fidelity": Kind(1, "rrpo.diagnostics.fidelity:build", "reward model: gradient fidelity"),
-    "gradients": Kind(3, "rrpo.diagnostics.gradients:build", "comparison of the optimizers' gradients"),
+    "gradients": Kind(4, "rrpo.diagnostics.gradients:build", "comparison of the optimizers' gradients"),
     "examine_set": Kind(1, "rrpo.diagnostics.examine:build_set", "reward model: accuracy on other synthetic speech"),
     "measure": Kind(1, "rrpo.diagnostics.measure:build", "reward model: manipulation check of a plugin's regularizer"),
     "recognition": Kind(1, "rrpo.diagnostics.examine:build_test_set", "reward model: accuracy on a test set of yours"),

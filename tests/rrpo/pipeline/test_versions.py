@@ -115,7 +115,7 @@ def stage_builds() -> dict[str, str]:
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
     roots += [dataflow.optimized(SMOKE, soft, 0), measurements.intensity(SMOKE, soft, 0)]
     roots += measurements.core(SMOKE, replace(soft, steps=0, reversal=1.0), 0, policy=True).values()
-    roots.append(measurements.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
+    roots.append(measurements.gradients(SMOKE, ArmConfig(), 0, 0, GradientsConfig()))
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(measurements.assessed(SMOKE, ArmConfig(), 0))
     roots.append(measurements.measured(SMOKE, ArmConfig(), 0, "ls"))
