@@ -99,7 +99,11 @@ def sheets(table: pd.DataFrame) -> list[Sheet]:
 
 def page(table: pd.DataFrame, arm: str, profile: str) -> str:
     """Return all tables as Markdown."""
-    parts = [f"# Gradients of arm {arm}, profile {profile}", NOTE]
+    seeds = ", ".join(map(str, sorted(set(table["seed"].tolist()))))
+    parts = [
+        f"# Gradients of arm {arm}",
+        f"Written by `python -m ablations.gradients`; profile {profile}, seeds {seeds}. {NOTE}",
+    ]
     parts += [f"## {sheet.title}\n\n{markdown(sheet)}" for sheet in sheets(table)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -42,7 +42,9 @@ def test_every_measure_of_every_method_is_in_the_tables() -> None:
     half = 12.706 * 0.15  # of the means of 3 and 3.3; the ratio is exact
     assert rows[0][2:] == [f"3.15 [{3.15 - half:.3g}, {3.15 + half:.3g}]", "2", "0.5 [0.5, 0.5]", "2"]
     assert rows[1][4:] == ["1 [1, 1]", "2"], "itself"
-    assert page(table, "diffro", "quick").count("| 0.5 [0.5, 0.5] |") == 2 * len(MEASURES)
+    text = page(table, "diffro", "quick")
+    assert "profile quick, seeds 0, 1." in text
+    assert text.count("| 0.5 [0.5, 0.5] |") == 2 * len(MEASURES)
     table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
     alone = [row for row in sheets(table)[0].texts()[1] if row[0] == MEASURES["swap_held"]]
     assert [(row[1], row[4]) for row in alone] == [("diffro", "–")], "no ratio to a missing value"
