@@ -91,21 +91,24 @@ def sheets(table: pd.DataFrame) -> list[Sheet]:
                 cells = (label, method, mean, float(mean.n), paired, float(paired.n))
                 if mean.n:
                     body.append(dict(zip(COLUMNS, cells, strict=True)))
-        updates = ", ".join(map(str, sorted(set(group["updates"].tolist()))))
-        sheet = Sheet.of("gradients", f"{place}, after {updates} updates", body)
+        sheet = Sheet.of("gradients", f"{place}, after {_listed(group['updates'])} updates", body)
         found += [sheet] if sheet else []
     return found
 
 
 def page(table: pd.DataFrame, arm: str, profile: str) -> str:
     """Return all tables as Markdown."""
-    seeds = ", ".join(map(str, sorted(set(table["seed"].tolist()))))
     parts = [
         f"# Gradients of arm {arm}",
-        f"Written by `python -m ablations.gradients`; profile {profile}, seeds {seeds}. {NOTE}",
+        f"Written by `python -m ablations.gradients`; profile {profile}, seeds {_listed(table['seed'])}. {NOTE}",
     ]
     parts += [f"## {sheet.title}\n\n{markdown(sheet)}" for sheet in sheets(table)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _listed(numbers: pd.Series) -> str:
+    """Return the distinct numbers, ascending, as text."""
+    return ", ".join(map(str, sorted(set(numbers.tolist()))))
 
 
 def _sizes(changes: Sequence[str]) -> GradientsConfig:

@@ -66,11 +66,16 @@ class Block:
             return f"{self.grid} {self.outcome} {' - '.join(self.arms)}"
         return f"{self.grid}/{self.table}" if self.table else self.grid
 
+    @property
+    def marker(self) -> str:
+        """Its first marker, without the signs of a comment."""
+        return f"{'number' if self.outcome else 'results'}:{self.name}"
+
     def shows(self, content: str) -> str:
         """Return its text with another content between the markers."""
         if self.outcome:
-            return f"<!-- number:{self.name} -->{content}<!-- /number -->"
-        return f"<!-- results:{self.name} -->\n\n{content}\n<!-- /results:{self.name} -->"
+            return f"<!-- {self.marker} -->{content}<!-- /number -->"
+        return f"<!-- {self.marker} -->\n\n{content}\n<!-- /{self.marker} -->"
 
 
 def blocks_by_grid(root: Path) -> dict[str, list[Block]]:
@@ -96,7 +101,7 @@ def blocks_by_grid(root: Path) -> dict[str, list[Block]]:
             raise InputError("a block for results has no beginning or no end", got=got, fix=fix)
         for block in blocks:
             for grid in block.grid.split("+"):
-                choose(f"grid ({block.name} in {page.name})", grid, GRIDS)
+                choose(f"grid ({block.marker} in {page.name})", grid, GRIDS)
             found.setdefault(block.grid, []).append(block)
     if not found:
         fix = "add <!-- results:GRID --> and <!-- /results:GRID -->, each on its own line, to README.md or a page in docs/"

@@ -134,12 +134,18 @@ def mixtures(records: Sequence[Record]) -> Sheet | None:
         }
         if not profiles[label]:
             continue
-        rows.append({ARM: label, N: float(len(profiles[label])), Column("second", "second emotion"): second})
-        for index, which in enumerate(("first", "second")):
-            for arm, name in ((label, ""), (SFT, "_sft")):
-                heading = f"gold's probability of the {which}, %" if arm == label else "in SFT's samples, %"
-                means = t_interval([row[index] for row in profiles[arm]])
-                rows[-1][Column(f"{which}{name}", heading, "percent")] = means
+        mean = {(arm, i): t_interval([row[i] for row in profiles[arm]]) for arm in profiles for i in (0, 1)}
+        rows.append(
+            {
+                ARM: label,
+                N: float(len(profiles[label])),
+                Column("second", "second emotion"): second,
+                Column("p_first", "gold's probability of the first, %", "percent"): mean[label, 0],
+                Column("p_first_sft", "in SFT's samples, %", "percent"): mean[SFT, 0],
+                Column("p_second", "gold's probability of the second, %", "percent"): mean[label, 1],
+                Column("p_second_sft", "in SFT's samples, %", "percent"): mean[SFT, 1],
+            }
+        )
     note = (
         "First: the target, spoken first; samples whose target is the second emotion are left out. In SFT's samples, no second "
         "emotion was requested. Mean over seeds ± half the 95 % t-interval; not tested."

@@ -93,7 +93,8 @@ def _panel(axis: Axes, label: str, runs: Sequence[Record], references: Mapping[s
         ends.append((float(d[-1]), float(y[-1]), colour, text))
     _label_ends(axis, ends)
     title = f"{label} (n = {len(runs)})"
-    axis.set_title(title, loc="left", pad=3, fontsize=min(7.5, TITLE / len(title)))
+    heading = axis.set_title(title, loc="left", pad=3)
+    heading.set_fontsize(min(heading.get_fontsize(), TITLE / len(title)))
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
     return reference_lines

@@ -155,7 +155,7 @@ def test_a_damaged_archive_changes_no_page(root: Path) -> None:
         ("nothing", "no page has a block for results"),
         ("<!-- results:tiny -->\nopen\n", "no beginning or no end"),
         ("<!-- results:tiny -->\n<!-- /results:loo -->\n", "no beginning or no end"),
-        (PAGE.format("nosuch"), "no grid (nosuch in README.md) of that name"),
+        (PAGE.format("nosuch"), "no grid (results:nosuch in README.md) of that name"),
     ],
 )
 def test_a_page_that_makes_no_sense_gets_one_message_and_stays(tmp_path: Path, page: str, complaint: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from rrpo.config import GradientsConfig, OptimizeConfig
 from rrpo.diagnostics import gradients
@@ -82,6 +83,17 @@ def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
         assert table["method"].tolist() == [*METHODS]
         assert (table["variance"] > 0).all()
         assert table["kl"].between(0.01, 0.04).all()
+
+
+def test_measuring_restores_the_policy(tmp_path: Path) -> None:
+    """Each method's gradients are taken at the same policy, although a step is tried after each."""
+    inputs = optimize_inputs(tmp_path / "toy")
+    models = Models.load(inputs, "cpu")
+    prompts = (Prompts.load(inputs[name], models) for name in ("rl_prompts", "eval_prompts"))
+    current = replace(models, reference=gradients.frozen(models.policy))
+    before = parameters_to_vector(models.policy.parameters()).detach().clone()
+    assert len(list(gradients.compared(current, *prompts, CONFIG))) == len(METHODS)
+    assert torch.equal(parameters_to_vector(models.policy.parameters()), before)
 
 
 def test_the_policies_are_those_of_the_optimisation(tmp_path: Path) -> None:
