@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import is_stored, missing_stages
 from ablations.execution.request import Request
 from ablations.failures import Lost
-from ablations.grids import GRIDS
+from ablations.grids import GRIDS, split_label
 from ablations.parameters import distinguishing
 from ablations.stats.family import PILOT, primary
 from ablations.stats.power_analysis import analyze_power
@@ -208,12 +209,21 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
     return on(invocations, development=min(request.seeds) >= DEVELOPMENT)
 
 
+def _elsewhere(store: Store, grid: str, cells: Sequence[Cell]) -> dict[str, Record]:
+    """Return cell hash -> record by another grid, of those of ``cells`` that have one under their own label or, if a setting
+    changes no stage, under that of their arm: ``diffro`` is ``diffro@own``."""
+    hashes = {cell.hash: (cell.hash, cell.hash_as(split_label(cell.label)[0])) for cell in cells}
+    found = store.elsewhere(grid, set(chain.from_iterable(hashes.values()))) if cells else {}
+    records = {own: next((found[key] for key in keys if key in found), None) for own, keys in hashes.items()}
+    return {own: record for own, record in records.items() if record}
+
+
 def make(request: Request) -> Plan:
     """Compare a request with the runs folder."""
     plan = Plan(request, {}, {}, [])
     if request.folder.exists:
         store = Store(request.folder)
         plan = Plan(request, *store.states(request.grid), [], invocations=_invocations(store, request))
-        if missing := {cell.hash for cell in plan.todo if not is_stored(cell, request.folder.root)}:
-            plan = replace(plan, elsewhere=store.elsewhere(request.grid, missing))
+        missing = [cell for cell in plan.todo if not is_stored(cell, request.folder.root)]
+        plan = replace(plan, elsewhere=_elsewhere(store, request.grid, missing))
     return replace(plan, stages=missing_stages(plan.built, plan.amended, request.folder.root))

@@ -177,7 +177,7 @@ class Tracker:
         )
         files = files_in(record.folder)
         scalars = {} if records.SCALARS_FILE in files else {records.SCALARS_FILE: json.dumps(_finite(record.scalars))}
-        self._put(entry, {**files, **scalars, CELL_FILE: cell_json(cell)})
+        self._put(entry, {**files, **scalars, **_config(cell)})
         return waiting_record(entry, self.replay)
 
     def add_optional(
@@ -264,11 +264,7 @@ class Tracker:
         self.replay.flush()
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
-        return self._provenance() | {
-            records.CONFIG_FILE: json.dumps(cell.params(), indent=1),
-            CELL_FILE: cell_json(cell),
-            "log.txt": log or "nothing was logged\n",
-        }
+        return self._provenance() | _config(cell) | {"log.txt": log or "nothing was logged\n"}
 
     def _provenance(self) -> dict[str, str]:
         texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
@@ -324,6 +320,11 @@ def data_hash(cell: Cell) -> str:
     """Return the hash of all splits and prompt sets that a cell depends on, including the user's own audio."""
     keys = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
     return content_hash(sorted(keys))[:16]
+
+
+def _config(cell: Cell) -> dict[str, str]:
+    """Return the artifacts that say what the cell is."""
+    return {records.CONFIG_FILE: json.dumps(cell.params(), indent=1), CELL_FILE: cell_json(cell)}
 
 
 def _built_by(files: Mapping[str, Path]) -> dict[str, str]:

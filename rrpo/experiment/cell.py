@@ -68,7 +68,11 @@ class Cell:
     @cached_property
     def hash(self) -> str:
         """Identity of the cell's result: hash of the label and of every stage's key."""
-        return content_hash([self.label, {role: stage.key for role, stage in self.stages.items()}])
+        return self.hash_as(self.label)
+
+    def hash_as(self, label: str) -> str:
+        """Return the hash of a cell that has another label and the same stages."""
+        return content_hash([label, {role: stage.key for role, stage in self.stages.items()}])
 
     @cached_property
     def arm_hash(self) -> str:

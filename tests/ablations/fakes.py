@@ -47,6 +47,8 @@ class FakeCell(Cell):
     listener: str = ""
     """Name of the installed optional listener; empty for none."""
     listener_trouble: str = ""
+    same_as: str = ""
+    """Label of the cell that has the same stages; empty for no other."""
 
     @cached_property
     def optional(self) -> dict[str, Stage]:
@@ -58,23 +60,24 @@ class FakeCell(Cell):
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
+        label = self.same_as or self.label
         shared = Stage("codec", "fakes:build_shared", FakeConfig(role=f"world {self.world}"), label="fake codec")
         policy = Stage(
             "sft", "fakes:build_shared", FakeConfig(role="sft", seed=self.seed), {"codec": shared}, "fake SFT"
         )
-        config = FakeConfig(role="optimize", label=self.label, seed=self.seed, trouble=self.trouble)
+        config = FakeConfig(role="optimize", label=label, seed=self.seed, trouble=self.trouble)
         optimized = Stage("optimize", "fakes:build_optimized", config, {"policy": policy}, f"optimise {self.name}")
         scored = Stage(
             "score",
             "fakes:build_scored",
-            FakeConfig(role="score", label=self.label, seed=self.seed),
+            FakeConfig(role="score", label=label, seed=self.seed),
             {"samples": optimized},
             f"score {self.name}",
         )
         examined = Stage(
             "examine",
             "fakes:build_examined",
-            FakeConfig(role="rm", label=self.label, seed=self.seed),
+            FakeConfig(role="rm", label=label, seed=self.seed),
             {"codec": shared},
         )
         if not self.policy:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -179,6 +180,23 @@ def test_without_its_stages_a_cell_of_another_grid_is_copied(runs: Path, run: Ru
     assert len(runs_of(store, "twin", "cell")) == 1
     run(cells, grid="another")
     assert runs_of(store, "another", "cell")[0].data.tags["copied_from"] == "tiny", "the first of them"
+
+
+def test_the_record_of_an_arm_is_copied_for_a_setting_that_changes_nothing(runs: Path, run: Run):
+    plain, other = fakes.cells(["diffro", "rrpo"], [1])
+    run([plain])
+    shutil.rmtree(runs / "stages")
+    same = replace(plain, label="diffro@own", same_as="diffro")
+    rest = [replace(plain, label="diffro@eps0.2"), replace(other, label="x@own", same_as="diffro")]
+    cells = [same, *rest]
+    request = Request(grid="settings", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    copied = {same.hash: "recorded by grid tiny, to be copied"}
+    assert plan.make(request).states() == copied | {cell.hash: "missing" for cell in rest}
+    run([same], grid="settings")
+    assert fakes.built(runs) == []
+    (before,), (after,) = Store(check(runs)).records("tiny"), Store(check(runs)).records("settings")
+    assert (after.label, after.cell_hash, after.config["label"]) == ("diffro@own", same.hash, "diffro@own")
+    assert after.samples.equals(before.samples)
 
 
 def test_a_record_that_lost_its_artifacts_is_not_copied(runs: Path, run: Run):
