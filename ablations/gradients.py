@@ -9,7 +9,6 @@ optimization. The optimization is rerun up to there, because policies are not st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,8 +22,7 @@ from ablations.execution.building import Builder
 from ablations.execution.request import sized
 from ablations.grids import arms
 from ablations.judges import tuning
-from ablations.rendering.sheet import Column, Sheet, Value, markdown
-from ablations.stats.statistics import Interval, t_interval
+from ablations.rendering.gradients import CSV, page
 from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
@@ -34,81 +32,9 @@ from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import dataflow, measurements
 
 TABLE = "gradients.parquet"
-FOLDER, PAGE, CSV = "gradients", "gradients.md", "gradients.csv"
-"""Folder in the runs folder, and its files."""
-AGAINST = "reinforce"
-"""The method to which ratios are taken."""
-MEASURES = {
-    "variance": "variance of a batch's gradient",
-    "relative_variance": "variance / signal",
-    "cosine": "cosine of two batches",
-    "bias": "squared bias / squared true gradient",
-    "alignment": "alignment with the true gradient",
-    "reference_noise": "noise variance of the reference / its squared norm",
-    "swap_held": "correlation of predicted and true change of reward by one token, others held",
-    "swap_redrawn": "correlation of predicted and true change of reward by one token, later ones redrawn",
-    "swap_reliability": "share of the latter true change's variance that is not sampling noise",
-    "swap_spread_held": "standard deviation of the true change, others held, nats",
-    "swap_spread_redrawn": "standard deviation of the true change, later ones redrawn, without sampling noise, nats",
-    "gain_per_nat": "proxy gain per nat of KL",
-    "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
-    "gain_per_minute": "proxy gain per minute",
-}
-"""Column of the table -> label."""
-COLUMNS = (
-    Column("measure", "measure"),
-    Column("method", "method"),
-    Column("mean", "mean", "digits"),
-    Column("n", "n", "count"),
-    Column("ratio", f"ratio to {AGAINST}", "digits"),
-    Column("ratio_n", "n of the ratio", "count"),
-)
-NOTE = (
-    f"Means over n development seeds with 95 % t-intervals. Ratio to {AGAINST}: geometric mean over the seeds in which both are "
-    "above 0, with its interval. Not tested. `rrpo/diagnostics/gradients.py` defines the measures."
-)
+FOLDER, PAGE = "gradients", "gradients.md"
+"""Folder in the runs folder, and the page in it."""
 app, main = program("ablations.gradients")
-
-
-def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval:
-    """Return the geometric mean of the paired ratios over seeds, with its interval; pairs not above 0 are omitted."""
-    pairs = [(a, b) for a, b in zip(values, baseline, strict=True) if a > 0 and b > 0]
-    log_ratio = t_interval([math.log(a / b) for a, b in pairs])
-    return Interval(math.exp(log_ratio.mean), math.exp(log_ratio.low), math.exp(log_ratio.high), log_ratio.n)
-
-
-def sheets(table: pd.DataFrame) -> list[Sheet]:
-    """Return one table per policy of ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
-    found = []
-    for place, group in table.groupby("place", sort=False):
-        by_method = {str(method): rows.set_index("seed") for method, rows in group.groupby("method", sort=False)}
-        base = by_method[AGAINST]
-        body: list[dict[Column, Value]] = []
-        for name, label in MEASURES.items():
-            for method, rows in by_method.items():
-                mean = t_interval(rows[name].to_numpy(float))
-                paired = ratio(rows[name].tolist(), base.loc[rows.index, name].tolist())
-                cells = (label, method, mean, float(mean.n), paired, float(paired.n))
-                if mean.n:
-                    body.append(dict(zip(COLUMNS, cells, strict=True)))
-        sheet = Sheet.of("gradients", f"{place}, after {_listed(group['updates'])} updates", body)
-        found += [sheet] if sheet else []
-    return found
-
-
-def page(table: pd.DataFrame, arm: str, profile: str) -> str:
-    """Return all tables as Markdown."""
-    parts = [
-        f"# Gradients of arm {arm}",
-        f"Written by `python -m ablations.gradients`; profile {profile}, seeds {_listed(table['seed'])}. {NOTE}",
-    ]
-    parts += [f"## {sheet.title}\n\n{markdown(sheet)}" for sheet in sheets(table)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _listed(numbers: pd.Series) -> str:
-    """Return the distinct numbers, ascending, as text."""
-    return ", ".join(map(str, sorted(set(numbers.tolist()))))
 
 
 def _sizes(changes: Sequence[str]) -> GradientsConfig:
@@ -175,11 +101,11 @@ def command(
     points = [(place, at[place], seed) for place in places[0] for seed, at in zip(dev_seeds, places, strict=True)]
     paths = builder.require([measurements.gradients(size, chosen, seed, n, sizes) for _, n, seed in points])
     tables = [
-        pd.read_parquet(path / TABLE).assign(seed=seed, updates=n, place=place)
+        pd.read_parquet(path / TABLE).assign(arm=arm, profile=profile, seed=seed, updates=n, place=place)
         for path, (place, n, seed) in zip(paths, points, strict=True)
     ]
     table = pd.concat(tables, ignore_index=True)
-    text = page(table, arm, profile)
+    text = page(table)
     folder = builder.folder.root / FOLDER
     folder.mkdir(exist_ok=True)
     (folder / PAGE).write_text(text, encoding="utf-8")

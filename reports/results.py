@@ -1,7 +1,8 @@
 """``python -m reports.results``: paste reports on the archived runs into README.md and docs/, between markers.
 
 `reports.blocks` lists the markers. The runs are those in the archive (`ablations.archive`); a grid is pasted when all its planned
-cells are complete, with the first figure of its report. Exit status: 0; 1 if ``--check`` finds a block that differs from the
+cells are complete, with the first figure of its report. If the archive has the values of `ablations.gradients`, their page is
+written too. Exit status: 0; 1 if ``--check`` finds a block that differs from the
 report; 2 for bad input.
 """
 
@@ -12,9 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from ablations.archive import RECORDS
+from ablations.rendering.gradients import CSV, page
 from ablations.tracking import archive
 from ablations.tracking.runs_folder import SERVER, check
 from reports.blocks import FIGURES, blocks_by_grid, figure_paths, filled
@@ -23,6 +26,8 @@ from reports.report import make
 from reports.run import answer
 from rrpo.commands import program
 
+GRADIENTS = Path("docs", "gradients.md")
+"""Page of `ablations.gradients`."""
 app, main = program("reports.results")
 
 
@@ -33,7 +38,7 @@ def command(
     check_only: Annotated[bool, typer.Option("--check", help="Change nothing, only report stale blocks.")] = False,
 ) -> None:
     """Paste reports on the archived runs into README.md and docs/; about a minute per grid."""
-    stale = False
+    stale = gradients(records, root, check_only)
     os.environ.pop(SERVER, None)  # the archive goes into a store of its own
     with TemporaryDirectory() as folder:
         for grid, blocks in blocks_by_grid(root).items():
@@ -70,6 +75,19 @@ def command(
                 for path, content in figures.items():
                     path.write_bytes(content)
     raise typer.Exit(1 if stale and check_only else 0)
+
+
+def gradients(records: Path, root: Path, check_only: bool) -> bool:
+    """Write the page of `ablations.gradients` from the archived values; return whether it was stale."""
+    path, values = root / GRADIENTS, records / CSV
+    if not values.is_file():
+        return False
+    text = page(pd.read_csv(values))
+    current = path.is_file() and path.read_text(encoding="utf-8") == text
+    print(f"{'current' if current else 'stale' if check_only else 'written'}: {GRADIENTS}")
+    if not (current or check_only):
+        path.write_text(text, encoding="utf-8")
+    return not current
 
 
 def restored(records: Path, grid: str, runs_dir: Path) -> Selection:

@@ -1,53 +1,17 @@
-"""The command that compares gradients: hand-computed ratios, tables, and invalid options."""
+"""The command that compares gradients: where they are measured, what is measured, and invalid options."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ablations.gradients import MEASURES, app, page, peaks, ratio, sheets
+from ablations.gradients import app, peaks
+from ablations.rendering.gradients import MEASURES
 from rrpo.config import OptimizeConfig
 from rrpo.diagnostics import gradients as stage
-
-
-def test_ratios_are_geometric_means_of_pairs_above_zero() -> None:
-    interval = ratio([2.0, 8.0, -1.0], [1.0, 1.0, 1.0])
-    assert (interval.mean, interval.n) == (pytest.approx(4.0), 2)
-    assert interval.low < 4 < interval.high
-    alone = ratio([3.0], [1.5])
-    assert alone.mean == pytest.approx(2.0)
-    assert math.isnan(alone.low)
-    assert ratio([-1.0], [1.0]).n == 0
-
-
-def test_every_measure_of_every_method_is_in_the_tables() -> None:
-    rows = [
-        {"seed": seed, "updates": updates, "place": place, "method": method}
-        | dict.fromkeys(MEASURES, value * (1 + 0.1 * seed))
-        for seed in (0, 1)
-        for place, updates in (("SFT", 0), ("peak", 60 + 20 * seed))
-        for method, value in (("diffro", 3.0), ("reinforce", 6.0))
-    ]
-    table = pd.DataFrame(rows)
-    at_sft, at_peak = sheets(table)
-    assert (at_sft.title, at_peak.title) == ("SFT, after 0 updates", "peak, after 60, 80 updates")
-    rows = at_sft.texts()[1]
-    assert [row[:2] for row in rows] == [
-        [label, name] for label in MEASURES.values() for name in ("diffro", "reinforce")
-    ]
-    half = 12.706 * 0.15  # of the means of 3 and 3.3; the ratio is exact
-    assert rows[0][2:] == [f"3.15 [{3.15 - half:.3g}, {3.15 + half:.3g}]", "2", "0.5 [0.5, 0.5]", "2"]
-    assert rows[1][4:] == ["1 [1, 1]", "2"], "itself"
-    text = page(table, "diffro", "quick")
-    assert "profile quick, seeds 0, 1." in text
-    assert text.count("| 0.5 [0.5, 0.5] |") == 2 * len(MEASURES)
-    table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
-    alone = [row for row in sheets(table)[0].texts()[1] if row[0] == MEASURES["swap_held"]]
-    assert [(row[1], row[4]) for row in alone] == [("diffro", "–")], "no ratio to a missing value"
 
 
 def test_columns_are_the_stages() -> None:

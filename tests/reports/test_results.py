@@ -173,3 +173,15 @@ def test_the_results_in_this_repository_are_current() -> None:
     repository = Path(__file__).parents[2]
     result = CliRunner().invoke(app, ["--records", str(repository / RECORDS), "--root", str(repository), "--check"])
     assert result.exit_code == 0, result.output
+
+
+def test_the_page_of_gradients_is_written_from_the_archived_values(root: Path) -> None:
+    assert not (root / "docs" / "gradients.md").exists()
+    shutil.copy(RECORDS / "gradients.csv", root / "records")
+    result = results(root, "--check")
+    assert (result.exit_code, "stale: docs/gradients.md" in result.output) == (1, True)
+    assert not (root / "docs" / "gradients.md").exists()
+    assert "written: docs/gradients.md" in results(root).output
+    assert (root / "docs" / "gradients.md").read_text() == Path("docs", "gradients.md").read_text()
+    result = results(root, "--check")
+    assert (result.exit_code, "current: docs/gradients.md" in result.output) == (0, True)
