@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,17 +21,22 @@ MEASURES = {
     "cosine": "cosine of two batches",
     "bias": "squared bias / squared true gradient",
     "alignment": "alignment with the true gradient",
-    "reference_noise": "noise variance of the reference / its squared norm",
-    "swap_held": "correlation of predicted and true change of reward by one token, others held",
-    "swap_redrawn": "correlation of predicted and true change of reward by one token, later ones redrawn",
-    "swap_reliability": "share of the latter true change's variance that is not sampling noise",
-    "swap_spread_held": "standard deviation of the true change, others held, nats",
-    "swap_spread_redrawn": "standard deviation of the true change, later ones redrawn, without sampling noise, nats",
     "gain_per_nat": "proxy gain per nat of KL",
     "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
     "gain_per_minute": "proxy gain per minute",
 }
-"""Column of the table -> label."""
+"""Measure of every method -> label."""
+ONCE = {
+    "reference_noise": "reference for bias and alignment: noise variance / squared norm",
+    "swap_held": "one token swapped, others held: correlation of DiffRO's prediction and true change of reward",
+    "swap_redrawn": "one token swapped, later ones redrawn: the same correlation",
+    "swap_reliability": "share of the latter true change's variance that is not sampling noise",
+    "swap_spread_held": "standard deviation of the true change, others held, nats",
+    "swap_spread_redrawn": "the same, later ones redrawn, without sampling noise, nats",
+}
+"""Measure made once per policy -> label."""
+BREAK = re.compile(r"(?<=\[)(\S+), (?=\S+\])")
+"""Where a narrow cell would break within an interval."""
 NOTE = (
     "Mean over seeds with its 95 % t-interval; n if seeds are missing, in which noise hides what the measure is relative to. "
     f"Ratio: geometric mean over seeds of a method's value to {AGAINST}'s, with its interval, if both are above 0 in every seed. "
@@ -52,26 +58,39 @@ def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval:
 
 
 def sheets(table: pd.DataFrame) -> list[Sheet]:
-    """Return one table per policy of ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
-    found = []
+    """Return two tables per policy with `MEASURES`, means and ratios, and one of all policies with `ONCE`.
+
+    The rows of ``table`` are one per seed, policy (``place``, ``updates``) and method.
+    """
+    measure = Column("measure", "measure")
+    found: list[Sheet | None] = []
+    once: list[dict[Column, Value]] = [{measure: label} for label in ONCE.values()]
     for place, group in table.groupby("place", sort=False):
         by_method = {str(method): rows.set_index("seed") for method, rows in group.groupby("method", sort=False)}
         base, seeds = by_method[AGAINST], group["seed"].nunique()
-        body: list[dict[Column, Value]] = []
+        means: list[dict[Column, Value]] = []
+        ratios: list[dict[Column, Value]] = []
         for name, label in MEASURES.items():
-            row: dict[Column, Value] = {Column("measure", "measure"): label}
-            for method, rows in by_method.items():
-                mean = t_interval(rows[name].to_numpy(float))
-                missing = f" (n = {mean.n})" if 0 < mean.n < seeds else ""
-                row[Column(method, method, "digits")] = f"{show(mean, 'digits')}{missing}"
-            for method, rows in by_method.items():
-                if method != AGAINST:
-                    paired = ratio(rows[name].tolist(), base.loc[rows.index, name].tolist())
-                    row[Column(f"{method}_ratio", f"{method} / {AGAINST}", "digits")] = paired
-            body.append(row)
-        sheet = Sheet.of("gradients", f"{place}, after {_listed(group['updates'])} updates", body)
-        found += [sheet] if sheet else []
-    return found
+            columns = {Column(method, method, "digits"): rows[name] for method, rows in by_method.items()}
+            means.append({measure: label, **{column: _mean(each, seeds) for column, each in columns.items()}})
+            paired = {
+                column: ratio(each.tolist(), base.loc[each.index, name].tolist())
+                for column, each in columns.items()
+                if column.name != AGAINST
+            }
+            if any(interval.n for interval in paired.values()):
+                ratios.append({measure: label, **paired})
+        found.append(Sheet.of(str(place), f"{place}, after {_listed(group['updates'])} updates", means))
+        found.append(Sheet.of(f"{place}-ratios", f"{place}, ratios to {AGAINST}", ratios))
+        for row, name in zip(once, ONCE, strict=True):
+            row[Column(str(place), str(place), "digits")] = _mean(group.groupby("seed")[name].first(), seeds)
+    return [sheet for sheet in (*found, Sheet.of("once", "Once per policy", once)) if sheet]
+
+
+def _mean(values: pd.Series, seeds: int) -> str:
+    """Return the mean with its interval, and the number of values if some seeds have none."""
+    mean = t_interval(values.to_numpy(float))
+    return show(mean, "digits") + (f" (n = {mean.n})" if 0 < mean.n < seeds else "")
 
 
 def page(table: pd.DataFrame) -> str:
@@ -82,7 +101,9 @@ def page(table: pd.DataFrame) -> str:
         f"# Gradients of arm {arm}",
         f"Written by `python -m ablations.gradients`; profile {profile}, {seeds}. {NOTE}",
     ]
-    parts += [f"## {sheet.title}\n\n{markdown(sheet)}" for sheet in sheets(table)]
+    for sheet in sheets(table):
+        unbroken = BREAK.sub("\\1,\u00a0", markdown(sheet))
+        parts.append(f"## {sheet.title}\n\n{unbroken}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -26,7 +26,7 @@ UNITS: dict[str, Callable[[float], str]] = {
     "plain": lambda value: f"{value:.3f}",
     "mark": lambda value: f"{value:.2f}",
     "level": lambda value: f"{value:g}",
-    "digits": lambda value: f"{value:.3g}",
+    "digits": lambda value: f"{float(f'{value:.3g}'):,g}",
     "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
 }
