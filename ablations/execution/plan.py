@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import is_stored, missing_stages
@@ -212,9 +211,9 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
 def _elsewhere(store: Store, grid: str, cells: Sequence[Cell]) -> dict[str, Record]:
     """Return cell hash -> record by another grid, of those of ``cells`` that have one under their own label or, if a setting
     changes no stage, under that of their arm: ``diffro`` is ``diffro@own``."""
-    hashes = {cell.hash: (cell.hash, cell.hash_as(split_label(cell.label)[0])) for cell in cells}
-    found = store.elsewhere(grid, set(chain.from_iterable(hashes.values()))) if cells else {}
-    records = {own: next((found[key] for key in keys if key in found), None) for own, keys in hashes.items()}
+    hashes = {cell.hash: cell.hash_as(split_label(cell.label)[0]) for cell in cells}
+    found = store.elsewhere(grid, {*hashes, *hashes.values()}) if cells else {}
+    records = {own: found.get(own) or found.get(as_arm) for own, as_arm in hashes.items()}
     return {own: record for own, record in records.items() if record}
 
 
