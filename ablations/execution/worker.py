@@ -6,7 +6,6 @@ then `Done` or `Lost`. The message None asks it to stop the task that it runs. S
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import signal
@@ -22,9 +21,8 @@ from typing import Any, NoReturn
 from ablations.execution.launchers.pool import Done, End, Progress, Report
 from ablations.failures import Lost
 from rrpo import plugins
+from rrpo.pipeline.parent import die_with
 
-PR_SET_PDEATHSIG = 1
-"""Option of prctl(2): the signal to receive when the parent dies."""
 REPORT_EVERY = 0.1
 """Minimum seconds between progress messages."""
 QUIET = ("claimed", "stopped")
@@ -42,8 +40,8 @@ _connection: Connection | None = None
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
-    other end."""
+    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's other end; on
+    systems other than Linux, when it next reports progress or waits for a task."""
     global _connection
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -64,18 +62,6 @@ def serve(descriptor: int, parent: int) -> None:
 def stopping() -> bool:
     """Return whether this worker was asked to stop: a busy worker receives no other message."""
     return _connection is not None and _connection.poll()
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends (Linux only).
-
-    On other systems the worker ends when it next reports progress or waits for a task.
-    """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before the call to prctl
-        os._exit(1)
 
 
 def _reporter(connection: Connection) -> Report:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from rrpo.pipeline.parent import die_with
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,7 +43,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iter
         prefetch_factor=AHEAD,
         collate_fn=_unchanged,
         multiprocessing_context="spawn",
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=partial(_end_with, os.getpid()),
         generator=torch.Generator(),  # leaves the global generator alone
     )
     for result in loader:
@@ -64,16 +65,9 @@ class _Results(Dataset[Any]):
             return error
 
 
-def _end_with_parent(worker: int) -> None:
-    """End this process when its parent dies. torch's own watch misses a death that comes before the watch begins."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _end_with(parent: int, worker: int) -> None:
+    """End this worker with its parent. torch's own watch misses a death that comes before the watch begins."""
+    die_with(parent)
 
 
 def _unchanged(result: Any) -> Any:
