@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from ablations.grids import GRIDS
+from ablations.grids import GRIDS, split_label
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
 from ablations.tracking import plugin_files
@@ -223,8 +223,10 @@ def select(
     arms = [label for label in labels if label in counts] + sorted(counts.keys() - set(labels))
     chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     notes += [*edited, *_versions(chosen, mixed), *filter(None, [apart(chosen)])]
-    totals = tuple(planned_seeds(invocations[0], _labels(names[:1], recorded)))
     by_arm = {arm: counts[arm] for arm in arms}
+    begun = {split_label(arm)[1] for arm in by_arm}  # each setting is tested by itself
+    of_tests = [label for label in _labels(names[:1], recorded) if split_label(label)[1] in begun]
+    totals = tuple(planned_seeds(invocations[0], of_tests))
     notes += [f"Reported apart: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported apart, because other code made it: {name}." for name in left_out]
     return Selection(

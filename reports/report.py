@@ -81,6 +81,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     by_setting = f"{effect_figures.reach_caption()} {selection.counted} {REDRAWS}"
     sheets = [
         sensitivity.sheet(reach),
+        sensitivity.outcomes(selection),
         sensitivity.changes(selection),
         effects.first_sheet(selection, rows),
         worlds.sheet(selection),

@@ -8,29 +8,29 @@ this is a sensitivity analysis, and secondary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.rendering.summary import ARM, N
-from ablations.stats.contrasts import OVERALL, apply
-from ablations.stats.family import DIVERGED, family, margin_text, primary
+from ablations.stats.contrasts import OVERALL, Weights, apply
+from ablations.stats.family import BESIDE, DIVERGED, family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import reward_models
-from reports.effects import estimates
+from reports.effects import ORACLE, difference_column, estimates, secondary
 from reports.loading import Selection
 from reports.settings import SHORTCUT, Setting, settings
-from reports.verdicts import INTERIM, UNDECIDED, Row, judge, without_diverged
+from reports.verdicts import CONTRAST, INTERIM, UNDECIDED, Row, judge, simultaneous, without_diverged
 from rrpo.arms import BASE
 
 NAMED = 3
 """Maximum number of settings that a sentence lists by name."""
 UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
 DEPENDENT = (
-    "All settings have the same seeds, and some have cells in common, so they do not confirm each other; the default setting "
-    "consists of cells that grid `full` has too, and is no replication of it."
+    "All settings have the same seeds, SFT policies and prompts, so they do not confirm each other. Cells that another grid has "
+    "too (those of the default setting are in `full`) are the same cells, and no replication."
 )
 SINGLE = "'Added to DiffRO' replaces the main effect, which would require the complete factorial in every setting."
 
@@ -74,23 +74,46 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
             row[Column(column, f"{name}, points", "gain")] = by_setting[label, name].interval
             row[Column(f"{column}_verdict", "verdict")] = by_setting[label, name].verdict
         rows.append(row)
+    several = (
+        f"simultaneous over the setting's {len(names)} contrasts" if len(names) > 1 else "for one contrast a setting"
+    )
     notes = (
         f"*: default setting. n = {_numbers(findings)} seeds.",
-        f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
-        f"over the setting's {len(names)} conclusions, at the planned number of seeds. An interval that excludes 0: "
-        f"better or worse; within ±{margin_text()}: equivalent. No correction over settings: secondary. A diverged cell "
-        f"counts as {primary().label} 0.",
+        f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, {several} "
+        f"({100 * simultaneous(names):.4g} %), at the planned number of seeds. An interval that excludes 0: better or worse; "
+        f"within ±{margin_text()}: equivalent. No correction over settings: secondary. A diverged cell counts as "
+        f"{primary().label} 0.",
         DEPENDENT,
-        *(f"{name}: {words(name, findings)}" for name in names),
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in findings) else []),
     )
     return Sheet.of("settings", "Conclusions by setting", rows, *notes)
 
 
+def outcomes(selection: Selection) -> Sheet | None:
+    """Return the tested contrasts and oracle - DiffRO in each setting, in the primary outcome and `BESIDE`; None below two
+    settings."""
+    known = settings(selection.records, selection.planned)
+    if len(known) < 2:
+        return None
+    to_oracle = {name: weights for name, weights in secondary().items() if ORACLE in weights}
+    body = []
+    for setting in known:
+        tested = selection.tested.get(setting.name, {})
+        contrasts = {name: setting.weights(weights) for name, weights in (tested | to_oracle).items()}
+        body += _rows(selection, setting, contrasts)
+    note = (
+        "Differences within seeds at the last update, in each setting by itself: mean ± half the unadjusted 95 % t-interval. "
+        f"Estimates, not tested. {DEPENDENT}"
+    )
+    return (
+        Sheet.of("by_setting", "Contrasts by setting, several outcomes", body, note, primary().note) if body else None
+    )
+
+
 def changes(selection: Selection) -> Sheet | None:
-    """Return by how much each contrast differs from the default setting's, paired by seed, one row per setting; None without a
-    default setting and another one.
+    """Return by how much DiffRO and each contrast differ from the default setting's, paired by seed; None without a default
+    setting and another one.
 
     A verdict in one setting and none in another is no difference between the two; this table estimates the difference.
     """
@@ -98,23 +121,34 @@ def changes(selection: Selection) -> Sheet | None:
     default = next((setting for setting in known if setting.own), None)
     if default is None:
         return None
-    outcomes = [primary(), find("hacked_share")]
-    rows: list[dict[Column, Value]] = []
+    body = []
     for setting in (setting for setting in known if setting != default):
-        row: dict[Column, Value] = {Column("setting", "setting"): setting.name}
-        for name, weights in selection.tested.get(setting.name, {}).items():
+        contrasts = {}
+        for name, weights in ({"DiffRO": {BASE: 1.0}} | selection.tested.get(setting.name, {})).items():
             minus = {label: -weight for label, weight in default.weights(weights).items()}
-            contrast = {name: setting.weights(weights) | minus}
-            for column, change in estimates(selection, contrast, outcomes, selection.seeds(()))[name].items():
-                label = column.heading.removesuffix(", points")
-                row[Column(f"{name} {column.name}", f"{name}, {label}, points", "gain")] = change
-        rows += [row] if len(row) > 1 else []
+            contrasts[name] = setting.weights(weights) | minus
+        body += _rows(selection, setting, contrasts)
     note = (
-        f"Each contrast minus the same contrast in the default setting ({default.name}), within seeds: {primary().label} and "
-        "hacked share at the last update, mean ± half the 95 % t-interval. Estimates, not tested, without a correction for "
-        f"their number. {DEPENDENT}"
+        f"DiffRO, and each contrast, minus the same in the default setting ({default.name}), within seeds at the last update: "
+        f"mean ± half the 95 % t-interval. Estimates, not tested, without a correction for their number. {DEPENDENT}"
     )
-    return Sheet.of("changes", "Contrasts relative to the default setting", rows, note) if rows else None
+    return Sheet.of("changes", "Relative to the default setting", body, note, primary().note) if body else None
+
+
+def _rows(selection: Selection, setting: Setting, contrasts: Mapping[str, Weights]) -> list[dict[Column, Value]]:
+    """Return a row for each contrast of a setting that has a value: the primary outcome and `BESIDE`."""
+    measured = [primary(), *map(find, BESIDE)]
+    estimated = estimates(selection, contrasts, measured, selection.seeds(()))
+    return [
+        {
+            Column("setting", "setting"): setting.name,
+            CONTRAST: name,
+            N: float(means[difference_column(primary())].n),
+            **means,
+        }
+        for name, means in estimated.items()
+        if means[difference_column(primary())].n
+    ]
 
 
 def _numbers(findings: Sequence[Finding]) -> str:
@@ -152,7 +186,7 @@ def answer(selection: Selection, known: Sequence[Finding]) -> list[str]:
     any; empty for another grid. ``known`` are the `findings`."""
     if sheet(known) is None:
         return []
-    sentences = [*_conclusions(known), DEPENDENT]
+    sentences = _conclusions(known)
     if selection.diverged:
         without = " ".join(_conclusions(findings(selection, math.nan)))
         sentences.append(without_diverged(selection, without))

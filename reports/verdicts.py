@@ -70,7 +70,7 @@ def word_of(verdict: str) -> str:
     return verdict.partition(" (")[0]
 
 
-def simultaneous(contrasts: Contrasts) -> float:
+def simultaneous(contrasts: Collection[str]) -> float:
     """Return the level of each interval at which all of them hold simultaneously (Bonferroni)."""
     return 1 - ALPHA / max(1, len(contrasts))
 

@@ -27,7 +27,7 @@ from ablations.tracking.runs_folder import check
 from reports import effects, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
-from reports.sensitivity import DEPENDENT, Finding, answer, changes, findings, sheet, uptake, words
+from reports.sensitivity import DEPENDENT, Finding, answer, changes, findings, outcomes, sheet, uptake, words
 from rrpo.config import ArmConfig
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED, Profile
@@ -102,20 +102,18 @@ def test_conclusions_survive_vanish_or_turn_round():
     )
     table = sheet(computed)
     assert table is not None
-    assert any(note.startswith("EAM, added to DiffRO: Better in") for note in table.notes)
     row = table.row(f"{OWN} *")
     assert row["eam_added_to_diffro"].mean == pytest.approx(0.12, abs=0.01)  # type: ignore[union-attr]
     assert row["eam_added_to_diffro_verdict"] == "better"
-    assert "simultaneous over the setting's 4 conclusions" in table.notes[1]
+    assert "simultaneous over the setting's 4 contrasts (98.75 %)" in table.notes[1]
     assert [row[:2] for row in table.rows] == [
         (f"{OWN} *", ""),
         ("noise0.6_shortcut0.9", "rater noise 0.6"),
         ("noise0.3_shortcut0", "planted shortcut 0"),
     ]
-    first, second, third = answer(selection_of(grid()), computed)
+    first, second = answer(selection_of(grid()), computed)
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
-    assert third == DEPENDENT
     assert DEPENDENT in table.notes
 
 
@@ -123,12 +121,29 @@ def test_a_setting_is_compared_with_the_default_one():
     """EAM gains 12 points in the default setting, none with noisy raters, and loses 12 without the shortcut."""
     table = changes(selection_of(grid()))
     assert table is not None
-    assert [row[0] for row in table.rows] == ["noise0.6_shortcut0.9", "noise0.3_shortcut0"]
-    means = [table.row(str(row[0]))["EAM, added to DiffRO clean_success"].mean for row in table.rows]  # type: ignore[union-attr]
+    rows = {row[:2]: dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows}
+    others = ("noise0.6_shortcut0.9", "noise0.3_shortcut0")
+    assert list(dict.fromkeys(setting for setting, _ in rows)) == list(others)
+    contrasts = ("DiffRO", "LS, added to DiffRO", "EAM, added to DiffRO", "Adv, added to DiffRO", "RRPO - DiffRO")
+    assert [name for _, name in rows] == 2 * list(contrasts)
+    means = [rows[setting, "EAM, added to DiffRO"]["clean_success"].mean for setting in others]
     assert means == pytest.approx([-0.12, -0.24], abs=0.01)
-    hacked = table.row("noise0.3_shortcut0")["EAM, added to DiffRO hacked_share"]
-    assert hacked.mean == pytest.approx(0.24, abs=0.01)  # type: ignore[union-attr]
+    assert rows["noise0.3_shortcut0", "EAM, added to DiffRO"]["hacked_share"].mean == pytest.approx(0.24, abs=0.01)
+    assert rows["noise0.3_shortcut0", "DiffRO"]["clean_success"].mean == pytest.approx(0, abs=0.01)
     assert changes(selection_of([r for r in grid() if OWN not in r.label])) is None, "no default setting"
+
+
+def test_every_setting_has_its_contrasts_in_several_outcomes():
+    """Without the shortcut, the oracle is 30 points above DiffRO; elsewhere it was not run."""
+    oracle = [record("oracle", 0.3, 0.0, seed, 0.8) for seed in range(6)]
+    table = outcomes(selection_of([*grid(), *oracle]))
+    assert table is not None
+    rows = {row[:2]: dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows}
+    assert len(rows) == 3 * 4 + 1
+    gain = rows["noise0.3_shortcut0", "oracle - DiffRO"]
+    assert (gain["n"], gain["clean_success"].mean) == (6, pytest.approx(0.3, abs=0.01))
+    assert rows[OWN, "Adv, added to DiffRO"]["hacked_share"].mean == pytest.approx(0.12, abs=0.01)
+    assert outcomes(selection_of([r for r in grid() if OWN in r.label])) is None, "one setting is shown by other tables"
 
 
 def test_the_answer_without_diverged_cells_is_told_too():
@@ -185,12 +200,13 @@ def test_a_whole_setting_that_is_lost_is_still_there():
     setting, labels = "noise0.6_shortcut0.9", list(dict.fromkeys(r.label for r in grid()))
     without_place = [r for r in grid() if not r.label.endswith(f"@{setting}")]
     lost = {(label, seed): "missing" for label in labels if label.endswith(setting) for seed in range(6)}
-    by_setting = sheet(findings(selection_of(without_place, lost=lost, labels=labels)))
+    computed = findings(selection_of(without_place, lost=lost, labels=labels))
+    by_setting = sheet(computed)
     assert by_setting is not None
     assert [row[0] for row in by_setting.rows] == [f"{OWN} *", setting, "noise0.3_shortcut0"]
     assert [row[1] for row in by_setting.rows] == ["", "", "planted shortcut 0"], "of the lost one nothing is known"
     assert by_setting.row(setting)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
-    assert "in 1 of 2 settings" in " ".join(by_setting.notes)
+    assert "in 1 of 2 settings" in words("EAM, added to DiffRO", computed)
 
 
 def test_two_seeds_check_no_manipulation():
@@ -476,3 +492,28 @@ def test_the_profile_of_the_cells_decides_which_settings_were_planned(runs: Path
     selection = select(runs, "tiny")
     assert (selection.plans, selection.planned_n) == ((2,), 2)
     assert selection.grid_labels == {cell.label for cell in planned}
+
+
+@pytest.mark.parametrize(
+    ("begun", "plans"),
+    [(["own", "beta0.001"], (2,)), (["own"], (2,)), (["own", "half"], ()), (["own", "beta0.001", "beta0.01"], (2,))],
+)
+def test_whole_settings_are_tested_before_the_others_are_planned(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, begun: list[str], plans: tuple[int, ...]
+):
+    """Of beta .01, "half" plans DiffRO alone."""
+    suffixes = ("@own", "@beta0.001", "@beta0.01")
+
+    def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+        real = [cell for cell in sensitivity(profile, [1]) if cell.label.endswith(suffixes)]
+        fake = fakes.cells([cell.label for cell in real], [1])
+        changed_cells = [replace(c, arm=cell.arm, profile=profile) for c, cell in zip(fake, real, strict=True)]
+        return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
+
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="embedded"))
+    half = ["diffro@beta0.01"] if "half" in begun else []
+    planned = [c for c in cells(EMBEDDED, [1, 2]) if split_label(c.label)[1] in begun or c.label in half]
+    recorder.create(check(runs), "tiny")
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(planned, {})
+    store_cells(runs, planned)
+    assert select(runs, "tiny").plans == plans
