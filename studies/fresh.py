@@ -1,12 +1,13 @@
 """Compare the best trial with a baseline on fresh seeds, which no search used.
 
-The baseline has the paper's values, or is the best trial of an equally tuned study. This guards against selection bias: the value
-of the best of many noisy trials is biased upwards.
+The baseline has the default values (those of the first trial: the paper's, and the profile's learning rate, beta and content
+weight), or is the best trial of an equally tuned study. This guards against selection bias: the value of the best of many noisy
+trials is biased upwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,19 +18,20 @@ from rich.console import Console
 
 from ablations.commands import print_line
 from ablations.judges import tuning
-from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.family import MARGIN
-from ablations.stats.statistics import Interval, t_interval
+from ablations.stats.statistics import Interval, in_points, t_interval
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError
+from rrpo.experiment.dataflow import sft_arm_of
 from studies.catalogue import study_of
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
-from studies.trial import FRESH_SEED, OBJECTIVES, measure, span
+from studies.trial import FRESH_SEED, KL, OBJECTIVES, measure, span
 
 ALPHA = 0.05
-"""Significance level of one check. The k-th check on the same seeds is made at `ALPHA` / k."""
+"""Significance level of one check. A study's k-th check is made at `ALPHA` / k."""
 CHECKS = "checks"
 """User attribute of the study: trial, seeds and baseline of every check."""
 VERIFY = {"": 8, "smoke": 2}
@@ -52,6 +54,19 @@ class Baseline(NamedTuple):
     """Its arm."""
 
 
+class Fresh(NamedTuple):
+    """What was measured on fresh seeds."""
+
+    best: Outcomes
+    """Of the best trial."""
+    baseline: Outcomes
+    """Of its baseline, on the same seeds."""
+    sft: Outcomes | None = None
+    """Of the policy before optimization, on the same seeds; None if no objective needs a policy."""
+    missing: str = ""
+    """Why seeds are missing; empty if none is."""
+
+
 def check(search: Search, study: OptunaStudy, console: Console) -> tuple[Sheet | None, bool]:
     """Compare the best trial with its baseline on fresh seeds.
 
@@ -62,19 +77,19 @@ def check(search: Search, study: OptunaStudy, console: Console) -> tuple[Sheet |
     if search.definition.arm(best.params) == rival.arm:
         print_line(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
         return None, False
-    ours, theirs, missing = evaluate(search, best, rival, console)
-    number = count(search, study, best, rival, ours.keys() & theirs.keys())
-    return verdict(search, best, rival, ours, theirs, missing, number), bool(missing)
+    fresh = evaluate(search, best, rival, console)
+    number = 1 if fresh.missing else count(search, study, best, rival, fresh.best.keys())
+    return verdict(search, best, rival, fresh, number), bool(fresh.missing)
 
 
 def baseline(search: Search, study: OptunaStudy) -> Baseline:
-    """Return the paper's values, or the best trial of the study `Search.against`.
+    """Return the default values, or the best trial of the study `Search.against`.
 
     Raises InputError if that study has no complete trial, or was not tuned as ``study`` was.
     """
     against = search.against
     if not against:
-        return Baseline("the paper's values", search.definition.arm(search.definition.paper))
+        return Baseline("the default values", search.definition.arm(search.definition.paper))
     baseline_study = existing_study(search.storage, search.spec.store, against)
     if running := [trial.number for trial in counted(baseline_study) if not trial.state.is_finished()]:
         got = f"{len(running)} running trials, the first is {running[0]}"
@@ -103,20 +118,22 @@ def baseline(search: Search, study: OptunaStudy) -> Baseline:
     return Baseline(f"trial {best_trials[0].number} of {against}", arm)
 
 
-def evaluate(search: Search, best: FrozenTrial, rival: Baseline, console: Console) -> tuple[Outcomes, Outcomes, str]:
-    """Build and measure the best trial and its baseline on fresh seeds; return both outcomes, and why seeds are missing."""
+def evaluate(search: Search, best: FrozenTrial, rival: Baseline, console: Console) -> Fresh:
+    """Build and measure the best trial, its baseline and SFT on fresh seeds."""
     spec = replace(search.spec, seeds=tuple(range(FRESH_SEED, FRESH_SEED + search.verify)))
-    arms = [search.definition.arm(best.params), rival.arm]
+    ours = search.definition.arm(best.params)
+    arms = [ours, rival.arm, *([sft_arm_of(ours)] if spec.policy else [])]
     stages = [stage for seed in spec.seeds for arm in arms for stage in spec.stages(arm, seed)]
     print_line(console, f"checking trial {best.number} against {rival.name} on {search.verify} fresh seeds")
     failures = search.builder(console).build(stages)
     seeds = [s for s in spec.seeds if all(x.done(spec.store) for arm in arms for x in spec.stages(arm, s))]
-    ours, theirs = ({seed: measure(spec, arm, seed) for seed in seeds} for arm in arms)
-    return ours, theirs, "; ".join(f"{title}: {reason}" for title, reason in failures.items())
+    outcomes = [{seed: measure(spec, arm, seed) for seed in seeds} for arm in arms]
+    why = "; ".join(f"{title}: {reason}" for title, reason in failures.items())
+    return Fresh(outcomes[0], outcomes[1], outcomes[2] if spec.policy else None, why)
 
 
 def count(search: Search, study: OptunaStudy, best: FrozenTrial, baseline: Baseline, seeds: Collection[int]) -> int:
-    """Return the number of this check among the study's checks on fresh seeds, from 1, and record it in the study.
+    """Return the number of this check among the study's complete checks on fresh seeds, from 1, and record it in the study.
 
     A repeated check keeps its number. A check on fewer than two seeds compares nothing and is not recorded.
     """
@@ -131,59 +148,76 @@ def count(search: Search, study: OptunaStudy, best: FrozenTrial, baseline: Basel
     return int(checks.index(entry)) + 1
 
 
-def verdict(
-    search: Search,
-    best: FrozenTrial,
-    baseline: Baseline,
-    best_values: Outcomes,
-    baseline_values: Outcomes,
-    missing: str = "",
-    check: int = 1,
-) -> Sheet:
+def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh, check: int = 1) -> Sheet:
     """Return a table that tests whether the best trial differs from its baseline in the first objective.
 
-    The last note states the answer. The other objectives are shown without a test. ``check`` is the number of the check on
-    these seeds: it is made at level `ALPHA` / ``check``.
+    The last note states the answer. The other objectives, and SFT, are shown without a test. ``check`` is the number of the
+    study's check: it is made at level `ALPHA` / ``check``.
     """
     alpha = ALPHA / check
-    seeds = sorted(best_values.keys() & baseline_values.keys())
+    seeds = sorted(fresh.best.keys() & fresh.baseline.keys())
     columns = (
         Column("objective", "objective"),
         Column("best", f"trial {best.number}", "percent"),
         Column("rival", baseline.name, "percent"),
         Column("difference", "difference", "gain"),
+        *([Column("sft", "SFT", "percent")] if fresh.sft else []),
     )
     rows: list[tuple[Value, ...]] = []
     for name in search.spec.objectives:
-        pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, baseline_values)]
-        rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
-    first = rows[0][-1]
+        pair = [_values(outcomes, name, seeds) for outcomes in (fresh.best, fresh.baseline)]
+        sft = [t_interval(_values(fresh.sft, name, seeds))] if fresh.sft else []
+        difference = t_interval(pair[0] - pair[1], 1 - alpha)
+        rows.append((OBJECTIVES[name].label, *map(t_interval, pair), difference, *sft))
+    first = rows[0][3]
     assert isinstance(first, Interval)
-    why = f"seeds are missing: {missing}" if missing else "values are not finite" if first.n < len(seeds) else ""
+    why = (
+        f"seeds are missing: {fresh.missing}"
+        if fresh.missing
+        else "values are not finite"
+        if first.n < len(seeds)
+        else ""
+    )
     complete = len(seeds) > 1 and not why  # which seeds are missing may depend on the arm
-    relation = _relation(search.directions[0], rows[0][-1]) if complete else "not to be compared with"
+    relation = _relation(search.directions[0], first) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
-    suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
-    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {baseline.name}{judge}{suffix}."
+    by = f": {in_points(first)} points" if complete else ""
+    suffix = f" (check {check} of this study)" if len(seeds) > 1 else ""
+    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {baseline.name}{judge}{by}{suffix}."
     level = f"alpha {ALPHA:g}"
     if check > 1:
         total = min(1.0, sum(ALPHA / k for k in range(1, check + 1)))
         level += (
-            f" / {check} = {alpha:.4f} (Bonferroni over {check} checks of this study on these seeds; stopping at the first "
+            f" / {check} = {alpha:.4f} (Bonferroni over {check} checks of this study; stopping at the first "
             f"significant one has a chance of a false one of up to {total:.3f})"
         )
     notes = (
         f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
+        *_against_sft(fresh, best, baseline, seeds),
         *([f"Nothing is decided, because {why}."] if why else []),
         sentence,
     )
     return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)
 
 
-def _relation(direction: str, difference: Value) -> str:
-    assert isinstance(difference, Interval)
+def _values(outcomes: Outcomes, name: str, seeds: Sequence[int]) -> np.ndarray:
+    return np.array([outcomes[seed][name] for seed in seeds])
+
+
+def _against_sft(fresh: Fresh, best: FrozenTrial, baseline: Baseline, seeds: Sequence[int]) -> list[str]:
+    """Return how far both policies went from SFT, and what its column means; empty without SFT."""
+    if not fresh.sft:
+        return []
+    kl = [show(t_interval(_values(outcomes, KL, seeds)), "mark") for outcomes in (fresh.best, fresh.baseline)]
+    return [
+        f"KL to SFT, nats/token: trial {best.number} {kl[0]}, {baseline.name} {kl[1]}. SFT is the policy before optimization; it "
+        "is its own reference for an odd length, every other policy meets that rule by chance. Not tested."
+    ]
+
+
+def _relation(direction: str, difference: Interval) -> str:
     if difference.low > 0 or difference.high < 0:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"
     within = max(-difference.low, difference.high) <= MARGIN

@@ -45,7 +45,7 @@ def opened(search: Search) -> OptunaStudy:
 def identity(search: Search) -> dict[str, Any]:
     """Return what must be equal for trials to be comparable. A study cannot be resumed with another identity.
 
-    It includes the keys of all stages of the paper's values on the first seed; each key hashes config and version.
+    It includes the keys of all stages of the default values on the first seed; each key hashes config and version.
     """
     spec = search.spec
     profile = spec.profile
@@ -66,9 +66,9 @@ def identity(search: Search) -> dict[str, Any]:
 
 
 def first_points(search: Search) -> list[dict[str, Any]]:
-    """Return the paper's values, then the best points of a warm start.
+    """Return the default values, then the best points of a warm start.
 
-    Hyperparameters that the other study lacks have the paper's values.
+    Hyperparameters that the other study lacks have the default values.
     """
     space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]

@@ -65,8 +65,8 @@ class Options(Launching):
     """Number of fresh seeds on which the best trial is compared with a baseline; 0 for no comparison. Default: 8, with the smoke
     profile 2."""
     against: str = option(EXPERIMENT, "")
-    """Equally tuned study whose best trial is the baseline. Default: the paper's values; for tune-arm, the tune-arm study of
-    diffro."""
+    """Equally tuned study whose best trial is the baseline. Default: the first trial's values; for tune-arm, the tune-arm study
+    of diffro."""
     export_arm: str = option(EXPERIMENT, "")
     """Store the best trial as an arm of this name, for ablations.run --arms."""
     device: Device = "auto"

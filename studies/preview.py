@@ -8,12 +8,14 @@ from optuna.study import Study as OptunaStudy
 
 from ablations.execution.estimate import Estimator, duration, wall
 from ablations.judges import tuning
+from rrpo.errors import InputError
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage, walk
 from studies.catalogue import Knobs
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
+from studies.storage import existing_study
 from studies.trial import span
 
 
@@ -28,7 +30,7 @@ def shared(search: Search) -> list[Stage]:
 
 
 def own(search: Search) -> list[Stage]:
-    """Return the stages that are specific to the trial with the paper's values, for an estimate of a trial's time."""
+    """Return the stages that are specific to the trial with the default values, for an estimate of a trial's time."""
     elsewhere = {stage.key for stage in walk(*_stages(search, search.definition.elsewhere))}
     return [stage for stage in walk(*_stages(search, search.definition.paper)) if stage.key not in elsewhere]
 
@@ -46,19 +48,37 @@ def preview(search: Search, study: OptunaStudy, stages: Sequence[Stage]) -> list
     estimator = Estimator(spec.store, spec.device)
     seconds, unknown = estimator.total(own(search))
     if not left:
-        time = "nothing left to run"
+        time = "no trial left to run"
     elif unknown:
         time = "unknown: nothing of this kind was built here yet; an estimate follows after the first trial"
     else:
         first = f"{len(stages)} stages that all trials share ({wall(stages, estimator, workers)}), then "
         time = first if stages else ""
-        time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
+        time += f"about {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
         time += ", less if trials are pruned" if search.pruner != "none" else ""
-    note = caveat(search.pruner, spec)
+    if search.verify and not unknown:
+        check = -(-2 * search.verify // workers) * seconds / len(spec.seeds)
+        time += (
+            f"; then about {duration(check)} for the comparison on {search.verify} fresh seeds, less where it is built"
+        )
+    notes = [caveat(search.pruner, spec), _baseline_note(search)]
+    if search.sampler == "gp" and search.pruner != "none":
+        notes.append("sampler gp learns nothing from pruned trials")
     return [
         f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(spec.seeds)} (development), "
         f"by {', '.join(spec.objectives)}" + (f" ({tuning().label})" if spec.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
-        *([f"note: {note}"] if note else []),
+        *(f"note: {note}" for note in notes if note),
         f"time on {workers} worker(s), {spec.device}: {time}",
     ]
+
+
+def _baseline_note(search: Search) -> str:
+    """Return a note if the best trial is to be compared with a study that does not exist; an empty string otherwise."""
+    if not (search.verify and search.against):
+        return ""
+    try:
+        existing_study(search.storage, search.spec.store, search.against)
+    except InputError:
+        return f"the comparison on fresh seeds needs the study {search.against}, which does not exist yet"
+    return ""

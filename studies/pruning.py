@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import optuna
 from optuna import pruners
 from optuna.pruners import BasePruner
-from optuna.trial import Trial
+from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from studies.samplers import STARTUP
 from studies.trial import OBJECTIVES, Intermediate, TrialSpec
@@ -23,13 +26,33 @@ SMOOTH = 3
 """Number of intermediate values that are averaged: each is from a single batch."""
 
 
+class MedianNow(BasePruner):
+    """Prune a trial whose present value is worse than the median of the complete trials at the same step.
+
+    Optuna's MedianPruner compares a trial's best value so far instead. Clean success falls while a policy over-optimizes, so that
+    every trial's best is that of the SFT policy, and none would be pruned.
+    """
+
+    def __init__(self, warm_up: int) -> None:
+        self._warm_up = warm_up
+
+    def prune(self, study: OptunaStudy, trial: FrozenTrial) -> bool:
+        step = trial.last_step
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        values = [each.intermediate_values[step] for each in finished if step in each.intermediate_values]
+        if step is None or step < self._warm_up or len(values) < STARTUP:
+            return False
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        return bool(sign * trial.intermediate_values[step] < sign * np.median(values))
+
+
 def make_pruner(name: str, spec: TrialSpec) -> BasePruner:
     """Return the pruner with a name from `PRUNERS`."""
     steps = spec.profile.optimize.steps
     warm_up = max(1, round(WARM_UP * steps))
     match name:
         case "median":
-            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warm_up)
+            return MedianNow(warm_up)
         case "hyperband":
             return pruners.HyperbandPruner(min_resource=warm_up, max_resource=steps)
     return pruners.NopPruner()

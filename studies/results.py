@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 BEST = 10
 """Number of trials in the table of best trials."""
+NEAR = 0.02
+"""A value is at an end of its range if no more than this share of the range lies beyond it."""
 LEAST = 8
 """Smallest number of complete trials for importances."""
 
@@ -66,7 +69,7 @@ def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
 
 
 def best(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Return the table of the best trials and of the one with the paper's values; None without complete trials.
+    """Return the table of the best trials and of the one with the default values; None without complete trials.
 
     With several objectives, the best trials are those on the Pareto front.
     """
@@ -81,8 +84,8 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
         f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.spec.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.spec.policy else "")
         + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds."
-        + ("" if paper is None else f" Trial {paper} has the paper's values.")
-        + (pareto if len(search.directions) > 1 else ""),
+        + ("" if paper is None else f" Trial {paper} has the default values.")
+        + (pareto if len(search.directions) > 1 else _at_ends(trials[0], search)),
     )
     objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.spec.objectives]
     knobs = [Column(name, name) for name in search.definition.space]
@@ -98,6 +101,18 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     ]
     columns = (Column("trial", "trial"), *objectives, *knobs, *further)
     return Sheet("best", f"Best trials of {search.name}", columns, tuple(rows), notes)
+
+
+def _at_ends(trial: FrozenTrial, search: Search) -> str:
+    """Return which values of a trial lie at an end of their range, beyond which better ones may be; empty if none does."""
+    near = []
+    for name, distribution in search.definition.space.items():
+        if isinstance(distribution, FloatDistribution) and distribution.low < distribution.high:
+            scale = math.log if distribution.log else float
+            low, high, value = (scale(x) for x in (distribution.low, distribution.high, trial.params[name]))
+            if not NEAR < (value - low) / (high - low) < 1 - NEAR:
+                near.append(name)
+    return f" In trial {trial.number}, at an end of their range: {', '.join(near)}." if near else ""
 
 
 def _knob(value: float | str) -> str:

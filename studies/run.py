@@ -62,13 +62,19 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
         if len(counted(study)) < search.trials:
             search.builder(console).require(shared_stages)
             SearchRun(search, study, bridge, console).run()
-        trials = results.ranked(study)
+        trials, sheets = results.ranked(study), results.sheets(study, search)
+        out = _write(search, study, sheets)  # the comparison may take an hour
         if trials and search.verify:
             try:
                 comparison, failed = fresh.check(search, study, console)
             except InputError as error:
                 print_line(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
-        out = _write(search, study, [*results.sheets(study, search), *([comparison] if comparison else [])], console)
+        if comparison:
+            sheets.append(comparison)
+            out = _write(search, study, sheets)
+        for sheet in sheets:
+            print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+        print_line(console, f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
         if not trials:
             print_line(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         elif search.export_arm:
@@ -90,7 +96,7 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
-def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
+def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet]) -> Path:
     """Write tables, figures and the page into the report folder, and return it."""
     from studies import figures, page
 
@@ -100,20 +106,19 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet], console:
     for sheet in sheets:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
-        print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
     results.write_trials(study, out / "trials.csv")
     pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]
-    written = [page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out), *pictures]
-    print_line(console, f"written to {out}: {', '.join(path.name for path in written)}")
-    if not pictures:
-        print_line(console, "no figure: too few trials")
+    page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out)
     return out
 
 
 def _numbers(comparison: Sheet | None) -> dict[str, float]:
-    """Return the metrics of the check for MLflow."""
+    """Return the metrics of the check for MLflow: means, and interval and number of seeds of the difference."""
     row = comparison.row(str(comparison.rows[0][0])) if comparison else {}
-    return {f"fresh {name}": value.mean for name, value in row.items() if isinstance(value, Interval)}
+    intervals = {name: value for name, value in row.items() if isinstance(value, Interval)}
+    means = {f"fresh {name}": value.mean for name, value in intervals.items()}
+    of_difference = intervals["difference"]._asdict() if intervals else {}
+    return means | {f"fresh difference {part}": float(value) for part, value in of_difference.items() if part != "mean"}
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Search:
     verify: int = 0
     """Number of fresh seeds for the comparison of the best trial with its baseline; 0 for no comparison."""
     against: str = ""
-    """Study whose best trial is the baseline; empty for the paper's values."""
+    """Study whose best trial is the baseline; empty for the default values."""
     export_arm: str = ""
     """Name under which the best trial is exported as an arm; empty for no export."""
     workers: int = 1

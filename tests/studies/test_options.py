@@ -241,7 +241,9 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     assert Estimator(store).total(own(checked_command)) == (1320.0, 0)
     line = preview(checked_command, study, once)[-1]
     first = f"{len(once)} stages that all trials share ({wall(once, Estimator(store), 2)}), then "
-    assert f"{first}at most 88 min for 7 trials of 22 min each" in line
+    assert f"{first}about 88 min for 7 trials of 22 min each" in line
+    assert "then about 22 min for the comparison on 2 fresh seeds, less where it is built" in line
+    assert "comparison" not in preview(replace(checked_command, verify=0), study, once)[-1]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,8 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
         ({"objectives": "clean_success,uptake"}, "several objectives: no pruning"),
         ({"objectives": "phone_error_rate"}, "has no intermediate values"),
         ({}, "pruning uses the first seed only"),
+        ({"sampler": "gp"}, "sampler gp learns nothing from pruned trials"),
+        ({"study": "tune-arm", "arm": "rrpo"}, "needs the study tune-diffro-smoke, which does not exist yet"),
     ],
 )
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
@@ -323,7 +327,7 @@ def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path)
     with pytest.raises(InputError, match="study tune-diffro-smoke is not finished"):
         baseline(checked_command, study)
     paper = baseline(replace(checked_command, against=""), study)
-    assert (paper.name, paper.arm.regularizers) == ("the paper's values", arms()["rrpo"].regularizers)
+    assert (paper.name, paper.arm.regularizers) == ("the default values", arms()["rrpo"].regularizers)
 
 
 @pytest.mark.parametrize("arm", tunable())

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from optuna.trial import create_trial
+from rich.console import Console
 from searches import filled, search
 
 from ablations.grids import arms
 from ablations.rendering.sheet import Column
-from studies.fresh import CHECKS, Baseline, count, verdict
+from rrpo.config import ArmConfig
+from studies import fresh
+from studies.fresh import CHECKS, Baseline, Fresh, count, verdict
 from studies.recovery import RETRY
 from studies.results import best, importance, write_trials
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
+from studies.trial import TrialSpec
 
-PAPER = Baseline("the paper's values", arms()["rrpo"])
+DEFAULT = Baseline("the default values", arms()["rrpo"])
 
 
 def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: Path):
-    """The trial with the paper's values need not be the first one: the first may have been interrupted."""
+    """The trial with the default values need not be the first one: the first may have been interrupted."""
     searched = search(tmp_path, "clean_success")
     study = filled(searched)
     table = best(study, searched)
@@ -36,7 +43,7 @@ def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: P
     study.add_trial(create_trial(params=params, distributions=space, value=0.0, user_attrs={OUTCOMES: outcomes}))
     table = best(study, searched)
     assert table is not None
-    assert "Trial 30 has the paper's values." in table.notes[0]
+    assert "Trial 30 has the default values." in table.notes[0]
     gains = [row[1].mean for row in table.rows]  # type: ignore[union-attr]
     assert gains[:10] == sorted(gains[:10], reverse=True)
     assert gains[0] == pytest.approx(study.best_value)
@@ -147,9 +154,9 @@ def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, differences: list[fl
     best_trial = filled(searched, 1).trials[0]
     paper = {2000 + k: {objective: 0.2 * k, "uptake": 0.1} for k in range(3)}
     winner = {2000 + k: {objective: 0.2 * k + x, "uptake": 0.0} for k, x in enumerate(differences)}
-    table = verdict(searched, best_trial, PAPER, winner, paper)
-    assert f"On 3 fresh seeds trial 0 is {words} the paper's values" in table.notes[-1]
-    assert table.columns[2].heading == "the paper's values"
+    table = verdict(searched, best_trial, DEFAULT, Fresh(winner, paper))
+    assert f"On 3 fresh seeds trial 0 is {words} the default values" in table.notes[-1]
+    assert table.columns[2].heading == "the default values"
     mean, low, high, n = table.rows[0][3]  # type: ignore[misc]
     half = 4.302653 * np.std(differences, ddof=1) / np.sqrt(3)
     assert (mean, low, high, n) == pytest.approx((np.mean(differences), mean - half, mean + half, 3))
@@ -166,23 +173,69 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     notes = []
     for number in (0, 0, 2):
         trial = study.trials[number]
-        check = count(searched, study, trial, PAPER, winner.keys())
-        notes.append(verdict(searched, trial, PAPER, winner, paper, check=check))
+        check = count(searched, study, trial, DEFAULT, winner.keys())
+        notes.append(verdict(searched, trial, DEFAULT, Fresh(winner, paper), check))
     assert notes[0] == notes[1], "the same check again"
     assert notes[1].notes[-1] == (
-        "On 6 fresh seeds trial 0 is better than the paper's values by the `val` judge (check 1 on these seeds)."
+        "On 6 fresh seeds trial 0 is better than the default values by the `val` judge: +21.0 [+1.4, +40.6] points "
+        "(check 1 of this study)."
     )
     assert notes[2].notes[-1] == (
-        "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
+        "On 6 fresh seeds trial 2 is not distinguishable from the default values by the `val` judge: +21.0 [-3.2, +45.2] points "
+        "(check 2 of this study)."
     )
     assert "difference, alpha 0.05: if it excludes 0" in notes[0].notes[0]
     assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in notes[2].notes[0]
     assert "chance of a false one of up to 0.075" in notes[2].notes[0]
-    assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"
-    assert count(searched, study, study.trials[2], PAPER._replace(name="trial 3 of another"), winner.keys()) == 3
+    assert count(searched, study, study.trials[1], DEFAULT, [2000]) == 1, "one seed compares nothing"
+    assert count(searched, study, study.trials[2], DEFAULT._replace(name="trial 3 of another"), winner.keys()) == 3
     checks = [(check["trial"], check["rival"]) for check in study.user_attrs[CHECKS]]
-    assert checks == [(0, PAPER.name), (2, PAPER.name), (2, "trial 3 of another")]
+    assert checks == [(0, DEFAULT.name), (2, DEFAULT.name), (2, "trial 3 of another")]
     assert {tuple(check["seeds"]) for check in study.user_attrs[CHECKS]} == {tuple(range(2000, 2006))}
+
+
+def test_sft_and_the_distance_from_it_stand_beside_the_winner(tmp_path: Path):
+    """The winner gains .1 over its baseline by staying near SFT, which is better still."""
+    searched = search(tmp_path, "clean_success")
+    near, far, start = (
+        {2000 + k: {"clean_success": clean + 0.01 * k, "kl_token": kl} for k in range(3)}
+        for clean, kl in ((0.6, 0.01), (0.5, 0.9), (0.65, 0.0))
+    )
+    table = verdict(searched, filled(searched, 1).trials[0], DEFAULT, Fresh(near, far, start))
+    assert [column.name for column in table.columns][-2:] == ["difference", "sft"]
+    assert table.rows[0][-1].mean == pytest.approx(0.66)  # type: ignore[union-attr]
+    assert any("KL to SFT, nats/token: trial 0 0.01" in note and "default values 0.9" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("objective", "with_sft"), [("clean_success", True), ("robustness", False)])
+def test_sft_is_measured_if_the_objectives_need_a_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, with_sft: bool
+):
+    def measured(spec: TrialSpec, arm: ArmConfig, seed: int) -> dict[str, float]:
+        return {"steps": -1.0 if arm.steps is None else arm.steps}
+
+    monkeypatch.setattr(fresh, "measure", measured)
+    monkeypatch.setattr(TrialSpec, "stages", lambda *_: [])
+    monkeypatch.setattr(Search, "builder", lambda *_: SimpleNamespace(build=lambda stages: {}))
+    searched = replace(search(tmp_path, objective), verify=2)
+    best_trial = filled(search(tmp_path, "clean_success"), 1).trials[0]
+    result = fresh.evaluate(searched, best_trial, DEFAULT, Console(file=StringIO()))
+    assert result.best.keys() == result.baseline.keys() == {2000, 2001}
+    assert result.sft == ({2000: {"steps": 0}, 2001: {"steps": 0}} if with_sft else None)
+    assert result.best[2000] == {"steps": -1}
+
+
+@pytest.mark.parametrize(("value", "named"), [(0.0, True), (0.299, True), (0.15, False)])
+def test_a_best_value_at_an_end_of_its_range_is_named(tmp_path: Path, value: float, named: bool):
+    searched = search(tmp_path, "clean_success")
+    params, space = dict(searched.definition.paper), dict(searched.definition.space)
+    params |= {"mix_probability": 0.5, "epsilon": value}
+    study = optuna.create_study(directions=searched.directions)
+    outcomes = {seed: {"clean_success": 0.5, "kl_token": 0.9} for seed in (1000, 1001)}
+    study.add_trial(create_trial(params=params, distributions=space, value=0.5, user_attrs={OUTCOMES: outcomes}))
+    table = best(study, searched)
+    assert table is not None
+    assert ("In trial 0, at an end of their range: epsilon." in table.notes[0]) == named
 
 
 def test_a_value_that_is_not_finite_on_a_fresh_seed_decides_nothing(tmp_path: Path):
@@ -191,9 +244,9 @@ def test_a_value_that_is_not_finite_on_a_fresh_seed_decides_nothing(tmp_path: Pa
     paper = {2000: {"clean_success": 0.2}, 2001: {"clean_success": 0.3}, 2002: {"clean_success": 0.4}}
     winner = {seed: {"clean_success": paper[seed]["clean_success"] + x} for seed, x in ((2000, 0.095), (2001, 0.105))}
     trial = filled(searched, 1).trials[0]
-    assert "is better than" in verdict(searched, trial, PAPER, winner, paper).notes[-1]
-    table = verdict(searched, trial, PAPER, winner | {2002: {"clean_success": math.nan}}, paper)
-    assert "On 3 fresh seeds trial 0 is not to be compared with the paper's values" in table.notes[-1]
+    assert "is better than" in verdict(searched, trial, DEFAULT, Fresh(winner, paper)).notes[-1]
+    table = verdict(searched, trial, DEFAULT, Fresh(winner | {2002: {"clean_success": math.nan}}, paper))
+    assert "On 3 fresh seeds trial 0 is not to be compared with the default values" in table.notes[-1]
     assert "Nothing is decided, because values are not finite." in table.notes
 
 
@@ -201,11 +254,11 @@ def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
     searched = search(tmp_path, "clean_success")
     values = {2000: {"clean_success": 0.1}, 2001: {"clean_success": 0.2}}
     trial = filled(searched, 1).trials[0]
-    table = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
+    table = verdict(searched, trial, DEFAULT, Fresh(values, values, missing="SFT seed 2002: killed by SIGKILL"))
     assert any(
         "Nothing is decided, because seeds are missing: SFT seed 2002: killed by SIGKILL" in note
         for note in table.notes
     )
     assert "not to be compared" in table.notes[-1]
-    one_seed = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})
+    one_seed = verdict(searched, trial, DEFAULT, Fresh({2000: values[2000]}, {2000: values[2000]}))
     assert "not to be compared" in one_seed.notes[-1]

@@ -124,7 +124,7 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
     """Trials and fresh seeds are given; a resumed study with a new winner makes the second check."""
     seeds = range(2000, 2004)
     outcomes = [{seed: {"clean_success": gain + 0.001 * (seed % 3)} for seed in seeds} for gain in (0.1, 0.0)]
-    monkeypatch.setattr(fresh, "evaluate", lambda *_: (*outcomes, ""))
+    monkeypatch.setattr(fresh, "evaluate", lambda *_: fresh.Fresh(*outcomes))
     base = command(tmp_path, verify=4)
     study = opening.opened(base)
     for trials in (1, 2):
@@ -135,9 +135,9 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
         text = StringIO()
         assert searches.run(checked_command, study, Console(file=text, width=200)) == 0
         output = text.getvalue()
-        assert f"(check {trials} on these seeds)" in output
+        assert f"(check {trials} of this study)" in output
         stored = json.loads((tmp_path / "runs" / "arms" / f"tuned_{trials}.json").read_text())
-        assert f"(check {trials} on these seeds)" in stored["provenance"]["fresh_seeds"]
+        assert f"(check {trials} of this study)" in stored["provenance"]["fresh_seeds"]
 
 
 def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
