@@ -4,12 +4,12 @@ The command runs DiffRO and RRPO on eight development seeds. It prints the stand
 outcome and the number of seeds that it requires. The difference itself is neither printed nor recorded, so that nobody sees it
 before the reported seeds are run. The printed pilot is committed by hand, as `ablations.stats.family.PILOT`.
 
-``--replicated`` also estimates variance components. A seed redraws three things at once: the data (annotated utterances and
+``--replicated`` estimates variance components instead. A seed redraws three things at once: the data (annotated utterances and
 raters, SFT utterances and SFT), the reward model (initialization, order and noise of pre-training and fine-tuning) and the
 optimization (RL prompts, roll-outs, evaluation noise). The replicated pilot has four draws of the data, two reward models for
-each, and two optimizations for each of these, the same for both arms. A nested analysis of variance of the difference then shows
-which of the three a larger experiment would have to redraw. It analyzes the difference rather than one arm, because pairing
-cancels what both arms share. The component of the optimization includes the sampling noise of 1,200 samples per arm.
+each, and two optimizations for each of these, the same for both arms. A nested analysis of variance of the difference estimates
+what each of the three contributes, roughly: it has 3, 4 and 8 degrees of freedom. It analyzes the difference rather than one arm,
+because pairing cancels what both arms share. The component of the optimization includes the noise of 1,200 samples per arm.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from ablations.execution.building import Builder
 from ablations.execution.jobs import unrecorded
 from ablations.grids import GRIDS, arms
 from ablations.stats.contrasts import overall
-from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
+from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, PILOT, POWER, Pilot, family, margin_text, primary
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import analyze_power
 from rrpo.commands import program
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -80,27 +81,24 @@ def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
     return np.array([sum(weight * read(cells[arm]) for arm, weight in contrast.items()) for cells in draws])
 
 
-def measured(spread: NDArray[np.float64], replicated: NDArray[np.float64] | None, world: str) -> Pilot:
-    """Compute the pilot.
+def measured(spread: NDArray[np.float64], world: str) -> Pilot:
+    """Return the pilot from the difference on each seed ``[seeds]`` and the hash of the world."""
+    return Pilot(spread=float(spread.std(ddof=1)), seeds=len(spread), world=world)
 
-    Args:
-        spread: Difference on each seed ``[seeds]``.
-        replicated: Difference for each replicate ``[data, reward models, optimizations]``; None: no variance components.
-        world: Hash of the world.
-    """
-    parts = [] if replicated is None else [math.sqrt(variance) for variance in nested_components(replicated)]
-    components = dict(zip(COMPONENTS, parts, strict=False))
-    return Pilot(spread=float(spread.std(ddof=1)), seeds=len(spread), world=world, components=components)
+
+def decomposed(pilot: Pilot, nested: NDArray[np.float64]) -> Pilot:
+    """Return the pilot with the components of the difference for each replicate ``[data, reward models, optimizations]``."""
+    parts = nested_components(nested)
+    components = {name: (math.sqrt(part.variance), part.sd_bound) for name, part in zip(COMPONENTS, parts, strict=True)}
+    return replace(pilot, components=components)
 
 
 def lines(pilot: Pilot) -> list[str]:
-    """Return the output: the spread and its components, the number of seeds it requires, and the line to commit."""
+    """Return the output of a pilot: the spread, the number of seeds it requires, and the line to commit."""
     labels = list(dict.fromkeys(cell.label for cell in GRIDS["full"].cells(EMBEDDED, [0])))
     alpha = ALPHA / len(family())
     bounds = {"point estimate": pilot.spread, "80 % upper bound": spread_bound(pilot.spread, pilot.seeds)}
     needed = {name: seeds_needed(MARGIN, sd, alpha, POWER) for name, sd in bounds.items()}
-    rounded = {name: round(sd, 4) for name, sd in pilot.components.items()}
-    components = f", components={rounded}" if rounded else ""
     return [
         f"spread of {next(iter(overall()))} in {primary().label} over {pilot.seeds} development seeds: "
         f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
@@ -108,8 +106,15 @@ def lines(pilot: Pilot) -> list[str]:
         + ", ".join(f"{count or 'too many'} by the {name}" for name, count in needed.items())
         + f"; at most {MOST} are run",
         *analyze_power(labels, MOST, pilot)[1:],
-        f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{components})',
+        committed(pilot),
     ]
+
+
+def committed(pilot: Pilot) -> str:
+    """Return the line that is committed in `ablations.stats.family`."""
+    rounded = {name: (round(sd, 4), round(bound, 4)) for name, (sd, bound) in pilot.components.items()}
+    components = f", components={rounded}" if rounded else ""
+    return f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{components})'
 
 
 @app.command()
@@ -117,7 +122,7 @@ def command(
     replicated: Annotated[
         bool,
         typer.Option(
-            "--replicated", help="Also estimate the variance due to data, reward model and optimization: 12 more draws."
+            "--replicated", help="Estimate the variance due to data, reward model and optimization instead: 16 draws."
         ),
     ] = False,
     device: Device = "auto",
@@ -132,13 +137,19 @@ def command(
     builder = Builder.of(device, workers, runs_dir, console)
     builder.folder.make()
     store = builder.folder.root
-    draws = [draw(seed) for seed in SEEDS]
-    extra = replicates() if replicated else []
-    stages = [cell.stages["scored"] for cells in (*draws, *extra) for cell in cells.values()]
-    builder.require(stages)
-    nested = differences(extra, store).reshape(REPLICATES) if extra else None
+    draws = replicates() if replicated else [draw(seed) for seed in SEEDS]
     world = next(iter(draws[0].values())).world_hash
-    for line in lines(measured(differences(draws, store), nested, world)):
+    if replicated and (PILOT is None or PILOT.world != world):
+        fix = "run python -m ablations.pilot without --replicated first, and commit the line that it prints"
+        raise InputError("there is no committed pilot of this world", got=PILOT and PILOT.world, fix=fix)
+    builder.require([cell.stages["scored"] for cells in draws for cell in cells.values()])
+    x = differences(draws, store)
+    if replicated and PILOT:
+        pilot = decomposed(PILOT, x.reshape(REPLICATES))
+        output = [pilot.parts, committed(pilot)]
+    else:
+        output = lines(measured(x, world))
+    for line in output:
         print_line(console, line)
 
 

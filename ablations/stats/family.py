@@ -49,18 +49,22 @@ class Pilot:
     """Number of development seeds."""
     world: str
     """Hash of the world."""
-    components: Mapping[str, float] = field(default_factory=dict)
-    """Name in `COMPONENTS` -> standard deviation due to redrawing it alone, from a replicated pilot; empty without one."""
+    components: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Name in `COMPONENTS` -> standard deviation due to redrawing it alone and its 80 % upper bound, from a replicated pilot;
+    empty without one."""
 
     @property
     def parts(self) -> str:
         """A sentence on the spread due to each component; empty if it was not measured."""
-        if not any(self.components.values()):
+        if not self.components:
             return ""
-        spreads = ", ".join(f"{name} {100 * sd:.1f}" for name, sd in self.components.items())
+        spreads = ", ".join(
+            f"{name} {100 * sd:.1f} (80 % upper bound {100 * bound:.1f})"
+            for name, (sd, bound) in self.components.items()
+        )
         return (
-            f"standard deviations due to redrawing one thing alone, in points: {spreads} (from few draws, so rough; a variance "
-            "estimated below 0 counts as 0; optimization includes the sampling noise of the evaluation)"
+            f"standard deviations due to redrawing one thing alone, in points: {spreads}; from few draws, so rough (a variance "
+            "estimated below 0 counts as 0; the bounds are conservative; optimization includes the evaluation's sampling noise)"
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablations.stats.power import spread_bound
 from ablations.stats.statistics import Interval
 
 
@@ -25,11 +27,20 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(interval.low), float(interval.high), n)
 
 
-def nested_components(y: ArrayLike) -> list[float]:
+class Component(NamedTuple):
+    """A variance component."""
+
+    variance: float
+    """Estimate; 0 if it would be negative."""
+    sd_bound: float
+    """One-sided 80 % upper confidence bound of its square root."""
+
+
+def nested_components(y: ArrayLike) -> list[Component]:
     """Return the variance components of a balanced nested design ``y [A, B, C, ...]``, outermost first (analysis of variance).
 
     The expected mean square of a level equals that of the next inner level plus (number of values below it) x (its component).
-    Negative estimates are set to 0.
+    The bound is that of the mean square alone (chi-square), and hence too large, except at the innermost level.
     """
     means, within, components = np.asarray(y, float), 0.0, []
     below = 1
@@ -37,7 +48,8 @@ def nested_components(y: ArrayLike) -> list[float]:
         outer = means.mean(axis=-1)
         freedom = outer.size * (means.shape[-1] - 1)
         square = below * float(((means - outer[..., None]) ** 2).sum()) / freedom
-        components.append(max(0.0, (square - within) / below))
+        bound = spread_bound(math.sqrt(square / below), freedom + 1)
+        components.append(Component(max(0.0, (square - within) / below), bound))
         means, within, below = outer, square, below * means.shape[-1]
     return components[::-1]
 

@@ -12,7 +12,18 @@ from typer.testing import CliRunner
 from ablations import pilot
 from ablations.execution.building import Builder
 from ablations.grids import GRIDS, arms
-from ablations.pilot import MOST, REPLICATES, SEEDS, differences, draw, lines, measured, replicates
+from ablations.pilot import (
+    MOST,
+    REPLICATES,
+    SEEDS,
+    committed,
+    decomposed,
+    differences,
+    draw,
+    lines,
+    measured,
+    replicates,
+)
 from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, family
 from ablations.stats.power import detectable, seeds_needed, spread_bound
 from rrpo.experiment import dataflow
@@ -24,8 +35,8 @@ NESTED = np.random.default_rng(0).normal(0, 0.05, REPLICATES)
 
 
 def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
-    printed = lines(measured(SPREAD, NESTED, "abc"))
-    assert lines(measured(SPREAD + 0.3, NESTED - 0.2, "abc")) == printed, "nothing depends on the mean"
+    printed = lines(measured(SPREAD, "abc"))
+    assert lines(measured(SPREAD + 0.3, "abc")) == printed, "nothing depends on the mean"
     sd = float(SPREAD.std(ddof=1))
     bound = spread_bound(sd, 8)
     assert f"{100 * sd:.1f} points (80 % upper bound {100 * bound:.1f})" in printed[0]
@@ -36,21 +47,27 @@ def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
         assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in printed[2]
     assert printed[1].endswith("at most 16 are run")
     assert printed[2].startswith("with 16 seeds")
-    assert printed[3].startswith("standard deviations due to redrawing one thing alone, in points: data ")
+    parts, others = (decomposed(measured(SPREAD, "abc"), NESTED + shift).parts for shift in (0.0, -0.2))
+    assert parts == others
+    assert parts.startswith("standard deviations due to redrawing one thing alone, in points: data ")
 
 
 def test_the_last_line_is_what_is_to_be_committed() -> None:
-    result = measured(SPREAD, NESTED, "abc")
-    committed = eval(lines(result)[-1].partition(" = ")[2], {"Pilot": Pilot})
-    assert (committed.seeds, committed.world) == (8, "abc")
-    assert committed.spread == pytest.approx(result.spread, abs=1e-4)
-    assert committed.components == pytest.approx(dict(result.components), abs=1e-4)
-    assert "components" not in lines(measured(SPREAD, None, "abc"))[-1]
+    result = decomposed(measured(SPREAD, "abc"), NESTED)
+    evaluated = eval(committed(result).partition(" = ")[2], {"Pilot": Pilot})
+    assert (evaluated.seeds, evaluated.world) == (8, "abc")
+    assert evaluated.spread == pytest.approx(result.spread, abs=1e-4)
+    assert evaluated.components.keys() == result.components.keys()
+    for name, values in result.components.items():
+        assert evaluated.components[name] == pytest.approx(values, abs=1e-4)
+    assert lines(measured(SPREAD, "abc"))[-1] == committed(measured(SPREAD, "abc"))
+    assert "components" not in lines(measured(SPREAD, "abc"))[-1]
 
 
 def test_shares_are_of_the_variance() -> None:
-    known = Pilot(spread=0.05, seeds=8, world="w", components={"data": 0.03, "reward model": 0.0, "optimization": 0.04})
-    assert "in points: data 3.0, reward model 0.0, optimization 4.0 (from few draws" in known.parts
+    components = {"data": (0.03, 0.05), "reward model": (0.0, 0.04), "optimization": (0.04, 0.05)}
+    known = Pilot(spread=0.05, seeds=8, world="w", components=components)
+    assert "in points: data 3.0 (80 % upper bound 5.0), reward model 0.0 (80 % upper bound 4.0), optim" in known.parts
     assert Pilot(spread=0.05, seeds=8, world="w").parts == ""
 
 
@@ -130,8 +147,13 @@ def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, m
     assert "77" not in result.output.replace(draw(1000)["rrpo"].world_hash, "")
     result = CliRunner().invoke(pilot.app, ["--replicated", "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
-    assert len({stage.key for stage in built}) == 16 + 24
-    assert "components={'data': " in result.output
+    assert len({stage.key for stage in built}) == 16 + 24, "16 draws, of which four are the pilot's"
+    assert "components={'data': (" in result.output
+    assert "77" not in result.output.replace(draw(1000)["rrpo"].world_hash, "")
+    assert f"Pilot(spread={PILOT.spread:.4f}" in result.output, "the committed spread stays"  # type: ignore[union-attr]
+    monkeypatch.setattr(pilot, "PILOT", None)
+    result = CliRunner().invoke(pilot.app, ["--replicated", "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
+    assert (result.exit_code, "no committed pilot" in result.output) == (2, True)
 
 
 def test_the_committed_pilot_is_of_the_installed_world_and_gives_the_seeds_of_the_grid() -> None:

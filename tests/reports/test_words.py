@@ -183,13 +183,13 @@ def test_methods_name_the_family_that_is_tested():
 
 
 def test_methods_tell_the_committed_pilot():
-    parts = {"data": 0.03, "optimization": 0.04}
+    parts = {"data": (0.03, 0.06), "optimization": (0.04, 0.05)}
     text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="w", components=parts))
     assert (
         "In a pilot on 8 development seeds of world w, the standard deviation of RRPO - DiffRO was 5.5 points" in text
     )
     assert "5.5 points; standard deviations due to" in text
-    assert "in points: data 3.0, optimization 4.0 (from few draws" in text
+    assert "in points: data 3.0 (80 % upper bound 6.0), optimization 4.0 (80 % upper bound 5.0); from few draws" in text
     screen = replace(grid({}, seeds=4), grid="baselines")
     assert "pilot" not in methods(screen, Pilot(spread=0.055, seeds=8, world="w")), "nothing is tested"
     assert "pilot" not in methods(grid({}, seeds=4), None)

@@ -33,9 +33,11 @@ def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
 
 
 def test_a_replicated_pilots_components_are_told() -> None:
-    parts = {"data": 0.01, "reward model": 0.02, "optimization": 0.02}
+    parts = {"data": (0.01, 0.03), "reward model": (0.02, 0.03), "optimization": (0.02, 0.03)}
     line = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
-    assert "in points: data 1.0, reward model 2.0, optimization 2.0 (from few draws, so rough;" in line
+    assert (
+        "in points: data 1.0 (80 % upper bound 3.0), reward model 2.0 (80 % upper bound 3.0), optimization 2.0" in line
+    )
 
 
 @pytest.mark.parametrize(
