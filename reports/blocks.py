@@ -4,9 +4,10 @@
     <!-- results:GRID/TABLE -->                its table with that name
     <!-- number:GRID OUTCOME ARM -->           in a sentence or a cell of a table: an arm's mean over seeds
     <!-- number:GRID OUTCOME ARM - OTHER -->   the mean difference of two arms within seeds
+    <!-- study:NAME/TABLE -->                  a table of a study's report, which was copied into the archive
 
-The first two end with the same marker with ``/results``, on a line of its own, numbers with ``<!-- /number -->``. Numbers are
-read after the last update, with half their 95 % t-interval; accuracies and rates are in percent or points.
+They end with the same marker with ``/results`` or ``/study``, on a line of its own, numbers with ``<!-- /number -->``. Numbers
+are read after the last update, with half their 95 % t-interval; accuracies and rates are in percent or points.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ FIGURES = Path("docs", "results")
 RESULTS = re.compile(
     r"<!-- results:(?P<name>(?P<grid>[^\s/]+)(/(?P<table>\S+))?) -->\n.*?<!-- /results:(?P=name) -->", re.DOTALL
 )
+STUDY = re.compile(
+    r"<!-- study:(?P<name>(?P<study>[\w.-]+)/(?P<table>\w+)) -->\n.*?<!-- /study:(?P=name) -->", re.DOTALL
+)
 NUMBER = re.compile(
     r"<!-- number:(?P<grid>\S+) (?P<outcome>\S+) (?P<arm>\S+)( - (?P<other>\S+))? -->[^\n]*?<!-- /number -->"
 )
-MARKER = re.compile(r"<!-- (?P<end>/?)(results|number)\b[^\n]*? -->")
+MARKER = re.compile(r"<!-- (?P<end>/?)(results|number|study)\b[^\n]*? -->")
 IMAGE = re.compile(r"(?<=\]\()[\w.-]+\.png(?=\))")
 
 
@@ -78,6 +82,11 @@ class Block:
         return f"<!-- {self.marker} -->\n\n{content}\n<!-- /{self.marker} -->"
 
 
+def pages(root: Path) -> list[Path]:
+    """Return the pages that can have blocks."""
+    return [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]
+
+
 def blocks_by_grid(root: Path) -> dict[str, list[Block]]:
     """Return grid -> its blocks in README.md and docs/.
 
@@ -85,7 +94,7 @@ def blocks_by_grid(root: Path) -> dict[str, list[Block]]:
         InputError: No page has a block, a marker is unmatched, or a grid is unknown.
     """
     found: dict[str, list[Block]] = {}
-    for page in [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]:
+    for page in pages(root):
         text = page.read_text(encoding="utf-8")
         blocks = [
             *(Block(page, b[0], b["grid"], b["table"] or "") for b in RESULTS.finditer(text)),
@@ -95,8 +104,8 @@ def blocks_by_grid(root: Path) -> dict[str, list[Block]]:
             ),
         ]
         markers = [marker[0] for marker in MARKER.finditer(text)]
-        if len(markers) != 2 * len(blocks):
-            fix = "end each <!-- results:GRID --> with <!-- /results:GRID -->, each number with <!-- /number -->"
+        if len(markers) != 2 * (len(blocks) + len(STUDY.findall(text))):
+            fix = "end <!-- results:GRID --> with <!-- /results:GRID -->, a study likewise, a number with <!-- /number -->"
             got = f"{page}: {', '.join(markers)}"
             raise InputError("a block for results has no beginning or no end", got=got, fix=fix)
         for block in blocks:

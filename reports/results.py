@@ -2,7 +2,8 @@
 
 `reports.blocks` lists the markers. The runs are those in the archive (`ablations.archive`); a grid is pasted when all its planned
 cells are complete, with the first figure of its report. If the archive has the values of `ablations.gradients`, their page is
-written too. Exit status: 0; 1 if ``--check`` finds a block that differs from the report; 2 for bad input.
+written too. A study's tables are pasted from ``studies/NAME`` in the archive, into which its report was copied. Exit status: 0; 1
+if ``--check`` finds a block that differs from the report; 2 for bad input.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ablations.archive import RECORDS
 from ablations.rendering.gradients import CSV, page
 from ablations.tracking import archive
 from ablations.tracking.runs_folder import SERVER, check
-from reports.blocks import FIGURES, blocks_by_grid, figure_paths, filled
+from reports.blocks import FIGURES, STUDY, blocks_by_grid, figure_paths, filled, pages
 from reports.loading import Selection, select
 from reports.report import make
 from reports.run import answer
@@ -37,7 +38,7 @@ def command(
     check_only: Annotated[bool, typer.Option("--check", help="Change nothing, only report stale blocks.")] = False,
 ) -> None:
     """Paste reports on the archived runs into README.md and docs/; about a minute per grid."""
-    stale = gradients(records, root, check_only)
+    stale = any([gradients(records, root, check_only), studies(records, root, check_only)])
     os.environ.pop(SERVER, None)  # the archive goes into a store of its own
     with TemporaryDirectory() as folder:
         for grid, blocks in blocks_by_grid(root).items():
@@ -63,8 +64,7 @@ def command(
             for block in blocks:
                 pasted = filled(block, root, selection, report, text)
                 current = block.text == pasted and not (drawn_anew and block.first_screen)
-                verb = "current" if current else "stale" if check_only else "pasted"
-                print(f"{verb}: {block.name} in {block.page.relative_to(root)}")
+                print(f"{said(current, check_only)}: {block.name} in {block.page.relative_to(root)}")
                 stale = stale or not current
                 if not (current or check_only):
                     page = block.page.read_text(encoding="utf-8")
@@ -83,10 +83,38 @@ def gradients(records: Path, root: Path, check_only: bool) -> bool:
         return False
     text = page(pd.read_csv(values))
     current = path.is_file() and path.read_text(encoding="utf-8") == text
-    print(f"{'current' if current else 'stale' if check_only else 'written'}: {GRADIENTS}")
+    print(f"{said(current, check_only)}: {GRADIENTS}")
     if not (current or check_only):
         path.write_text(text, encoding="utf-8")
     return not current
+
+
+def studies(records: Path, root: Path, check_only: bool) -> bool:
+    """Paste the archived tables of studies into the pages; return whether any was stale."""
+    stale = False
+    for path in pages(root):
+        text = path.read_text(encoding="utf-8")
+        for block in STUDY.finditer(text):
+            file = records / "studies" / block["study"] / f"{block['table']}.md"
+            if not file.is_file():
+                print(
+                    f"no result yet: {block['name']} in {path.relative_to(root)}; copy the study's report to {file.parent}"
+                )
+                continue
+            _, _, content = file.read_text(encoding="utf-8").partition("\n\n")  # without the title
+            pasted = f"<!-- study:{block['name']} -->\n\n{content.strip()}\n\n<!-- /study:{block['name']} -->"
+            current = block[0] == pasted
+            stale = stale or not current
+            print(f"{said(current, check_only)}: {block['name']} in {path.relative_to(root)}")
+            text = text.replace(block[0], pasted)
+        if not check_only and text != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+    return stale
+
+
+def said(current: bool, check_only: bool) -> str:
+    """Return what happens to a block, in a word."""
+    return "current" if current else "stale" if check_only else "pasted"
 
 
 def restored(records: Path, grid: str, runs_dir: Path) -> Selection:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.statistics import Interval, t_interval
-from studies.recovery import lost_trials
+from studies.recovery import OWNER, SEEN, lost_trials
 from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, Search
 from studies.trial import KL, OBJECTIVES
@@ -122,12 +122,13 @@ def _knob(value: float | str) -> str:
 def write_trials(study: OptunaStudy, path: Path) -> None:
     """Write all trials with state, hyperparameters and user attributes, such as the reason of a failure, as CSV.
 
-    Only complete trials have values: for a pruned one, Optuna stores the last intermediate value, which is not comparable.
+    Left out is which process ran a trial. Only complete trials have values: for a pruned one, Optuna stores the last intermediate
+    value, which is not comparable.
     """
     frame = study.trials_dataframe()
     values = [name for name in frame.columns if name == "value" or name.startswith("values_")]
     frame.loc[frame["state"] != "COMPLETE", values] = math.nan
-    frame.to_csv(path, index=False)
+    frame.drop(columns=[f"user_attrs_{name}" for name in (OWNER, SEEN)], errors="ignore").to_csv(path, index=False)
 
 
 def _counts(study: OptunaStudy) -> str:

@@ -175,13 +175,35 @@ def test_the_results_in_this_repository_are_current() -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_a_table_of_a_study_is_pasted_from_its_archived_report(root: Path) -> None:
+    page, marker = root / "docs" / "results.md", "<!-- {}study:tune-rrpo/fresh -->"
+    page.write_text(f"{marker.format('')}\nNo result yet.\n{marker.format('/')}\n\nThe end.\n" + PAGE.format("tiny"))
+    assert "no result yet: tune-rrpo/fresh in docs/results.md" in results(root).output
+    folder = root / "records" / "studies" / "tune-rrpo"
+    folder.mkdir(parents=True)
+    (folder / "fresh.md").write_text(
+        "# The best trial on fresh seeds\n\n| objective | trial 3 |\n\nOn 8 fresh seeds.\n"
+    )
+    assert "stale: tune-rrpo/fresh" in results(root, "--check").output
+    assert "pasted: tune-rrpo/fresh" in results(root).output
+    text = page.read_text()
+    assert text.startswith(
+        f"{marker.format('')}\n\n| objective | trial 3 |\n\nOn 8 fresh seeds.\n\n{marker.format('/')}\n"
+    )
+    assert "The end." in text
+    checked = results(root, "--check")
+    assert (checked.exit_code, "current: tune-rrpo/fresh" in checked.output) == (0, True)
+    page.write_text(text.replace(marker.format("/"), ""))
+    assert "a block for results has no beginning or no end" in results(root).output
+
+
 def test_the_page_of_gradients_is_written_from_the_archived_values(root: Path) -> None:
     assert not (root / "docs" / "gradients.md").exists()
     shutil.copy(RECORDS / "gradients.csv", root / "records")
     result = results(root, "--check")
     assert (result.exit_code, "stale: docs/gradients.md" in result.output) == (1, True)
     assert not (root / "docs" / "gradients.md").exists()
-    assert "written: docs/gradients.md" in results(root).output
+    assert "pasted: docs/gradients.md" in results(root).output
     assert (root / "docs" / "gradients.md").read_text() == Path("docs", "gradients.md").read_text()
     result = results(root, "--check")
     assert (result.exit_code, "current: docs/gradients.md" in result.output) == (0, True)

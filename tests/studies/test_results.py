@@ -22,7 +22,7 @@ from ablations.rendering.sheet import Column
 from rrpo.config import ArmConfig
 from studies import fresh
 from studies.fresh import CHECKS, Baseline, Fresh, count, verdict
-from studies.recovery import RETRY
+from studies.recovery import RETRY, claim
 from studies.results import best, importance, write_trials
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
@@ -118,6 +118,7 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     study.add_trial(create_trial(**failed, user_attrs={REASON: "DivergedError: loss nan"}))
     study.add_trial(create_trial(**failed, user_attrs={}))
     pruned = study.ask(space)
+    claim(pruned)
     pruned.report(-0.7, 5)
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
     assert study.trials[5].values == [-0.7], "Optuna stores the last intermediate value"
@@ -129,6 +130,8 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     assert table["value"][2] == pytest.approx(study.trials[2].value)
     assert table["user_attrs_reason"][3] == "DivergedError: loss nan"
     assert table["user_attrs_retry_of"][6] == 4
+    assert {"owner", "seen"} <= study.trials[5].user_attrs.keys()
+    assert not {"user_attrs_owner", "user_attrs_seen"} & {*table.columns}, "which machine ran it is nobody's business"
     shown = best(study, searched)
     assert shown is not None
     assert "3 complete, 1 fail, 1 lost and run again, 1 pruned, 1 waiting" in shown.notes[0]
