@@ -139,13 +139,14 @@ def command(
     store = builder.folder.root
     draws = replicates() if replicated else [draw(seed) for seed in SEEDS]
     world = next(iter(draws[0].values())).world_hash
-    if replicated and (PILOT is None or PILOT.world != world):
+    pilot = PILOT if replicated and PILOT and PILOT.world == world else None
+    if replicated and not pilot:
         fix = "run python -m ablations.pilot without --replicated first, and commit the line that it prints"
         raise InputError("there is no committed pilot of this world", got=PILOT and PILOT.world, fix=fix)
     builder.require([cell.stages["scored"] for cells in draws for cell in cells.values()])
     x = differences(draws, store)
-    if replicated and PILOT:
-        pilot = decomposed(PILOT, x.reshape(REPLICATES))
+    if pilot:
+        pilot = decomposed(pilot, x.reshape(REPLICATES))
         output = [pilot.parts, committed(pilot)]
     else:
         output = lines(measured(x, world))

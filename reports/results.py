@@ -93,8 +93,8 @@ def studies(records: Path, root: Path, check_only: bool) -> bool:
     """Paste the archived tables of studies into the pages; return whether any was stale."""
     stale = False
     for path in pages(root):
-        text = path.read_text(encoding="utf-8")
-        for block in STUDY.finditer(text):
+        text = before = path.read_text(encoding="utf-8")
+        for block in STUDY.finditer(before):
             file = records / "studies" / block["study"] / f"{block['table']}.md"
             if not file.is_file():
                 print(
@@ -107,7 +107,7 @@ def studies(records: Path, root: Path, check_only: bool) -> bool:
             stale = stale or not current
             print(f"{said(current, check_only)}: {block['name']} in {path.relative_to(root)}")
             text = text.replace(block[0], pasted)
-        if not check_only and text != path.read_text(encoding="utf-8"):
+        if not check_only and text != before:
             path.write_text(text, encoding="utf-8")
     return stale
 

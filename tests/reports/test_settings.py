@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fakes
 import numpy as np
@@ -18,6 +19,7 @@ from synthetic import record as plain
 
 from ablations.components import COMPONENTS, factorial
 from ablations.grids import GRIDS, Grid, arms, product, sensitivity, split_label
+from ablations.rendering.sheet import Sheet
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
 from ablations.tracking import recorder
@@ -117,11 +119,16 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert DEPENDENT in table.notes
 
 
+def by_contrast(table: Sheet) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return (setting, contrast) -> column -> value."""
+    return {row[:2]: dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows}
+
+
 def test_a_setting_is_compared_with_the_default_one():
     """EAM gains 12 points in the default setting, none with noisy raters, and loses 12 without the shortcut."""
     table = changes(selection_of(grid()))
     assert table is not None
-    rows = {row[:2]: dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows}
+    rows = by_contrast(table)
     others = ("noise0.6_shortcut0.9", "noise0.3_shortcut0")
     assert list(dict.fromkeys(setting for setting, _ in rows)) == list(others)
     contrasts = ("DiffRO", "LS, added to DiffRO", "EAM, added to DiffRO", "Adv, added to DiffRO", "RRPO - DiffRO")
@@ -138,7 +145,7 @@ def test_every_setting_has_its_contrasts_in_several_outcomes():
     oracle = [record("oracle", 0.3, 0.0, seed, 0.8) for seed in range(6)]
     table = outcomes(selection_of([*grid(), *oracle]))
     assert table is not None
-    rows = {row[:2]: dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows}
+    rows = by_contrast(table)
     assert len(rows) == 3 * 4 + 1
     gain = rows["noise0.3_shortcut0", "oracle - DiffRO"]
     assert (gain["n"], gain["clean_success"].mean) == (6, pytest.approx(0.3, abs=0.01))
@@ -472,19 +479,20 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     assert changed_cells.sheets[0].name == "settings"
 
 
+def of_beta(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """The default setting and those of the KL weight of the real grid, as fake cells."""
+    suffixes = ("@own", "@beta0.001", "@beta0.01")
+    real = [cell for cell in sensitivity(profile, [1]) if cell.label.endswith(suffixes)]
+    fake = fakes.cells([cell.label for cell in real], [1])
+    changed_cells = [replace(c, arm=cell.arm, profile=profile) for c, cell in zip(fake, real, strict=True)]
+    return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
+
+
 def test_the_profile_of_the_cells_decides_which_settings_were_planned(runs: Path, monkeypatch: pytest.MonkeyPatch):
     """With beta .01 in the profile, as `--set optimize.beta=0.01` gives it, the grid has no setting beta0.01."""
-    suffixes = ("@own", "@beta0.001", "@beta0.01")
-
-    def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-        real = [cell for cell in sensitivity(profile, [1]) if cell.label.endswith(suffixes)]
-        fake = fakes.cells([cell.label for cell in real], [1])
-        changed_cells = [replace(c, arm=cell.arm, profile=profile) for c, cell in zip(fake, real, strict=True)]
-        return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
-
-    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="embedded"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=of_beta, profile="embedded"))
     profile = replace(EMBEDDED, optimize=replace(EMBEDDED.optimize, beta=0.01))
-    planned = cells(profile, [1, 2])
+    planned = of_beta(profile, [1, 2])
     assert {split_label(cell.label)[1] for cell in planned} == {"own", "beta0.001"}
     recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(planned, {})
@@ -502,17 +510,9 @@ def test_whole_settings_are_tested_before_the_others_are_planned(
     runs: Path, monkeypatch: pytest.MonkeyPatch, begun: list[str], plans: tuple[int, ...]
 ):
     """Of beta .01, "half" plans DiffRO alone."""
-    suffixes = ("@own", "@beta0.001", "@beta0.01")
-
-    def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-        real = [cell for cell in sensitivity(profile, [1]) if cell.label.endswith(suffixes)]
-        fake = fakes.cells([cell.label for cell in real], [1])
-        changed_cells = [replace(c, arm=cell.arm, profile=profile) for c, cell in zip(fake, real, strict=True)]
-        return [replace(cell, seed=seed) for seed in seeds for cell in changed_cells]
-
-    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="embedded"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=of_beta, profile="embedded"))
     half = ["diffro@beta0.01"] if "half" in begun else []
-    planned = [c for c in cells(EMBEDDED, [1, 2]) if split_label(c.label)[1] in begun or c.label in half]
+    planned = [c for c in of_beta(EMBEDDED, [1, 2]) if split_label(c.label)[1] in begun or c.label in half]
     recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(planned, {})
     store_cells(runs, planned)
