@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -35,8 +35,8 @@ def alive(trial: Trial) -> AbstractContextManager[None]:
 
 
 def claim(trial: Trial) -> None:
-    """Record that this process runs a trial from now on."""
-    trial.set_user_attr(OWNER, asdict(this_process()))
+    """Record that this process runs a trial from now on, without the host's name, so that the study can be passed on."""
+    trial.set_user_attr(OWNER, asdict(replace(this_process(), name="")))
     trial.set_user_attr(SEEN, time.time())
 
 

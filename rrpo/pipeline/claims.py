@@ -14,6 +14,7 @@ lease. A process must therefore check `Claim.held` before it publishes a result.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -35,7 +36,7 @@ class Owner:
     """Process that holds a claim."""
 
     host: str
-    """Host name, boot and process namespace. Process ids are comparable only if these are equal."""
+    """Digest of the host's name, boot and process namespace. Process ids are comparable only if these are equal."""
     pid: int
     """Process id."""
     started: str
@@ -49,8 +50,8 @@ class Owner:
 
 @cache
 def host_identity() -> str:
-    """Return host, boot and process namespace as one text."""
-    parts = [platform.node()]
+    """Return a digest of the host's name, its boot and process namespace as one text."""
+    parts = [hashlib.sha256(platform.node().encode()).hexdigest()[:16]]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         try:
             parts.append(os.readlink(path) if path.endswith("ns/pid") else Path(path).read_text().strip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import subprocess
 import sys
 import time
@@ -72,6 +74,7 @@ def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_ar
         process.wait()
     assert recover(study) == [number]
     assert recover(study) == []
+    assert platform.node() not in json.dumps([trial.user_attrs for trial in study.trials]), "the study can be passed on"
     again = study.ask(SPACE)
     assert again.params == pytest.approx(study.trials[number].params)
     assert again.user_attrs[RETRY] == number
