@@ -1,11 +1,16 @@
-"""The start of the policy's supervised training."""
+"""The policy's supervised training: its start, its loss, and dropped tags."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 
 from rrpo.config import SftConfig
 from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.testing.toy_models import EMOTIONS, SPEAKERS, toy_policy, toy_prompts
-from rrpo.training.sft import _by_coordinates, drop_tags
+from rrpo.training.sft import TokenSet, _by_coordinates, drop_tags
 
 
 def test_codes_with_like_coordinates_start_alike() -> None:
@@ -20,6 +25,21 @@ def test_codes_with_like_coordinates_start_alike() -> None:
     near, far = apart[(distance > 0) & (distance < 0.6)].mean(), apart[distance > 2].mean()
     assert near < 0.7 * far
     assert len(rows.unique(dim=0)) == 125
+
+
+def test_cross_entropy_is_the_mean_over_tokens_and_eos() -> None:
+    """Two utterances, of 1 and 2 tokens: 2 + 3 predictions, one utterance at a time."""
+    prompts, policy = toy_prompts()[:2], toy_policy()
+    speech: Any = SimpleNamespace(utterances=prompts, batch=lambda indices, device: (None, None))
+    tokens, lengths = torch.tensor([[5, 0], [9, 7]]), torch.tensor([1, 2])
+    codec: Any = SimpleNamespace(encode=lambda F, frames: (tokens, lengths))
+    total = 0.0
+    for prompt, predicted in zip(prompts, ([5, policy.eos], [9, 7, policy.eos]), strict=True):
+        before = torch.tensor([predicted[:-1]])
+        log_p = policy.logits(policy.prompt_ids([prompt]), before)[0].log_softmax(1)
+        total -= sum(log_p[t, code].item() for t, code in enumerate(predicted))
+    loss = TokenSet(speech, codec, "cpu").loss(policy, np.array([1, 0]))
+    assert loss.item() == pytest.approx(total / 5, rel=1e-5)
 
 
 def test_tag_dropout_nulls_its_share_and_half_of_those_speakers() -> None:
