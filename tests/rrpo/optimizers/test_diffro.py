@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,9 +73,11 @@ def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
     return [torch.zeros(1) if g is None else g for g in grads]
 
 
-def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> None:
-    """Loss and gradient for fixed noise equal the objective computed sample by sample."""
-    step = only(models, prompts, CONFIG, 2)
+@pytest.mark.parametrize("changes", [{}, {"penalty": "chi2"}, {"reward": "bounded"}, {"tau": (2.0, 0.7)}])
+def test_the_step_is_the_written_formula(models: Models, prompts: Prompts, changes: dict[str, Any]) -> None:
+    """Loss and gradient for fixed noise equal the objective computed sample by sample; step 2 of 4 has the last tau."""
+    config = dataclasses.replace(CONFIG, **changes)
+    step = only(models, prompts, config, 2)
     policy, rollout, prompts = models.policy, step.part.rollout, step.part.prompts
     total = torch.zeros(())
     for i in range(3):
@@ -89,10 +92,14 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
         F, frames = models.codec.decode(
             hard + soft - soft.detach(), rollout.lengths[i : i + 1], prompts.speaker[i : i + 1]
         )
-        reward = -models.reward_model(F, frames).log_softmax(1)[0, prompts.target[i]]
+        probability = models.reward_model(F, frames).softmax(1)[0, prompts.target[i]]
+        reward = probability if config.reward == "bounded" else probability.log()
         content = models.recogniser.ctc_loss(F, frames, [prompts.phones[i]])[0]
-        kl = token_kl(logits, reference)[0, : n + int(rollout.ended[i])].sum()
-        total = total + (reward + 0.3 * content + 0.1 * kl) / 3
+        distances = token_kl(logits, reference)
+        if config.penalty == "chi2":
+            distances = (2 * logits.log_softmax(-1) - reference.log_softmax(-1)).exp().sum(-1) - 1
+        penalty = distances[0, : n + int(rollout.ended[i])].sum()
+        total = total + (-reward + 0.3 * content + 0.1 * penalty) / 3
     assert step.loss.item() == pytest.approx(total.item(), rel=1e-5)
     for ours, written in zip(gradients(models, step.loss), gradients(models, total), strict=True):
         assert torch.allclose(ours, written, atol=1e-6)

@@ -17,6 +17,7 @@ from rrpo.experiment import dataflow
 from rrpo.optimizers import OPTIMIZERS, EmoDPO, State
 from rrpo.optimizers.emo_dpo import SPEECH, reference, side, smoothed_kl, speech_pairs
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.scoring import score
 from rrpo.plugins import PluginError
 from rrpo.profiles import SMOKE
 from rrpo.testing.optimizers import OptimizerContract
@@ -92,8 +93,8 @@ class TestEmoDPO(OptimizerContract):
     def test_the_reference_is_the_policy_at_the_end_of_stage_one(self, models: Models, inputs: dict[str, Path]) -> None:
         """Half of 6 steps: preferences have weight 0 at step 2; at step 3 the current policy becomes the reference."""
         method, state = self.started(models, inputs, stage_one=0.5)
-        config, before = self.config(optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples")), state["reference"]
-        batch = self.batch(models, inputs, config)
+        config = self.config(optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples"), beta=0.5, penalty="chi2")
+        batch, before = self.batch(models, inputs, config), state["reference"]
         with torch.no_grad():
             for parameter in models.policy.parameters():
                 parameter.mul_(1.3)
@@ -103,7 +104,9 @@ class TestEmoDPO(OptimizerContract):
             assert torch.equal(state["reference"], before) is not moved
             supervised = sum(p.part.share * float((p.values["sft"] + p.values["smoothed_kl"]).mean()) for p in parts)
             preferences = sum(p.part.share * float(p.values["dpo"].mean()) for p in parts)
-            assert sum(float(p.loss) for p in parts) == pytest.approx(supervised + moved * preferences, rel=1e-4)
+            penalty = sum(p.part.share * float(score(models, p.part, "chi2").penalty.mean()) for p in parts)
+            expected = supervised + moved * preferences + 0.5 * penalty
+            assert sum(float(p.loss) for p in parts) == pytest.approx(expected, rel=1e-4)
         assert torch.equal(state["reference"], reference(models.policy, state))
         assert preferences == pytest.approx(math.log(2) * float(state["weight"][state["order"][3]].mean()), rel=1e-4)
 

@@ -11,15 +11,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.judges.artefacts import OTHERS
 from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, State
 from rrpo.optimizers.base import prompts_of
-from rrpo.optimizers.loop import opinions
+from rrpo.optimizers.loop import opinions, take_step
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.scoring import roll_out
 from rrpo.testing.optimizers import OptimizerContract
+from rrpo.testing.toy_models import optimize_inputs, toy_prompts
 
 
 def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> None:
@@ -71,6 +74,20 @@ class TestTwice(OptimizerContract):
         assert curves["weight"].tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 6])
         assert curves["kl_token"][0] == pytest.approx(0.0, abs=1e-6)
         assert curves["kl_token"][1:].isna().all()
+
+
+@pytest.mark.parametrize("grad_clip", [1e-3, 1e3])
+def test_the_gradient_is_clipped_to_a_norm_and_reported_unclipped(grad_clip: float, tmp_path: Path) -> None:
+    """A step of plain gradient descent at rate 1 is as long as the gradient that it uses."""
+    models = Models.load(optimize_inputs(tmp_path / "toy"), "cpu")
+    config = OptimizeConfig(grad_clip=grad_clip)
+    prompts = Prompts.prepare(toy_prompts()[:4], models.policy, models.codec, models.reward_model.emotions)
+    before = parameters_to_vector(models.policy.parameters()).detach()
+    descent = torch.optim.SGD(models.policy.parameters(), lr=1.0)
+    metrics = take_step(models, DiffRO(), {}, roll_out(models, prompts, config, 1), descent, config)
+    moved = (parameters_to_vector(models.policy.parameters()).detach() - before).norm()
+    assert 1e-3 < metrics["grad_norm"] < 1e3
+    assert float(moved) == pytest.approx(min(grad_clip, metrics["grad_norm"]), rel=1e-2)
 
 
 def test_a_batch_holds_the_samples_of_whole_prompts() -> None:
