@@ -227,8 +227,8 @@ def hacked_share(judge: Judge) -> Outcome:
 def clean_at_any_length() -> Outcome:
     """Make the outcome clean success without the rule on odd lengths, for comparisons with SFT."""
     note = (
-        "an SFT sample is its own reference for the length, so that the rule on odd lengths concerns SFT only if the sample is "
-        "empty, but every other policy by chance"
+        "a length is odd relative to SFT's sample, so that SFT itself can break this rule only by an empty sample, but every "
+        "other policy also by chance"
     )
     share = partial(clean, judge=gold(), without=LENGTH)
     return sampled("clean_at_any_length", "clean success at any length", share, +1, note)

@@ -89,8 +89,6 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
         "Hacked share at start: that of the SFT policy under the arm's own reward model, on the prompts of the first "
         f"checkpoint. A seed hacked if its share ends over {100 * HACKED:g} points above its start, on the same prompts; "
         "Wilson's 95 % interval.",
-        "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
-        "and controls are not ranked.",
     ]
     notes += [f"Not measured: {', '.join(missing)}."] if missing else []
     diverged = "Diverged cells are excluded from the means here; in the first table they count as 0."

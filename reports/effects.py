@@ -38,8 +38,8 @@ ORACLE = "oracle"
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
 OWN_RM = (
     "Against SFT, proxy accuracy and hacked share are compared with the SFT policy under the arm's own reward model, at "
-    "its first checkpoint and on the prompts that all checkpoints have; between two arms, they contain what their reward "
-    "models differ by before any optimization."
+    "its first checkpoint and on the prompts that all checkpoints have; between two arms, they include the difference of their "
+    "reward models before any optimization."
 )
 ENDS = ("hacked_share", "uptake")
 """Outcomes shown in the ablation table in addition to its measure."""

@@ -1,7 +1,7 @@
 """Data of the page's interactive chart: every outcome at the checkpoints of every seed, read by ``page.js``.
 
-The reader's choices (outcome, axis, arms) change what is drawn, never a number. The chart starts with gold and proxy; in print,
-the static figure replaces it.
+The reader's choices (outcome, axis, arms) change what is drawn, never a number. The chart starts with the primary outcome and the
+proxy; in print, the static figure replaces it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 
 from ablations.outcomes import Outcome, shown
 from ablations.rendering.figure_style import pick, style_of
+from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.tracking.records import Record
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO
 
 AXES = {"sqrt_kl": "√KL to the SFT policy, √nats a token", "step": "updates"}
 """Column of the points -> label of the horizontal axis."""
-GOODHART = ("gold", "proxy")
+PAIRS = ((PRIMARY_OUTCOME, "proxy"), ("gold", "proxy"))
 """Outcomes drawn together: where they diverge, the proxy is over-optimized."""
 DASHED = "5 4"
 """Stroke pattern of the second one."""
@@ -52,16 +53,19 @@ def data(selection: Selection) -> dict[str, Any]:
 
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """Return the options of the menu: gold together with proxy if both are measured, then every outcome alone."""
+    """Return the options of the menu: the pairs of which both are measured, then every outcome alone."""
 
     def choice(label: str, *parts: Outcome) -> dict[str, Any]:
         dashes = [None] if len(parts) == 1 else ["", DASHED]
         lines = [{"name": o.name, "label": o.label, "dash": dash} for o, dash in zip(parts, dashes, strict=True)]
         return {"label": label, "percent": parts[0].unit in ("percent", "gain"), "parts": lines}
 
-    both = [outcome for outcome in outcomes if outcome.name in GOODHART]
-    first = [choice("gold (solid) and proxy (dashed), %", *both)] if len(both) == 2 else []
-    return [*first, *(choice(outcome.heading, outcome) for outcome in outcomes)]
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    pairs = [(by_name[one], by_name[other]) for one, other in PAIRS if {one, other} <= by_name.keys()]
+    return [
+        *(choice(f"{one.label} (solid) and {other.label} (dashed), %", one, other) for one, other in pairs),
+        *(choice(outcome.heading, outcome) for outcome in outcomes),
+    ]
 
 
 def _run(record: Record, outcomes: list[Outcome]) -> dict[str, Any]:

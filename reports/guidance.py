@@ -37,8 +37,8 @@ NOTES = (
     "``zet`` speaks as speakers unseen in the training of policies and reward models, from neutral references. The last two "
     "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion). Its baseline is ``zet@gamma0``, not SFT.",
     "``emomix``: clean success and gold refer to the first emotion only, also where the second one was requested.",
-    f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}; ``zet@gamma0`` and ``zet@reversal0`` are their "
-    "own reference, too.",
+    f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}; ``zet@gamma0`` and ``zet@reversal0`` are "
+    "measured against their own samples.",
 )
 
 

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from ablations.outcomes import declared, find, measured
-from ablations.rendering.sheet import Sheet
+from ablations.rendering.sheet import RANKED, Sheet
 from ablations.rendering.summary import REDRAWS
-from ablations.stats.family import PRIMARY_OUTCOME
+from ablations.stats.family import PRIMARY_OUTCOME, primary
 from reports import (
     arm_tables,
     controls,
@@ -42,10 +42,17 @@ class Figure:
     """Stem of its files."""
     title: str
     """Heading."""
-    caption: str
-    """What is drawn, from which data, with which intervals."""
+    shows: str
+    """What is drawn, with which intervals."""
     draw: Callable[[Path], list[Path]]
     """Writes the figure into a folder and returns the files; empty if there is nothing to draw."""
+    notes: str = ""
+    """Sentences that all figures of a report have in common: missing cells, what a seed redraws, the setting."""
+
+    @property
+    def caption(self) -> str:
+        """The whole caption."""
+        return f"{self.shows} {self.notes}".strip()
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         sheets=tuple(_captioned(sheet, selection) for sheet in sheets if sheet is not None),
         figures=(
             Figure("reach", "Conclusions by setting", by_setting, partial(effect_figures.reach, reach)),
-            *(replace(figure, caption=f"{figure.caption} {note}".strip()) for figure in _figures(plain, rows, metric)),
+            *(replace(figure, notes=f"{figure.notes} {note}".strip()) for figure in _figures(plain, rows, metric)),
         ),
         methods=words.methods(selection),
         provenance=words.provenance(selection, metric),
@@ -132,8 +139,10 @@ def _check_metric(selection: Selection, metric: str) -> None:
 
 
 def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
-    """Return the table with the notes that every caption has: missing cells, and what a seed redraws."""
-    return sheet.with_notes(selection.counted, *([] if REDRAWS in sheet.notes else [REDRAWS]))
+    """Return the table with the notes that every caption has: marks, missing cells, and what a seed redraws."""
+    marked = [RANKED] if sheet.marks() else []
+    marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
+    return sheet.with_notes(*marked, selection.counted, *([] if REDRAWS in sheet.notes else [REDRAWS]))
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
@@ -143,7 +152,12 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
     seeds = partial(effect_figures.seeds, records, metric=metric)
     confusions = f"{samples.confusion_caption()} Arms shown: {sampled}."
     figures = (
-        Figure("goodhart", "Gold and proxy", curves.goodhart_caption(), partial(curves.goodhart, records)),
+        Figure(
+            "goodhart",
+            f"Proxy, gold and {primary().label}",
+            curves.goodhart_caption(),
+            partial(curves.goodhart, records),
+        ),
         Figure("forest", "Contrasts", effect_figures.forest_caption(), partial(effect_figures.forest, rows)),
         Figure("seeds", "Every seed", by_arm, seeds),
         Figure(
@@ -155,4 +169,4 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
-    return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in figures)
+    return tuple(replace(figure, notes=f"{selection.counted} {REDRAWS}") for figure in figures)

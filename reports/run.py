@@ -65,7 +65,7 @@ def command(
 
 def answer(report: Report, figures: Sequence[Figure]) -> str:
     """Return the first screen as Markdown: the answer, one table, one figure, and provenance."""
-    images = [f"![{figure.title}]({figure.name}.png)" for figure in figures]
+    images = [f"![{figure.title}]({figure.name}.png)\n{figure.shows}" for figure in figures]
     return "\n\n".join([*report.answer, markdown(report.sheets[0]).strip(), *images, report.provenance]) + "\n"
 
 

@@ -49,6 +49,10 @@ class Column:
     """+1 if more is better, -1 if less is better, 0 if neither. The best and second-best rows are marked unless it is 0."""
 
 
+RANKED = "Bold: best mean of the column; underlined or italic: second best. This does not imply significance."
+"""Sentence in the caption of a table with marks."""
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A table; the first column names the row."""

@@ -1,4 +1,5 @@
-"""Figures of curves: gold and proxy over KL, training with bands, and the final trade-off between emotion and intelligibility."""
+"""Figures of curves: proxy, gold and clean success over KL, training with bands, and the final trade-off between emotion and
+intelligibility."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations.judges import gold, tuning
-from ablations.outcomes import accuracy, find, measured
+from ablations.outcomes import Outcome, accuracy, find, measured
 from ablations.rendering import figure_style as style
+from ablations.stats.family import primary
 from ablations.stats.statistics import mean_path, t_interval
 from ablations.tracking.records import Record
 from rrpo.arms import BASE, RRPO
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 REFERENCES = {BASE: (style.GREY, ":"), "best_of_64": (style.GREEN, "-."), "best_of_16": (style.GREEN, "-.")}
-"""Arm whose mean gold is drawn in every other panel of the figure of gold and proxy -> color and line style."""
+"""Arm whose mean clean success is drawn in every other panel of the figure `goodhart` -> color and line style."""
 BANDED = (BASE, RRPO)
 """Arms with a band; more bands would hide one another."""
 TITLE = 180
@@ -37,19 +41,24 @@ PARETO = (
 )
 
 
-def measures() -> list[tuple[str, str, str, str]]:
-    """Return the columns of the points with color, line style and name."""
-    return [(gold().accuracy, style.BLUE, "-", "gold"), ("proxy_accuracy", style.VERMILION, "--", "proxy")]
+def measures() -> list[tuple[Outcome, str, str, str]]:
+    """Return the outcomes of the figure `goodhart` with color, line style and label."""
+    return [
+        (find("proxy_accuracy"), style.VERMILION, "--", "proxy"),
+        (accuracy(gold()), style.BLUE, "-", "gold"),
+        (primary(), "black", "-", primary().label),
+    ]
 
 
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     """Draw ``goodhart.pdf`` and ``.png``; nothing if no arm was optimized. The same records give the same bytes.
 
-    Thin lines are seeds, thick lines their mean over checkpoints; every other panel also has the mean gold of `REFERENCES`.
+    Thin lines are seeds, thick lines their mean over checkpoints; every other panel also has the mean clean success of
+    `REFERENCES`.
     """
     arms: dict[str, list[Record]] = {}
     for record in records:
-        if {"sqrt_kl", *(name for name, *_ in measures())} <= set(record.points.columns) and len(record.points) > 1:
+        if {"sqrt_kl", "proxy_accuracy", gold().accuracy} <= set(record.points.columns) and len(record.points) > 1:
             arms.setdefault(record.label, []).append(record)
     if not arms:
         return []
@@ -57,18 +66,17 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     lines = math.ceil(len(arms) / columns)
     height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with style.figure_of(style.WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
+        limit = max(float(r.points["sqrt_kl"].max()) for runs in arms.values() for r in runs)
+        axes[0].set(xlim=(0, 1.05 * limit), ylim=(0, 1.02))
         references = {label: arms[label] for label in REFERENCES if label in arms}
         drawn = [_panel(axis, label, runs, references) for axis, (label, runs) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
             axis.tick_params(labelbottom=True)
-        limit = max(float(r.points["sqrt_kl"].max()) for runs in arms.values() for r in runs)
-        lowest = min(float(r.trajectory[name].min()) for runs in arms.values() for r in runs for name, *_ in measures())
-        axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(style.percent)
         figure.supxlabel("√KL to the SFT policy (√nats per token)", fontsize=7.5)
-        figure.supylabel("accuracy of the target emotion", fontsize=7.5)
+        figure.supylabel("share of the samples", fontsize=7.5)
         if by_label := {line.get_label(): line for line in itertools.chain(*drawn)}:
             handles = list(by_label.values())
             figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(handles))
@@ -76,50 +84,40 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
 
 
 def _panel(axis: Axes, label: str, runs: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
-    """Draw one arm; return the lines of the other arms' gold."""
-    reference_lines: list[Line2D] = []
+    """Draw one arm; return the lines of the legend."""
+    named: list[Line2D] = []
+    for outcome, colour, dashes, text in measures():
+        paths = [_path(record, outcome) for record in runs]
+        for d, y in paths:
+            axis.plot(d, y, color=colour, lw=0.4, ls=dashes, alpha=0.3, zorder=2)
+        d, y = mean_path(paths)
+        if np.isfinite(y).any():
+            named += axis.plot(d, y, color=colour, lw=1.8, ls=dashes, zorder=3, label=text)
     for name, records in references.items():
         if name != label:
-            d, y = mean_path([_path(record, gold().accuracy) for record in records])
+            d, y = mean_path([_path(record, primary()) for record in records])
             colour, dashes = REFERENCES[name]
-            reference_lines += axis.plot(d, y, color=colour, lw=1.0, ls=dashes, zorder=1, label=f"gold of {name}")
-    ends = []
-    for name, colour, dashes, text in measures():
-        paths = [_path(record, name) for record in runs]
-        for d, y in paths:
-            axis.plot(d, y, color=colour, lw=0.5, ls=dashes, alpha=0.35, zorder=2)
-        d, y = mean_path(paths)
-        axis.plot(d, y, color=colour, lw=1.8, ls=dashes, zorder=3)
-        ends.append((float(d[-1]), float(y[-1]), colour, text))
-    _label_ends(axis, ends)
+            text = f"{primary().label} of {name}"
+            named += axis.plot(d, y, color=colour, lw=1.0, ls=dashes, zorder=1, label=text)
     title = f"{label} (n = {len(runs)})"
     heading = axis.set_title(title, loc="left", pad=3)
     heading.set_fontsize(min(heading.get_fontsize(), TITLE / len(title)))
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
-    return reference_lines
+    return named
 
 
-def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Label the ends of the mean lines, moving labels apart where they would overlap."""
-    gap = 0.11
-    (x1, y1, c1, w1), (x2, y2, c2, w2) = sorted(ends, key=lambda end: end[1])
-    push = max(0.0, gap - (y2 - y1)) / 2
-    for x, y, colour, word in ((x1, y1 - push, c1, w1), (x2, y2 + push, c2, w2)):
-        axis.annotate(word, (x, y), xytext=(3, 0), textcoords="offset points", color=colour, va="center", fontsize=6.5)
-
-
-def _path(record: Record, name: str) -> tuple[Any, Any]:
-    return record.points["sqrt_kl"].to_numpy(), record.trajectory[name].to_numpy()
+def _path(record: Record, outcome: Outcome) -> tuple[Any, Any]:
+    return record.points["sqrt_kl"].to_numpy(), outcome.curve(record)
 
 
 def goodhart_caption() -> str:
     """Return the caption."""
     return (
-        f"Accuracy of the target emotion by gold (solid, {gold().label}) and by the proxy (dashed, the arm's own "
-        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints, accuracies all on the same prompts. "
-        f"Thin: seeds; thick: mean over seeds at each checkpoint. Dotted gray: mean gold of {BASE}; dash-dotted green: "
-        "mean gold of best-of-n samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
+        f"Accuracy of the target emotion by the proxy (dashed, the arm's own reward model) and by gold (blue, {gold().label}), "
+        f"and {primary().label} (black), against sqrt(KL per token) to the SFT policy, at stored checkpoints, all on the same "
+        f"prompts. Thin: seeds; thick: mean over seeds at each checkpoint. Dotted gray: mean {primary().label} of {BASE}; "
+        "dash-dotted green: that of best-of-n samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic import Fake
+from synthetic import START, Fake, record
 
 from ablations.rendering.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
@@ -71,3 +71,28 @@ def test_a_crowded_figure_knows_its_arms():
     assert curves.shown(shown) == ["diffro", "ls"], "sft has no curves; mine is left out"
     assert samples.arms_with_samples(shown) == ["diffro", "ls"]
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
+
+
+def test_the_first_figure_shows_proxy_gold_and_clean_success_of_each_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: dict[str, dict[str, list[float]]] = {}
+
+    def seen(figure: Figure, folder: Path, name: str) -> list[Path]:
+        for axis in figure.axes:
+            named = [line for line in axis.lines if not str(line.get_label()).startswith("_")]
+            drawn[axis.get_title(loc="left")] = {
+                str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in named
+            }
+        return []
+
+    monkeypatch.setattr(curves.style, "save", seen)
+    cells = [record(arm, seed, clean) for arm, clean in (("diffro", 0.4), ("rrpo", 0.5)) for seed in (1, 2)]
+    for cell in cells:
+        cell.points["proxy_accuracy"] = [0.3, 0.7 + 0.1 * cell.seed]
+        cell.points["test_accuracy"] = [0.75, 0.85]
+    curves.goodhart(cells, tmp_path)
+    diffro = {"proxy": [0.3, 0.85], "gold": [0.75, 0.85], "clean success": [START, 0.4]}
+    assert drawn["diffro (n = 2)"] == {name: pytest.approx(ends) for name, ends in diffro.items()}
+    of_rrpo = diffro | {"clean success": [START, 0.5], "clean success of diffro": [START, 0.4]}
+    assert drawn["rrpo (n = 2)"] == {name: pytest.approx(ends) for name, ends in of_rrpo.items()}

@@ -132,7 +132,7 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         assert sounds.first.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
         assert tab.evaluate(MISSED) == 0, "every cell can be scrolled to"
-        assert tab.locator("#explorer .mean").count() == 4, "gold and proxy of DiffRO and RRPO"
+        assert tab.locator("#explorer .mean").count() == 4, "clean success and proxy of DiffRO and RRPO"
         tab.select_option("#explorer-outcome", "clean success, %")
         tab.check("#explorer label:has-text('sft') input, #explorer label:has-text('ls') input")
         assert tab.locator("#explorer .mean").count() == 3

@@ -59,7 +59,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(reported: Path, 
         "Interim (no seeds were planned): whether RRPO stops or reduces reward hacking is not yet tested;"
     )
     assert "| RRPO - DiffRO | 3 |" in first
-    assert "![Gold and proxy](goodhart.png)" in first
+    assert "![Proxy, gold and clean success](goodhart.png)\nAccuracy of" in first
     assert first.split("![")[0].strip() in result.output
     page_text = (one / "report.html").read_text()
     for words in (

@@ -112,7 +112,7 @@ def test_a_world_is_reported_apart_only_if_the_same_source_made_it(tmp_path: Pat
         monkeypatch.setattr(loading, "source_of", lambda record: record.world_hash)
         selection = select(tmp_path, "tiny")
         assert selection.elsewhere == {}
-        assert "Not reported apart, because other code made it: world 1 (world-b)." in selection.notes
+        assert "Not reported separately, because other code made it: world 1 (world-b)." in selection.notes
 
 
 def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path: Path):
@@ -124,7 +124,7 @@ def test_the_installed_world_is_reported_and_the_others_are_kept_apart(tmp_path:
         selection = select(tmp_path, "tiny")
         assert {(r.world_hash, r.seed) for r in selection.records} == {("world-a", 1), ("world-a", 2)}
         assert keys(selection.elsewhere["world 1 (world-b)"].records) == [("diffro", 1), ("rrpo", 1)]
-        assert "Reported apart: 2 cells of world 1 (world-b)." in selection.notes
+        assert "Reported separately: 2 cells of world 1 (world-b)." in selection.notes
         assert selection.unfinished == set()
         assert not any("cells of other worlds" in note for note in selection.notes)
         chosen = select(tmp_path, "tiny", world="world-b")
@@ -140,7 +140,7 @@ def test_cells_that_another_world_lacks_are_told(tmp_path: Path):
         store_cells(tmp_path, there[:2])
         Tracker(check(tmp_path), "tiny", {}, {}).start_invocation([*there, replace(there[0], seed=1000)], {})
         selection = select(tmp_path, "tiny")
-        assert "Reported apart: 2 of 4 planned cells (2 missing) of world 1 (world-b)." in selection.notes
+        assert "Reported separately: 2 of 4 planned cells (2 missing) of world 1 (world-b)." in selection.notes
         assert selection.unfinished == {("diffro", 2), ("rrpo", 2)}
         assert selection.lost == {}
         assert "; not all planned cells are complete)" in worlds.span(selection)
