@@ -128,30 +128,42 @@ def test_the_difference_is_rrpos_clean_success_less_diffros(tmp_path: Path) -> N
     assert differences([draw(1000)], tmp_path) == pytest.approx([0.3])
 
 
-def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[Stage] = []
+def test_the_command_builds_both_arms_and_prints_the_same_whatever_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: set[str] = set()
 
     def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
-        built.extend(stages)
+        assert {stage.name for stage in stages} == {"score"}
+        built.update(stage.key for stage in stages)
         return {}
 
+    def call(shift: float, *options: str) -> str:
+        x = {8: SPREAD + shift, NESTED.size: NESTED.ravel() + shift}
+        monkeypatch.setattr(pilot, "differences", lambda draws, store: x[len(draws)])
+        arguments = [*options, "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"]
+        result = CliRunner().invoke(pilot.app, arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
     monkeypatch.setattr(Builder, "build", build)
-    monkeypatch.setattr(
-        pilot, "differences", lambda draws, store: SPREAD + 0.777 if len(draws) == 8 else NESTED.ravel() + 0.777
-    )
-    result = CliRunner().invoke(pilot.app, ["--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
-    assert result.exit_code == 0, result.output
-    assert (len(built), {stage.name for stage in built}) == (16, {"score"})
-    assert "spread of RRPO - DiffRO in clean success over 8 development seeds" in result.output
-    assert "PILOT: Pilot | None = Pilot(spread=" in result.output
-    assert "77" not in result.output.replace(draw(1000)["rrpo"].world_hash, "")
-    result = CliRunner().invoke(pilot.app, ["--replicated", "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
-    assert result.exit_code == 0, result.output
-    assert len({stage.key for stage in built}) == 16 + 24, "16 draws, of which four are the pilot's"
-    assert "components={'data': (" in result.output
-    assert "77" not in result.output.replace(draw(1000)["rrpo"].world_hash, "")
-    assert f"Pilot(spread={PILOT.spread:.4f}" in result.output, "the committed spread stays"  # type: ignore[union-attr]
+    output = call(0.777)
+    assert output == call(-0.3)
+    assert len(built) == 16
+    assert "spread of RRPO - DiffRO in clean success over 8 development seeds" in output
+    assert "PILOT: Pilot | None = Pilot(spread=" in output
+    output = call(0.777, "--replicated")
+    assert output == call(-0.3, "--replicated")
+    assert len(built) == 16 + 24, "16 draws, of which four are the pilot's"
+    assert "components={'data': (" in output
+    assert f"Pilot(spread={PILOT.spread:.4f}" in output, "the committed spread stays"  # type: ignore[union-attr]
+
+
+def test_components_are_not_estimated_before_a_pilot_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pilot, "PILOT", None)
+    monkeypatch.setattr(Builder, "build", lambda builder, stages: pytest.fail("nothing may be built"))
     result = CliRunner().invoke(pilot.app, ["--replicated", "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
     assert (result.exit_code, "no committed pilot" in result.output) == (2, True)
 
