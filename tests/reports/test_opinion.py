@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 from synthetic import Fake, record
 
 from ablations.grids import sensitivity
@@ -42,6 +43,25 @@ def test_raters_and_seeds_take_the_same_part():
     by_seed = interval(values.ravel(), seed.ravel(), rater.ravel())
     assert by_rater[:3] == pytest.approx(by_seed[:3])
     assert (by_rater.n, by_seed.n) == (4, 7)
+
+
+def test_agreement_within_raters_and_within_seeds_adds_up():
+    """Summed by rater, the residuals are 3 and -3; by seed 5, -2 and -3; by both 4, 0, -1 and 1, -2, -2."""
+    estimate = interval([5, 5, 3, 2, 4, 1, 1], [0, 0, 0, 0, 1, 1, 1], [1, 1, 2, 3, 1, 2, 3])
+    by_rater = (9 + 9) * 2 / 1
+    by_seed = (25 + 4 + 9) * 3 / 2
+    both = (16 + 0 + 1 + 1 + 4 + 4) * 6 / 5
+    variance = by_rater + by_seed - both
+    freedom = variance**2 / (by_rater**2 / 1 + by_seed**2 / 2)
+    half = float(t.ppf(0.975, freedom)) * variance**0.5 / 7
+    assert estimate == pytest.approx((3, 3 - half, 3 + half, 2))
+
+
+def test_the_variance_is_at_least_that_of_either_clustering_and_so_are_its_degrees_of_freedom():
+    """By rater the residuals are 1 and -1, by seed 1, 0 and -1, by both 2, -1, 0 and -1, 1, -1: 4 + 3 - 9.6 is negative."""
+    estimate = interval([5, 2, 3, 2, 4, 2], [0, 0, 0, 1, 1, 1], [1, 2, 3, 1, 2, 3])
+    half = float(t.ppf(0.975, 1)) * 2 / 6
+    assert estimate == pytest.approx((3, 3 - half, 3 + half, 2))
 
 
 def test_in_a_grid_of_settings_the_control_is_diffro_in_the_default_setting(monkeypatch: pytest.MonkeyPatch):
