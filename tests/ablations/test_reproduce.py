@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pandas as pd
 import pytest
 from fixtures import Run, run_cells
@@ -144,16 +145,18 @@ def test_the_world_can_be_taken_as_it_is_stored(runs: Path, record: Record):
     assert (runs / "stages").is_dir()
 
 
-def test_other_numbers_are_told_and_end_with_1(runs: Path, record: Record):
-    scalars = record.folder / SCALARS_FILE
-    scalars.write_text(json.dumps(json.loads(scalars.read_text()) | {"rm_ece": 0.2}))
+def test_numbers_that_differ_in_the_last_bit_are_told_and_end_with_1(runs: Path, record: Record):
+    path = record.folder / SCALARS_FILE
+    scalars = json.loads(path.read_text())
+    path.write_text(json.dumps(scalars | {"rm_ece": math.nextafter(scalars["rm_ece"], 1)}))
     points = pd.read_parquet(record.folder / "points.parquet")
-    points.assign(proxy_accuracy=points["proxy_accuracy"] + 1e-9).to_parquet(record.folder / "points.parquet")
+    points.assign(proxy_accuracy=np.nextafter(points["proxy_accuracy"], 1)).to_parquet(record.folder / "points.parquet")
     result = call(runs, record.run_id)
     assert result.exit_code == 1, result.output
     assert "NOT REPRODUCED" in result.output
-    assert "rm_ece: 0.2 ->" in result.output
-    assert "points.parquet: proxy_accuracy" in result.output, "one bit suffices if results must be bit-identical"
+    assert "required to be equal to the last bit" in result.output
+    assert "  rm_ece: " in result.output
+    assert "  points.parquet: proxy_accuracy: " in result.output
     assert list((runs / "reproduced").iterdir())
 
 
