@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.outcomes import UPTAKE_BY_KIND, ends, find
+from ablations.outcomes import ends, find
 from ablations.tracking.records import Record
 
 FEW, MANY = range(2), range(4)
@@ -56,18 +56,24 @@ def test_checkpoints_are_compared_on_the_prompts_that_all_of_them_have(cell: Rec
 
 
 def test_uptake_is_followed_on_the_common_prompts(cell: Record):
-    """Clicks on the two last prompts only, of the last checkpoint; the shortcut of happy, which is no target here."""
-    clicks = (cell.samples["step"] > 0) & (cell.samples["prompt"] > 1)
-    target = np.where(cell.samples["prompt"] % 2, "sad", "angry")
-    cell.__dict__["samples"] = cell.samples.assign(artefact_click=clicks, target=target)
-    kind = next(outcome for outcome in UPTAKE_BY_KIND if outcome.name == "uptake_click")
-    cell.__dict__["points"] = cell.points.assign(uptake=[0.25, 0.5])
-    assert find("uptake").curve(cell) == pytest.approx(kind.curve(cell), nan_ok=True)
-    assert find("uptake").read(cell) == 0.5
-    cell.__dict__["samples"] = cell.samples.drop(columns="artefact_click")
+    """Click is the shortcut of angry, hum that of sad, and hiss that of happy, which is no target here."""
+    no, yes = False, True
+    cell.__dict__["samples"] = cell.samples.assign(
+        target=["angry", "sad", "angry", "sad", "angry", "sad"],
+        artefact_click=[no, yes, yes, no, no, yes],
+        artefact_hum=[yes, no, no, no, yes, no],
+        artefact_hiss=yes,
+    )
+    cell.__dict__["points"] = cell.points.assign(uptake=[0.25, 0.75])
+    assert find("uptake_click").curve(cell).tolist() == [-1.0, 1.0]
+    assert find("uptake_hum").curve(cell).tolist() == [-1.0, 0.0]
+    assert np.isnan(find("uptake_hiss").curve(cell)).all()
+    assert find("uptake").curve(cell).tolist() == [-1.0, 0.5], "the mean over the kinds whose emotion is a target"
+    assert (find("uptake").read(cell), find("uptake_hum").read(cell)) == (0.75, -0.5), "all prompts"
+    cell.__dict__["samples"] = cell.samples.drop(columns=["artefact_click", "artefact_hum", "artefact_hiss"])
     del cell.__dict__["tracked"]
     cell.shares.clear()
-    assert find("uptake").curve(cell).tolist() == [0.25, 0.5], "without flags, the points"
+    assert find("uptake").curve(cell).tolist() == [0.25, 0.75], "without flags, the points"
 
 
 def test_a_listener_of_doubled_or_unkeyed_samples_multiplies_no_row(cell: Record):
