@@ -44,18 +44,72 @@ def test_labels_keep_their_distance_and_stay_inside_the_panel(heights: tuple[flo
     assert [places[i] for i in order] == sorted(places), "in the order of the lines"
 
 
-def test_the_names_of_arms_that_end_at_the_top_stand_inside_the_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    heights: list[tuple[float, float, float]] = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """Figures by name, which are kept instead of saved."""
+    figures: dict[str, Figure] = {}
 
-    def seen(figure: Figure, folder: Path, name: str) -> list[Path]:
-        for axis in figure.axes:
-            heights.extend((text.get_position()[1], *axis.get_ylim()) for text in axis.texts)
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        figures[name] = figure
         return []
 
-    monkeypatch.setattr(curves.style, "save", seen)
+    monkeypatch.setattr(curves.style, "save", keep)
+    monkeypatch.setattr(samples, "save", keep)
+    return figures
+
+
+def test_the_names_of_arms_that_end_at_the_top_stand_inside_the_panel(drawn: dict[str, Figure], tmp_path: Path):
     curves.training(records(*preferred()[1:]), tmp_path)
+    (axis,) = drawn["training"].axes
+    low, high = axis.get_ylim()
+    heights = [text.get_position()[1] for text in axis.texts]
     assert len(heights) == len(ENDS)
-    assert all(low < y < high for y, low, high in heights)
+    assert all(low < y < high for y in heights)
+
+
+def test_a_training_curve_is_the_mean_over_seeds_of_running_means(drawn: dict[str, Figure], tmp_path: Path):
+    """Three evaluations are averaged, and three seeds .1 apart have a t-interval of .2484 on either side."""
+    evaluated = pd.Series([0.5, np.nan, 0.6, 0.7, 0.5])
+    shown = [Fake("diffro", seed, pd.DataFrame()) for seed in (1, 2, 3)]
+    for record, offset in zip(shown, (-0.1, 0.0, 0.1), strict=True):
+        record.__dict__["curves"] = pd.DataFrame({"step": range(0, 50, 10), "proxy_accuracy": evaluated + offset})
+    curves.training(shown, tmp_path)
+    (axis,) = drawn["training"].axes
+    steps, means = [0, 20, 30, 40], np.array([0.5, 0.55, 0.6, 0.6])
+    assert axis.lines[0].get_xydata() == pytest.approx(np.column_stack([steps, means]))
+    band = pd.DataFrame(axis.collections[0].get_paths()[0].vertices).groupby(0)[1]
+    assert band.min().to_dict() == pytest.approx(dict(zip(steps, means - 0.248414, strict=True)), abs=1e-6)
+    assert band.max().to_dict() == pytest.approx(dict(zip(steps, means + 0.248414, strict=True)), abs=1e-6)
+
+
+def test_the_trade_off_is_drawn_at_the_means_with_an_interval_each_way(drawn: dict[str, Figure], tmp_path: Path):
+    """Over three seeds .1 apart the t-interval is .2484 on either side; .02 apart, .0497."""
+    values = zip((1, 2, 3), (0.5, 0.6, 0.7), (0.18, 0.2, 0.22), strict=True)
+    shown = [
+        Fake("rrpo", seed, pd.DataFrame({"step": [9], "test_accuracy": [gold], "phone_error_rate": [errors]}))
+        for seed, gold, errors in values
+    ]
+    curves.pareto(shown, tmp_path)
+    (axis,) = drawn["pareto"].axes
+    across, upward, point = (np.array(line.get_xydata()) for line in axis.lines)
+    assert across == pytest.approx(np.array([[0.6 - 0.248414, 0.8], [0.6 + 0.248414, 0.8]]), abs=1e-6)
+    assert upward == pytest.approx(np.array([[0.6, 0.8 - 0.049683], [0.6, 0.8 + 0.049683]]), abs=1e-6)
+    assert point == pytest.approx(np.array([[0.6, 0.8]]))
+
+
+def test_a_confusion_matrix_has_percent_of_each_target_over_all_seeds(drawn: dict[str, Figure], tmp_path: Path):
+    """Of four sad samples at the last checkpoint one is predicted angry, and of two angry ones both are predicted sad."""
+    first = pd.DataFrame({"step": 0, "target": ["sad", "angry"], "test": ["sad", "angry"]})
+    last = [
+        pd.DataFrame({"step": 9, "target": ["sad", "sad", "sad", "angry"], "test": "sad"}),
+        pd.DataFrame({"step": 9, "target": ["sad", "angry"], "test": ["angry", "sad"]}),
+    ]
+    shown = [Fake("rrpo", seed, pd.DataFrame(), pd.concat([first, rows])) for seed, rows in enumerate(last)]
+    samples.confusion(shown, tmp_path)
+    (axis,) = drawn["confusion"].axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["angry", "sad"]
+    predicted_and_target = {text.get_position(): text.get_text() for text in axis.texts}
+    assert predicted_and_target == {(1, 0): "100", (0, 1): "25", (1, 1): "75"}
 
 
 def test_tick_labels_say_where_the_tick_is():
