@@ -210,22 +210,43 @@ def test_sft_and_the_distance_from_it_stand_beside_the_winner(tmp_path: Path):
     assert any("KL to SFT, nats/token: trial 0 0.01" in note and "default values 0.9" in note for note in table.notes)
 
 
-@pytest.mark.parametrize(("objective", "with_sft"), [("clean_success", True), ("robustness", False)])
-def test_sft_is_measured_if_the_objectives_need_a_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, with_sft: bool
+@pytest.mark.parametrize(
+    ("objective", "compared", "measured"),
+    [
+        ("clean_success", ["trial", "default", "SFT"], [2003]),
+        ("robustness", ["trial", "default"], [2002, 2003]),
+    ],
+)
+def test_seeds_that_one_arm_did_not_finish_are_measured_for_none_and_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    compared: list[str],
+    measured: list[int],
 ):
-    def measured(spec: TrialSpec, arm: ArmConfig, seed: int) -> dict[str, float]:
-        return {"steps": -1.0 if arm.steps is None else arm.steps}
+    """The trial does not finish on the first seed, its baseline on the second, and SFT, if it is needed, on the third."""
 
-    monkeypatch.setattr(fresh, "measure", measured)
-    monkeypatch.setattr(TrialSpec, "stages", lambda *_: [])
-    monkeypatch.setattr(Search, "builder", lambda *_: SimpleNamespace(build=lambda stages: {}))
-    searched = replace(search(tmp_path, objective), verify=2)
+    def name(arm: ArmConfig) -> str:
+        return "SFT" if arm.steps == 0 else "default" if arm == DEFAULT.arm else "trial"
+
+    def stages(spec: TrialSpec, arm: ArmConfig, seed: int) -> list[SimpleNamespace]:
+        finished = seed != {"trial": 2000, "default": 2001, "SFT": 2002}[name(arm)]
+        title = f"{name(arm)} {seed}"
+        return [SimpleNamespace(title=title, done=lambda store, done=done: done) for done in (True, finished)]
+
+    def build(stages: list[SimpleNamespace]) -> dict[str, str]:
+        return {stage.title: "killed" for stage in stages if not stage.done(tmp_path)}
+
+    monkeypatch.setattr(TrialSpec, "stages", stages)
+    monkeypatch.setattr(Search, "builder", lambda *_: SimpleNamespace(build=build))
+    monkeypatch.setattr(fresh, "measure", lambda spec, arm, seed: {name(arm): seed})
     best_trial = filled(search(tmp_path, "clean_success"), 1).trials[0]
+    searched = replace(search(tmp_path, objective), verify=4)
     result = fresh.evaluate(searched, best_trial, DEFAULT, Console(file=StringIO()))
-    assert result.best.keys() == result.baseline.keys() == {2000, 2001}
-    assert result.sft == ({2000: {"steps": 0}, 2001: {"steps": 0}} if with_sft else None)
-    assert result.best[2000] == {"steps": -1}
+    outcomes = [{seed: {arm: seed} for seed in measured} for arm in compared]
+    assert [result.best, result.baseline, *([] if result.sft is None else [result.sft])] == outcomes
+    failures = ["trial 2000: killed", "default 2001: killed", "SFT 2002: killed"]
+    assert set(result.missing.split("; ")) == set(failures[: len(compared)])
 
 
 @pytest.mark.parametrize(("value", "named"), [(0.0, True), (0.299, True), (0.15, False)])
