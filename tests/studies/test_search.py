@@ -104,6 +104,16 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     assert max(worst.intermediate_values) == 10, "at the first look after the warm-up of a third of 20 steps"
 
 
+def test_hyperband_ends_a_point_that_is_worse_after_the_warm_up(search: Search):
+    search = Search(**{**vars(search), "trials": 3, "pruner": "hyperband"})
+    study = opened(search)
+    for alpha in (0.0, 1.0):
+        study.enqueue_trial(dict(search.definition.paper) | {"alpha": alpha})
+    work(search)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert max(study.trials[1].intermediate_values) == 10
+
+
 def test_pruning_goes_the_way_of_the_objective(search: Search):
     """The hacked share is to fall: of these the highest is pruned, not the lowest."""
     spec = TrialSpec(profile=SMOKE, store=search.spec.store, seeds=(1000,), objectives=("hacked_share",))
