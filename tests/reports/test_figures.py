@@ -71,8 +71,8 @@ def test_a_training_curve_is_the_mean_over_seeds_of_running_means(drawn: dict[st
     """Three evaluations are averaged, and three seeds .1 apart have a t-interval of .2484 on either side."""
     evaluated = pd.Series([0.5, np.nan, 0.6, 0.7, 0.5])
     shown = [Fake("diffro", seed, pd.DataFrame()) for seed in (1, 2, 3)]
-    for record, offset in zip(shown, (-0.1, 0.0, 0.1), strict=True):
-        record.__dict__["curves"] = pd.DataFrame({"step": range(0, 50, 10), "proxy_accuracy": evaluated + offset})
+    for cell, offset in zip(shown, (-0.1, 0.0, 0.1), strict=True):
+        cell.__dict__["curves"] = pd.DataFrame({"step": range(0, 50, 10), "proxy_accuracy": evaluated + offset})
     curves.training(shown, tmp_path)
     (axis,) = drawn["training"].axes
     steps, means = [0, 20, 30, 40], np.array([0.5, 0.55, 0.6, 0.6])
@@ -127,26 +127,23 @@ def test_a_crowded_figure_knows_its_arms():
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
 
 
-def test_the_first_figure_shows_proxy_gold_and_clean_success_of_each_arm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    drawn: dict[str, dict[str, list[float]]] = {}
-
-    def seen(figure: Figure, folder: Path, name: str) -> list[Path]:
-        for axis in figure.axes:
-            named = [line for line in axis.lines if not str(line.get_label()).startswith("_")]
-            drawn[axis.get_title(loc="left")] = {
-                str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in named
-            }
-        return []
-
-    monkeypatch.setattr(curves.style, "save", seen)
+def test_the_first_figure_shows_proxy_gold_and_clean_success_of_each_arm(drawn: dict[str, Figure], tmp_path: Path):
     cells = [record(arm, seed, clean) for arm, clean in (("diffro", 0.4), ("rrpo", 0.5)) for seed in (1, 2)]
     for cell in cells:
         cell.points["proxy_accuracy"] = [0.3, 0.7 + 0.1 * cell.seed]
         cell.points["test_accuracy"] = [0.75, 0.85]
     curves.goodhart(cells, tmp_path)
+    panels = {
+        axis.get_title(loc="left"): {
+            str(line.get_label()): np.array(line.get_ydata())
+            for line in axis.lines
+            if not str(line.get_label()).startswith("_")
+        }
+        for axis in drawn["goodhart"].axes
+    }
     diffro = {"proxy": [0.3, 0.85], "gold": [0.75, 0.85], "clean success": [START, 0.4]}
-    assert drawn["diffro (n = 2)"] == {name: pytest.approx(ends) for name, ends in diffro.items()}
-    of_rrpo = diffro | {"clean success": [START, 0.5], "clean success of diffro": [START, 0.4]}
-    assert drawn["rrpo (n = 2)"] == {name: pytest.approx(ends) for name, ends in of_rrpo.items()}
+    rrpo = diffro | {"clean success": [START, 0.5], "clean success of diffro": [START, 0.4]}
+    expected = {"diffro (n = 2)": diffro, "rrpo (n = 2)": rrpo}
+    assert panels == {
+        title: {name: pytest.approx(ends) for name, ends in lines.items()} for title, lines in expected.items()
+    }
