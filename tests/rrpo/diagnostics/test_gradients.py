@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from rrpo.diagnostics.gradients import METHODS, Moments, against
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
+from rrpo.seeding import uniform
 from rrpo.testing.toy_models import optimize_inputs
 
 OPTIMIZE = OptimizeConfig(
@@ -64,6 +66,24 @@ def test_noise_is_taken_out_of_signal_bias_and_alignment() -> None:
     assert biased["alignment"] == pytest.approx(2 / math.sqrt(8), abs=0.1)
 
 
+def test_the_gain_is_that_of_a_step_against_the_mean_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log-probability 3 a and KL 2 (a^2 + b^2) of parameters (a, b): at a KL of 0.5, the step from 0 against the loss's gradient
+    (-3, 0) ends at (0.5, 0), where the gain is 1.5. The gradients are of 24 roll-outs and took 3 seconds."""
+    point = torch.nn.Parameter(torch.zeros(2))
+    models = SimpleNamespace(policy=SimpleNamespace(max_tokens=1, parameters=lambda: [point]))
+    prompts = SimpleNamespace(phones=[0], prefix=torch.zeros(1))
+    monkeypatch.setattr(gradients, "RELAXED", None)
+    monkeypatch.setattr(gradients, "measured", lambda *args: (of(*3 * [[-3.0, 0.0]]), 3.0))
+    monkeypatch.setattr(
+        gradients, "measure_policy", lambda *args: (3 * point[0].item(), 2 * point.square().sum().item())
+    )
+    for row in gradients.compared(models, prompts, prompts, replace(CONFIG, kl=0.5)):  # type: ignore[arg-type]
+        assert row["gain"] == pytest.approx(1.5)
+        assert row["gain_per_nat"] == pytest.approx(3)
+        assert row["gain_per_1000_rollouts"] == pytest.approx(62.5)
+        assert row["gain_per_minute"] == pytest.approx(30)
+
+
 def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
     """All methods at SFT and after two updates, which are reproduced."""
     inputs = optimize_inputs(tmp_path / "toy")
@@ -97,13 +117,15 @@ def test_measuring_restores_the_policy(tmp_path: Path) -> None:
 
 
 def test_the_policies_are_those_of_the_optimisation(tmp_path: Path) -> None:
-    """After all updates, the evaluation samples equal those stored by the stage ``optimize``."""
+    """After all updates, the evaluation samples and their measures equal those stored by the stage ``optimize``."""
     inputs = optimize_inputs(tmp_path / "toy")
     (tmp_path / "out").mkdir()
     loop.build(OPTIMIZE, inputs, tmp_path / "out", Context())
     models = Models.load(inputs, "cpu")
     train = Prompts.load(inputs["rl_prompts"], models)
     gradients.optimize(models, train, OPTIMIZE, inputs, 6)
-    row, _ = loop.evaluate(models, Prompts.load(inputs["eval_prompts"], models), OPTIMIZE, 6)
+    evaluation = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(6))
+    noise = uniform((models.policy.max_tokens, 6), OPTIMIZE.seed, "evaluation noise")
     stored = pd.read_parquet(tmp_path / "out" / "points.parquet").set_index("step").loc[6]
-    assert row["kl_token"] == pytest.approx(stored["kl_token"], rel=1e-4)
+    expected = stored[["proxy_logprob", "kl_token"]].tolist()
+    assert gradients.measure_policy(models, evaluation, noise) == pytest.approx(expected, rel=1e-4)
