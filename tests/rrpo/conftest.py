@@ -24,14 +24,14 @@ SPEAKERS = ("anna", "ben")
 torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
 
 
-def _write_speech(folder: Path, size: int, seed: int, raters: int) -> Path:
+def _write_speech(folder: Path, size: int, seed: int, raters: int, emotions: tuple[str, ...]) -> Path:
     """Write the files of a ``speech`` stage, without audio. Raters disagree in every third utterance."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     utterances, mels = [], []
     for i in range(size):
         k = i % 3
-        votes = tuple(TOY_EMOTIONS[k if rater or i % 9 >= 3 else (k + 1) % 3] for rater in reversed(range(raters)))
+        votes = tuple(emotions[k if rater or i % 9 >= 3 else (k + 1) % 3] for rater in reversed(range(raters)))
         mel = rng.normal(-3.0, 1.0, (int(rng.integers(9, 24)), TOY_AUDIO.n_mels))
         mel[:, 2 * k : 2 * k + 2] += 2.0
         mels.append(mel.astype(np.float16))
@@ -42,8 +42,8 @@ def _write_speech(folder: Path, size: int, seed: int, raters: int) -> Path:
                 phones=("t",),
                 speaker=SPEAKERS[i % 2],
                 language="en",
-                emotion=TOY_EMOTIONS[k],
-                true_emotion=TOY_EMOTIONS[k],
+                emotion=emotions[k],
+                true_emotion=emotions[k],
                 votes=votes or None,
                 split="toy",
                 audio="none.wav",
@@ -52,19 +52,19 @@ def _write_speech(folder: Path, size: int, seed: int, raters: int) -> Path:
     write_manifest(folder / "manifest.jsonl", utterances)
     np.save(folder / "mel.npy", np.concatenate(mels))
     np.save(folder / "offsets.npy", np.cumsum([0] + [len(mel) for mel in mels]))
-    description = {"audio": dataclasses.asdict(TOY_AUDIO), "emotions": TOY_EMOTIONS}
+    description = {"audio": dataclasses.asdict(TOY_AUDIO), "emotions": emotions}
     (folder / "config.json").write_text(json.dumps(description))
     return folder
 
 
 @pytest.fixture(scope="session")
 def toy_speech(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``toy_speech(size, seed=0, raters=0)`` -> the folder of a ``speech`` stage; class = index mod 3."""
+    """``toy_speech(size, seed=0, raters=0, emotions=TOY_EMOTIONS)`` -> the folder of a ``speech`` stage; class = index mod 3."""
     root = tmp_path_factory.mktemp("speech")
 
-    def make(size: int, seed: int = 0, raters: int = 0) -> Path:
-        folder = root / f"{size}-{seed}-{raters}"
-        return folder if folder.exists() else _write_speech(folder, size, seed, raters)
+    def make(size: int, seed: int = 0, raters: int = 0, emotions: tuple[str, ...] = TOY_EMOTIONS) -> Path:
+        folder = root / "-".join(map(str, (size, seed, raters, *emotions)))
+        return folder if folder.exists() else _write_speech(folder, size, seed, raters, emotions)
 
     return make
 
