@@ -17,13 +17,15 @@ from rrpo.experiment import dataflow, measurements
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout
 from rrpo.optimizers import best_of, loop
+from rrpo.optimizers.base import Batch
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.scoring import compute_rewards
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.testing.toy_models import PROMPTS, optimize_inputs
 
 DRAWS = DrawsConfig(n=6, prompts=12, final_prompts=PROMPTS, eval_prompts=5, seed=3)
-CONFIG = BestOfConfig(content_weight=0.3, eval_prompts=5)
+CONFIG = BestOfConfig(reward="bounded", emotion_weight=20.0, content_weight=0.3, eval_prompts=5)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def test_the_chosen_has_the_least_cost_of_the_first_n(inputs: dict[str, Path]) -
         tokens, lengths, ended = (torch.from_numpy(arrays[name]) for name in ("tokens", "lengths", "ended"))
     prompts = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(12))
     rollouts = [Rollout(tokens[i].long(), lengths[i].long(), ended[i]) for i in range(6)]
-    costs = torch.stack([best_of.costs(models, prompts, rollout, CONFIG) for rollout in rollouts])
+    bounded = OptimizeConfig(reward="bounded")
+    losses = [compute_rewards(models, Batch(0, prompts, rollout), bounded).losses for rollout in rollouts]
+    costs = torch.stack([20 * each["reward_loss"] + 0.3 * each["content_loss"] for each in losses])
     samples = Samples.load(inputs["chosen"], PROMPTS)
     assert samples.steps == [1, 2, 4, 6]
     for n in samples.steps:
