@@ -91,8 +91,10 @@ class TestEmoDPO(OptimizerContract):
             assert terms["sft"][i].item() == pytest.approx(-sum(chosen) / len(chosen), rel=1e-4)
 
     def test_the_reference_is_the_policy_at_the_end_of_stage_one(self, models: Models, inputs: dict[str, Path]) -> None:
-        """Half of 6 steps: preferences have weight 0 at step 2; at step 3 the current policy becomes the reference."""
-        method, state = self.started(models, inputs, stage_one=0.5)
+        """Half of 6 steps: preferences have weight 0 at step 2, and 2 from step 3 on, when the current policy becomes the
+        reference; the weights of KL, cross-entropy and chi-squared penalty are 3, 5 and .5."""
+        weights = {"dpo_weight": 2.0, "kl_weight": 3.0, "sft_weight": 5.0}
+        method, state = self.started(models, inputs, stage_one=0.5, **weights)
         config = self.config(optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples"), beta=0.5, penalty="chi2")
         batch, before = self.batch(models, inputs, config), state["reference"]
         with torch.no_grad():
@@ -102,10 +104,12 @@ class TestEmoDPO(OptimizerContract):
             (update,) = method.updates(models, replace(batch, step=step), config, state)
             parts = list(update)
             assert torch.equal(state["reference"], before) is not moved
-            supervised = sum(p.part.share * float((p.values["sft"] + p.values["smoothed_kl"]).mean()) for p in parts)
-            preferences = sum(p.part.share * float(p.values["dpo"].mean()) for p in parts)
+            preferences, smoothed, supervised = (
+                sum(p.part.share * float(p.values[name].mean()) for p in parts)
+                for name in ("dpo", "smoothed_kl", "sft")
+            )
             penalty = sum(p.part.share * float(score(models, p.part, "chi2").penalty.mean()) for p in parts)
-            expected = supervised + moved * preferences + 0.5 * penalty
+            expected = 2 * moved * preferences + 3 * smoothed + 5 * supervised + 0.5 * penalty
             assert sum(float(p.loss) for p in parts) == pytest.approx(expected, rel=1e-4)
         assert torch.equal(state["reference"], reference(models.policy, state))
         assert preferences == pytest.approx(math.log(2) * float(state["weight"][state["order"][3]].mean()), rel=1e-4)
