@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +153,33 @@ def test_calibration_finds_the_temperature(stages: dict[str, Path]) -> None:
     calibrated = metrics.target_log_prob(judge.log_probs(F, lengths).numpy(), targets)
     judge.temperature.fill_(1.0)
     assert calibrated > metrics.target_log_prob(judge.log_probs(F, lengths).numpy(), targets)
+
+
+def test_the_calibration_error_is_cross_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The even two of four utterances have logits of ln 9 and temperature 1/2, the odd ones of ln 19 / 2 and 2. With the other's
+    temperature, the confidences are .75 and .95. Labels are 0, 0, 1, 0; the original logits favor class 0, the others class 1."""
+    even, odd = math.log(9), math.log(19) / 2
+    logits = torch.tensor([[size, 0.0] for size in (even, odd, even, odd)])
+    monkeypatch.setattr(
+        emotion, "analyse", lambda *_: SimpleNamespace(batches=lambda _: [(logits,), (logits.flip(1),)])
+    )
+
+    def fitted(logits: Tensor, targets: Tensor) -> float:
+        sizes = logits.amax(1)
+        return 2.0 if sizes.max() < 2 else 0.5 if sizes.min() > 2 else 1.0
+
+    monkeypatch.setattr(emotion, "best_temperature", fitted)
+    judge: Any = torch.nn.Identity()
+    judge.emotions, judge.temperature = EMOTIONS[:2], torch.zeros(())
+    utterances: Any = tuple(SimpleNamespace(emotion=EMOTIONS[k]) for k in (0, 0, 1, 0))
+    heldout = SpeechSet(utterances, AUDIO, EMOTIONS[:2], np.zeros(0), np.zeros(0))
+    scalars = emotion.calibrate(judge, heldout, Path(), "cpu")
+    assert judge.temperature == scalars["temperature"] == 1
+    assert scalars["accuracy_original"] == 0.75
+    assert scalars["accuracy_resynthesised"] == 0.25
+    assert scalars["ece_original"] == pytest.approx((0.75 - 0.5) / 2 + (1 - 0.95) / 2)
+    assert scalars["ece_resynthesised"] == pytest.approx((0.75 - 0.5) / 2 + (0.95 - 0) / 2)
+    assert scalars["ece"] == pytest.approx((0.75 - 0.5) / 2 + (0.95 - 0.5) / 2)
 
 
 def test_best_temperature_undoes_a_known_one() -> None:
