@@ -16,7 +16,7 @@ from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.experiment import measurements
-from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, yardsticks
+from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, yardsticks
 from rrpo.judges.config import (
     ContentConfig,
     NaturalnessConfig,
@@ -140,14 +140,25 @@ def test_the_third_judge_and_prosody(
     assert set(points.columns) - {"step"} <= listener_columns
 
 
-@needs_encoder
-def test_noise_is_not_the_speaker(
-    inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path, listener_columns: set[str]
+def test_a_wave_is_compared_with_the_voice_of_its_speaker(
+    inputs: dict[str, Path], tmp_path: Path, listener_columns: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points, samples = run("voice", NoSettings(), inputs, tmp_path, speakers=reference("speakers"))
+    """Orthogonal voices of the two speakers; SFT's waves have similarities .6 and .8 to them, the arm's 1 and 0."""
+    first, second = sorted({prompt.speaker for prompt in load_prompts(inputs["eval_prompts"])})
+    np.savez(tmp_path / yardsticks.VOICES, speakers=np.array([second, first]), voices=np.eye(2))
+    sft, arm = [0.6, 0.8], [1.0, 0.0]
+    monkeypatch.setattr(
+        speaker, "embeddings", lambda waves: np.array([sft if len(waves) == SPOKEN else arm] * len(waves))
+    )
+    points, samples = run("voice", NoSettings(), inputs, tmp_path / "out", speakers=tmp_path)
     assert points["step"].tolist() == [0, 5, 9]
-    assert points["speaker_similarity"].iloc[0] > points["speaker_similarity"].iloc[2]
-    assert samples["speaker_similarity"].between(-1, 1).all()
+    assert set(samples["speaker"]) == {first, second}
+    for _, row in samples.iterrows():
+        own = [second, first].index(row["speaker"])
+        assert row["speaker_similarity"] == (arm if row["step"] else sft)[own]
+        assert row["speaker_right"] == (own == (0 if row["step"] else 1))
+    for name in ("speaker_similarity", "speaker_right"):
+        assert np.allclose(points[name], samples.groupby("step")[name].mean())
     assert set(points.columns) - {"step"} <= listener_columns
 
 
@@ -241,13 +252,17 @@ def test_an_arm_that_stays_at_step_0_is_the_sft_policy(inputs: dict[str, Path], 
     assert samples["prompt"].tolist() == [0, 1, 2]
 
 
-@needs_encoder
-def test_voices_of_the_speakers_are_kept_apart(reference: Callable[[str], Path]) -> None:
-    scalars = json.loads((reference("speakers") / "scalars.json").read_text())
-    assert scalars["voice_same"] > scalars["voice_other"]
-    with np.load(reference("speakers") / yardsticks.VOICES) as stored:
-        assert np.allclose(np.linalg.norm(stored["voices"], axis=1), 1)
-        assert len(stored["speakers"]) == len(stored["voices"])
+def test_voices_are_those_of_the_even_utterances_and_measured_on_the_odd_ones(tmp_path: Path) -> None:
+    """Anna's voice is the mean of two utterances; one of hers sounds like Ben, and Carl has no even one."""
+    names = ["ben", "anna", "anna", "ben", "anna", "carl"]
+    vectors = np.array([[0.0, 1.0], [0.6, 0.8], [0.8, 0.6], [0.28, 0.96], [0.8, -0.6], [1.0, 0.0]])
+    scalars = yardsticks._voices(names, vectors, tmp_path / yardsticks.VOICES)
+    assert scalars["voice_same"] == pytest.approx((0.6 + 0.96) / 2)
+    assert scalars["voice_other"] == pytest.approx((0.8 + 0.28) / 2)
+    assert scalars["voice_nearest"] == 0.5
+    with np.load(tmp_path / yardsticks.VOICES) as stored:
+        assert stored["speakers"].tolist() == ["anna", "ben"]
+        assert np.allclose(stored["voices"], np.eye(2))
 
 
 @needs_predictors
