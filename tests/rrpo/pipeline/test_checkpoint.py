@@ -171,7 +171,10 @@ class Line:
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -> None:
-    """Real processes, killed by SIGKILL up to 20 ms after a random step of a build that saves at every step."""
+    """Real processes, killed by SIGKILL up to 20 ms after a random step of a build that saves at every step.
+
+    A process stops ten steps, at least 20 ms, after that step, so that the first is killed however late the signal comes.
+    """
     expected = repr(Line(Context()).losses)
     fork = multiprocessing.get_context("fork")
     draws = random.Random(rounds)
@@ -180,11 +183,16 @@ def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -
         kills = 0
         while not out.exists():
             ours, theirs = fork.Pipe()
+            at = draws.randint(1, 15)
 
-            def build(connection: Connection = theirs, folder: Path = folder, out: Path = out) -> None:
+            def build(connection: Connection = theirs, folder: Path = folder, out: Path = out, at: int = at) -> None:
+                steps = iter(range(at + 10))
+
                 def report(done: int, total: int) -> None:
                     connection.send(done)
                     time.sleep(0.002)
+                    if next(steps, None) is None:
+                        signal.pause()
 
                 losses = Line(Context(checkpoints=folder, checkpoint_seconds=0.0, report=report)).losses
                 out.with_suffix(".draft").write_text(repr(losses))
@@ -195,7 +203,7 @@ def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -
             process.start()
             theirs.close()
             with suppress(EOFError):  # it ended first
-                for _ in range(draws.randint(1, 15)):
+                for _ in range(at):
                     ours.recv()
                 time.sleep(draws.uniform(0, 0.02))
             process.kill()
