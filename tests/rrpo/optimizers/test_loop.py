@@ -65,7 +65,9 @@ OPTIMIZERS.register("twice", Twice)
 
 class TestTwice(OptimizerContract):
     choice = OPTIMIZERS.choice("twice")
-    test_it_increases_the_reward = None  # as DiffRO
+    # as DiffRO
+    test_it_increases_the_reward = test_arms_share_prompts_and_noise = None
+    test_a_non_finite_reward_stops_the_run_before_the_update = None
 
     def test_metrics_are_the_last_updates_and_looks_the_firsts(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """With two updates per step the weights in the curves are 1/2, 1/4, 1/6; the judges' KL at the first measurement is still
