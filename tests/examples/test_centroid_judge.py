@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +37,18 @@ WORLD = WorldConfig()
 PROMPTS = 10
 
 
+def register(patch: pytest.MonkeyPatch) -> None:
+    """Load the example's judge into an empty registry."""
+    for name in ("_items", "_sources"):
+        patch.setattr(JUDGES, name, {})
+    patch.setattr(plugins, "_loaded", {})
+    plugins.load(EXAMPLE)
+
+
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example's judge, in a registry of the test's own."""
-    for name in ("_items", "_sources"):
-        monkeypatch.setattr(JUDGES, name, {})
-    monkeypatch.setattr(plugins, "_loaded", {})
-    plugins.load(EXAMPLE)
+    register(monkeypatch)
 
 
 class TestCentroidJudge(JudgeContract):
@@ -91,10 +97,11 @@ def samples(steps: list[int]) -> Samples:
     return Samples(step, prompt, tokens, lengths, zero, none, zero, none)
 
 
-@pytest.fixture
-def inputs(tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the two stages read."""
-    folders = {name: tmp_path / name for name in ("codec", "eval_prompts", "samples", "sft_samples")}
+    root = tmp_path_factory.mktemp("inputs")
+    folders = {name: root / name for name in ("codec", "eval_prompts", "samples", "sft_samples")}
     for folder in folders.values():
         folder.mkdir()
     torch.manual_seed(0)
@@ -106,25 +113,29 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     (folders["eval_prompts"] / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     samples([0]).save(folders["sft_samples"])
     samples([0, 5, 9]).save(folders["samples"])
-    return folders | {"speech": speech(tmp_path / "speech", 0), "heldout": speech(tmp_path / "heldout", 1)}
+    return folders | {"speech": speech(root / "speech", 0), "heldout": speech(root / "heldout", 1)}
 
 
-def run(inputs: dict[str, Path], out: Path) -> Path:
-    """Trains the judge, lets it hear SFT and an arm; the arm's folder."""
-    choice = JUDGES.choice("centroid")
-    folders = {name: out / name for name in ("judge", "sft", "arm")}
+@pytest.fixture(scope="module")
+def heard(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the trained ``judge``, and of its opinions on ``sft`` and an ``arm``."""
+    root = tmp_path_factory.mktemp("heard")
+    folders = {name: root / name for name in ("judge", "sft", "arm")}
     for folder in folders.values():
-        folder.mkdir(parents=True)
-    opinion.train(JudgeTrainingConfig(judge=choice), inputs, folders["judge"], Context())
-    reads = inputs | {"judge": folders["judge"]}
-    sft = {name: folder for name, folder in reads.items() if name != "sft_samples"}
-    opinion.build(OpinionConfig(judge=choice), sft | {"samples": inputs["sft_samples"]}, folders["sft"], Context())
-    opinion.build(OpinionConfig(judge=choice), reads | {"sft": folders["sft"]}, folders["arm"], Context())
-    return folders["arm"]
+        folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        choice = JUDGES.choice("centroid")
+        opinion.train(JudgeTrainingConfig(judge=choice), inputs, folders["judge"], Context())
+        reads = inputs | {"judge": folders["judge"]}
+        sft = {name: folder for name, folder in reads.items() if name != "sft_samples"}
+        opinion.build(OpinionConfig(judge=choice), sft | {"samples": inputs["sft_samples"]}, folders["sft"], Context())
+        opinion.build(OpinionConfig(judge=choice), reads | {"sft": folders["sft"]}, folders["arm"], Context())
+    return folders
 
 
-def test_it_hears_every_stored_sample(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
-    arm = run(inputs, tmp_path / "out")
+def test_it_hears_every_stored_sample(heard: dict[str, Path]) -> None:
+    arm = heard["arm"]
     table = pd.read_parquet(arm / "centroid_samples.parquet")
     assert table.columns.tolist() == ["step", "prompt", "centroid", "centroid_logprob"]
     assert table[["step", "prompt"]].to_numpy().tolist() == [[s, p] for s in (0, 5, 9) for p in range(PROMPTS)]
@@ -138,20 +149,20 @@ def test_it_hears_every_stored_sample(registered: None, inputs: dict[str, Path],
 
 
 def test_what_equals_the_sft_policys_sample_is_not_heard_again(
-    registered: None, inputs: dict[str, Path], tmp_path: Path
+    registered: None, inputs: dict[str, Path], heard: dict[str, Path], tmp_path: Path
 ) -> None:
-    run(inputs, tmp_path / "out")
-    sft_file = tmp_path / "out" / "sft" / "centroid_samples.parquet"
-    pd.read_parquet(sft_file).assign(centroid="marked").to_parquet(sft_file)
-    (tmp_path / "again").mkdir()
-    reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
+    for name in ("sft", "again"):
+        (tmp_path / name).mkdir()
+    sft = pd.read_parquet(heard["sft"] / "centroid_samples.parquet")
+    sft.assign(centroid="marked").to_parquet(tmp_path / "sft" / "centroid_samples.parquet")
+    reads = inputs | {"judge": heard["judge"], "sft": tmp_path / "sft"}
     opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path / "again", Context())
     table = pd.read_parquet(tmp_path / "again" / "centroid_samples.parquet")
     assert (table["centroid"] == "marked").tolist() == (table["step"] == 0).tolist()
 
 
-def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
-    arm = run(inputs, tmp_path / "out")
+def test_a_record_and_its_outcomes_have_its_columns(registered: None, heard: dict[str, Path], tmp_path: Path) -> None:
+    arm = shutil.copytree(heard["arm"], tmp_path / "arm")
     rows = pd.read_parquet(arm / "centroid_samples.parquet")[["step", "prompt"]]
     target = [WORLD.emotions[p % 5] for p in rows["prompt"]]
     ours = rows.assign(target=target, test=target, phone_errors=0, phones=5, artefact_click=False)
@@ -199,15 +210,16 @@ def test_an_edited_judge_is_another_stage_and_is_never_built_under_the_old_key(
         opinion.train(JudgeTrainingConfig(judge=planned), inputs, tmp_path, Context())
 
 
-def test_an_emotion_that_it_does_not_know_is_named(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
-    arm = run(inputs, tmp_path / "out")
-    path = inputs["eval_prompts"] / "prompts.jsonl"
-    path.write_text(path.read_text().replace('"angry"', '"bored"'))
-    reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
+def test_an_emotion_that_it_does_not_know_is_named(
+    registered: None, inputs: dict[str, Path], heard: dict[str, Path], tmp_path: Path
+) -> None:
+    prompts = (inputs["eval_prompts"] / "prompts.jsonl").read_text()
+    (tmp_path / "prompts.jsonl").write_text(prompts.replace('"angry"', '"bored"'))
+    reads = inputs | {"judge": heard["judge"], "sft": heard["sft"], "eval_prompts": tmp_path}
     with pytest.raises(
         ValueError, match="centroid judge does not know the emotion 'bored', which is the target of a prompt; it knows"
     ):
-        opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, arm, Context())
+        opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path, Context())
 
 
 @pytest.mark.parametrize("name", ["test", "prompt", "voice"])
