@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +21,10 @@ from ablations.regime import (
     choose_rate,
     choose_updates,
 )
+from rrpo.arms import ARMS, BASE
+from rrpo.experiment import dataflow, measurements
 from rrpo.pipeline.stages import Stage
+from rrpo.profiles import SMOKE
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -143,6 +148,36 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     assert summary["hacked"].tolist() == [0.5, 1.0]  # among samples with the proxy's argmax on target
     assert summary["artefacts"].tolist() == [0.0, 0.5]
     assert summary["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
+
+
+def test_the_table_joins_points_and_samples_of_each_candidate_and_seed(tmp_path: Path) -> None:
+    candidates = {f"batch of {size}": replace(ARMS[BASE], batch=size) for size in (10, 30)}
+    for index, (arm, seed) in enumerate(product(candidates.values(), (1000, 1001))):
+        points = {"step": [0, 20], "kl_token": [0.0, 0.1 * index], "proxy_accuracy": [0.5, 0.6 + 0.1 * index]}
+        points |= {"val_accuracy": [0.4, 0.2 + 0.1 * index]}
+        samples = {"step": [0, 20], "target": "sad", "proxy": "sad", "val": "sad", "artefact_click": False}
+        samples |= {"phone_errors": [0, index], "phones": 100}
+        for stage, table, name in (
+            (dataflow.optimized(SMOKE, arm, seed), points, "points"),
+            (measurements.assessed(SMOKE, arm, seed), samples, "samples"),
+        ):
+            folder = stage.path(tmp_path)
+            folder.mkdir(parents=True)
+            pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
+    table = regime.measured(candidates, SMOKE, tmp_path, (1000, 1001))
+    columns = ["step", "rollouts", "kl_token", "proxy", "gold", "phone_errors"]
+    rows = table.set_index(["candidate", "seed"])[columns]
+    assert rows[rows["step"] == 0].drop_duplicates().to_numpy().tolist() == [[0, 0, 0.0, 0.5, 0.4, 0.0]]
+    expected = {
+        ("batch of 10", 1000): (20, 200, 0.0, 0.6, 0.2, 0.00),
+        ("batch of 10", 1001): (20, 200, 0.1, 0.7, 0.3, 0.01),
+        ("batch of 30", 1000): (20, 600, 0.2, 0.8, 0.4, 0.02),
+        ("batch of 30", 1001): (20, 600, 0.3, 0.9, 0.5, 0.03),
+    }
+    ends = rows[rows["step"] == 20]
+    assert ends.index.tolist() == list(expected)
+    for end, values in zip(ends.to_numpy(), expected.values(), strict=True):
+        assert end == pytest.approx(values)
 
 
 @pytest.mark.parametrize("name", STEPS)
