@@ -20,6 +20,7 @@ from ablations.run import app, report
 from ablations.tracking.invocations import planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.runs_folder import check
+from rrpo.pipeline.stages import MARKER
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,17 @@ def test_quiet_says_the_end_alone(runs: Path):
     assert result.exit_code == 0, result.output
     assert "All 2 cells are done." in result.output
     assert not any(words in result.output for words in ("built", "Result", "to run"))
+
+
+def test_a_seed_is_continued_with_the_executor_it_was_begun_with(runs: Path):
+    sft, _ = fakes.cells(["sft", "rrpo"], [1])
+    folder = sft.stages["optimized"].path(runs)
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text(json.dumps({"executor": "stacked(2)", "device": "cpu", "seconds": 1.0}))
+    result = call("--grid", "tiny", "--plan", runs=runs)
+    assert result.exit_code == 2, result.output
+    assert "seed 1 was begun with another executor" in result.output
+    assert call("--grid", "tiny", "--plan", "--stack", "2", runs=runs).exit_code == 0
 
 
 @pytest.mark.parametrize(
