@@ -19,6 +19,7 @@ import optuna
 import psutil
 import pytest
 from rich.console import Console
+from searches import filled, search
 from test_mlflow_bridge import add
 from test_options import command
 
@@ -138,6 +139,21 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
         assert f"(check {trials} of this study)" in output
         stored = json.loads((tmp_path / "runs" / "arms" / f"tuned_{trials}.json").read_text())
         assert f"(check {trials} of this study)" in stored["provenance"]["fresh_seeds"]
+
+
+def test_an_incomplete_check_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    searched = search(tmp_path, "clean_success")
+    study = filled(searched, 2)
+
+    def checks(seeds: range, missing: str) -> list[list[int]]:
+        outcomes = {seed: {"clean_success": 0.5} for seed in seeds}
+        monkeypatch.setattr(fresh, "evaluate", lambda *_: fresh.Fresh(outcomes, outcomes, missing=missing))
+        _, failed = fresh.check(searched, study, Console(file=StringIO()))
+        assert failed == bool(missing)
+        return [entry["seeds"] for entry in study.user_attrs.get(fresh.CHECKS, [])]
+
+    assert checks(range(2000, 2003), "RM fine-tuning seed 2003: diverged") == []
+    assert checks(range(2000, 2004), "") == [[2000, 2001, 2002, 2003]]
 
 
 def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
