@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ablations.gradients import app, peaks
-from ablations.rendering.gradients import MEASURES, ONCE
+from ablations.execution.building import Builder
+from ablations.gradients import FOLDER, TABLE, app, peaks
+from ablations.rendering.gradients import CSV, MEASURES, ONCE
+from ablations.tracking.records import POINTS_FILE
 from rrpo.config import OptimizeConfig
 from rrpo.diagnostics import gradients as stage
+from rrpo.pipeline.stages import Stage
 
 
 def test_columns_are_the_stages() -> None:
@@ -67,3 +71,37 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], words: str, tmp_pa
     assert result.exit_code == 2
     assert words in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_each_value_has_the_place_updates_and_seed_of_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold is highest after 20 updates with the first seed, after 40 with the second."""
+    values = dict.fromkeys([*MEASURES, *ONCE], 1.0) | {"method": ["diffro", "reinforce"]}
+
+    def build(builder: Builder, stages: Sequence[Stage]) -> dict[str, str]:
+        for required in stages:
+            folder = required.path(builder.folder.root)
+            folder.mkdir(parents=True)
+            if required.name == "optimize":
+                gold = [0.5, 0.8, 0.7, 0.6] if required.config.seed == 1000 else [0.5, 0.6, 0.8, 0.7]
+                pd.DataFrame({"step": [0, 20, 40, 60], "val_accuracy": gold}).to_parquet(folder / POINTS_FILE)
+            else:
+                measured_at = {"of_seed": required.config.optimize.seed, "after": required.config.updates}
+                pd.DataFrame(values | measured_at).to_parquet(folder / TABLE)
+        return {}
+
+    monkeypatch.setattr(Builder, "build", build)
+    runs = tmp_path / "runs"
+    arguments = ["--seeds", "2", "--profile", "smoke", "--device", "cpu", "--runs-dir", str(runs)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(runs / FOLDER / CSV).query("method == 'diffro'")
+    assert table[["place", "updates", "after", "seed", "of_seed"]].to_numpy().tolist() == [
+        ["SFT", 0, 0, 1000, 1000],
+        ["SFT", 0, 0, 1001, 1001],
+        ["peak", 20, 20, 1000, 1000],
+        ["peak", 40, 40, 1001, 1001],
+        ["end", 60, 60, 1000, 1000],
+        ["end", 60, 60, 1001, 1001],
+    ]
