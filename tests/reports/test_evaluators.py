@@ -113,3 +113,15 @@ def test_the_newest_matrix_of_the_records_own_cells_is_read_from_the_store(tmp_p
     assert list(matrices) == [1]
     assert matrices[1]["accuracy"].max() == pytest.approx(0.8)
     assert evaluators.load(selection(records)) == {}
+
+
+def test_an_arm_that_speaks_as_other_speakers_has_no_gain_over_sft(tmp_path: Path) -> None:
+    """Both arms have a single checkpoint, of their own; SFT speaks as the speakers of only one."""
+    sft, guided, zero_shot = (record(tmp_path, arm, 1) for arm in ("sft", "emodiff", "zet"))
+    for cell in (guided, zero_shot):
+        cell.__dict__["points"] = cell.points.iloc[1:]
+    guided.__dict__["config"] = {"arm.reversal": "null"}
+    zero_shot.__dict__["config"] = {"arm.reversal": "1.0"}
+    sheet = evaluators.sheet(selection([sft, guided, zero_shot]), {})
+    assert sheet is not None
+    assert [row[0] for row in sheet.rows] == ["sft", "emodiff"]
