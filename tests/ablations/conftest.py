@@ -8,4 +8,4 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from fixtures import run, runs, template  # noqa: F401
+from fixtures import run, runs, template, undrawn  # noqa: F401

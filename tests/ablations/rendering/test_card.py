@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
+from test_regime_section import run
 from typer.testing import CliRunner
 
-from ablations import validate
+from ablations import regime, validate
 from ablations.execution.building import Builder
 from ablations.rendering import card
+from ablations.tracking.reader import Store
+from ablations.tracking.runs_folder import check
 from ablations.validate import app
 from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.validation.lines import LINES as LINES_FILE
@@ -23,6 +28,12 @@ LINES = [
     Line(section="Judges", name="kappa of val and test", value=0.7),
     Line(section="Naturalness", name="dnsmos", at_least=0.3, note=NOT_INSTALLED),
 ]
+
+
+def store_lines(lines: Sequence[Line], section: Path) -> None:
+    section.mkdir(parents=True)
+    save(lines, section / LINES_FILE)
+    (section / MARKER).write_text("{}")
 
 
 def test_only_lines_that_ask_and_were_measured_count() -> None:
@@ -108,10 +119,7 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
     def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
         requested.extend(str(stage) for stage in stages)
         worlds.update(stage.config.world.seed for stage in stages if stage.name == "validation")
-        first = stages[0].path(builder.folder.root)
-        first.mkdir(parents=True)
-        save(LINES[:2], first / LINES_FILE)
-        (first / MARKER).write_text("{}")
+        store_lines(LINES[:2], stages[0].path(builder.folder.root))
         return {"card judges": "bug: no such judge"}
 
     monkeypatch.setattr(Builder, "build", build)
@@ -143,3 +151,33 @@ def test_a_section_that_is_skipped_is_neither_asked_for_nor_passed_over_in_silen
     assert "World card: profile smoke, seed 1000, without regime, voices" in result.output
     assert len(requested) == 8
     assert not [name for name in requested if name == "card voices" or name.startswith("assessment")]
+
+
+@pytest.mark.usefixtures("stores_copied", "undrawn")
+@pytest.mark.parametrize(("proxy", "status"), [(1.0, 0), (0.9, 1)])
+def test_the_lines_of_the_regime_decide_with_those_of_the_sections(
+    proxy: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first section has a line that passes, the others have none; the regime has five to judge."""
+
+    def build(builder: Builder, stages: list[Stage]) -> dict[str, str]:
+        for stage in stages:
+            store_lines(LINES[:1] if stage == stages[0] else [], stage.path(builder.folder.root))
+        return {}
+
+    def measured(candidates: Iterable[str], profile: object, store: Path, seeds: Sequence[int]) -> pd.DataFrame:
+        values = {"proxy": [0.6, 0.8, proxy], "phone_errors": [0.1] * 3, "clean": [0.5] * 3, "artefacts": [0.2] * 3}
+        gold = {"vanilla": [0.7, 0.8, 0.8], "oracle": [0.7, 0.8, 0.9]}
+        return pd.concat([run(name, seed, gold=gold[name], **values) for name in candidates for seed in seeds])
+
+    monkeypatch.setattr(Builder, "build", build)
+    monkeypatch.setattr(regime, "measured", measured)
+    runs = tmp_path / "runs"
+    result = CliRunner().invoke(app, ["--profile", "smoke", "--device", "cpu", "--runs-dir", str(runs)])
+    assert result.exit_code == status, result.output
+    assert f"world card: {6 - status} of 6 pass" in result.output
+    written = {line.name for line in load(runs / validate.FOLDER / "card.json")}
+    assert {"rate as published", "highest proxy accuracy"} < written
+    assert set(pd.read_csv(runs / validate.FOLDER / "regime.csv")["seed"]) == {1000, 1001, 1002}
+    (recorded,) = Store(check(runs)).runs("world", "card")
+    assert (recorded.data.metrics["passed"], recorded.data.metrics["judged"]) == (6 - status, 6)
