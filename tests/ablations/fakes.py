@@ -37,7 +37,8 @@ class FakeConfig:
     label: str = ""
     seed: int = 0
     trouble: str = ""
-    """File whose text says how to fail: ``raise``, ``exit``, ``kill``, ``diverge``, ``slow`` or ``deaf``; none is well."""
+    """File whose text says how to fail: ``raise``, ``exit``, ``kill``, ``diverge``, ``slow`` or ``deaf``; none is well. ``slow``
+    is well once the file is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,8 @@ def _trouble(config: FakeConfig, context: Context) -> None:
         for _ in range(1200):
             if context.stop():
                 raise Interrupted
+            if not Path(config.trouble).exists():
+                return
             time.sleep(0.05)
     if kind == "deaf":
         Path(f"{config.trouble}.started").touch()

@@ -124,8 +124,12 @@ def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: T
     assert len(store.runs("tiny", "cell")) == 1
 
 
-def test_a_grid_shows_its_cells_while_they_run(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_grid_shows_its_cells_while_they_run(runs: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each optimization goes on once its cell has been shown."""
     monkeypatch.setattr(curves, "PERIOD", 0.0)
+    held = {f"{arm}/1": tmp_path / arm for arm in ("diffro", "rrpo")}
+    for file in held.values():
+        file.write_text("slow")
     shown: list[tuple[str, set[str]]] = []
     real = Tracker.show_cell
 
@@ -133,11 +137,12 @@ def test_a_grid_shows_its_cells_while_they_run(runs: Path, run: Run, monkeypatch
         real(self, cell, points)
         (live,) = [r for r in Store(self.folder).runs("tiny", "cell") if r.data.params["arm"] == cell.label]
         shown.append((live.info.status, set(live.data.metrics)))
+        held[cell.name].unlink(missing_ok=True)
 
     monkeypatch.setattr(Tracker, "show_cell", watched)
-    outcome, _ = run(fakes.cells(["diffro", "rrpo"], [1]), workers=1)
+    outcome, _ = run(fakes.cells(["diffro", "rrpo"], [1], held), workers=1)
     assert outcome.status == 0
-    assert shown
+    assert not any(file.exists() for file in held.values()), "both were shown"
     assert {status for status, _ in shown} == {"RUNNING"}
     assert all({"train/kl_token", "train/kl_rounded"} <= metrics for _, metrics in shown)
     store = Store(check(runs))
