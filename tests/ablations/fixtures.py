@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
@@ -66,3 +68,13 @@ def run_cells(
     text = StringIO()
     console = Console(file=text, width=200)
     return runner.run_plan(plan.make(request), Estimator(folder), console), text.getvalue()
+
+
+def wait_until_started(process: subprocess.Popen[Any], trouble: Path) -> None:
+    """Wait until a build with the trouble ``slow`` or ``deaf`` (`fakes.FakeConfig.trouble`) has started in a process."""
+    deadline = time.monotonic() + 90
+    while not Path(f"{trouble}.started").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("the build did not start")
+        time.sleep(0.05)

@@ -19,7 +19,7 @@ import fakes
 import fixtures
 import psutil
 import pytest
-from fixtures import Run
+from fixtures import Run, wait_until_started
 from typer.testing import CliRunner
 
 from ablations import status
@@ -103,9 +103,7 @@ def test_a_run_killed_whole_goes_on_where_it_was(runs: Path, run: Run, tmp_path:
     script.write_text(RACE)
     command = [sys.executable, str(script), str(HERE), str(runs), str(trouble), "3"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 90
-    while not Path(f"{trouble}.started").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until_started(process, trouble)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
@@ -277,9 +275,7 @@ def test_two_interrupts_end_a_run_at_once(runs: Path, tmp_path: Path) -> None:
     script.write_text(RACE)
     command = [sys.executable, str(script), str(HERE), str(runs), str(trouble), "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        deadline = time.monotonic() + 90
-        while not Path(f"{trouble}.started").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until_started(process, trouble)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         while "Ctrl-C again" not in (line := process.stdout.readline()):

@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import fakes
 import pytest
-from fixtures import Run
+from fixtures import Run, wait_until_started
 from rich.console import Console
 
 from ablations.execution import jobs, plan, runner
@@ -323,9 +322,7 @@ def test_ctrl_c_reports_what_is_done_and_the_next_run_goes_on(runs: Path, run: R
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(Path(__file__).parents[1]), str(trouble), str(runs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not Path(f"{trouble}.started").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until_started(process, trouble)
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=30)
     assert process.returncode == 130, text
