@@ -48,6 +48,15 @@ def root(original: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def unarchived(tmp_path: Path) -> Path:
+    """Make an empty archive, a folder for pages, and a README with a block for a grid without runs."""
+    for name in ("records", "docs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").write_text(PAGE.format("loo"))
+    return tmp_path
+
+
 def test_the_report_is_pasted_with_its_figure_until_it_is_current(
     root: Path, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,35 +184,35 @@ def test_the_results_in_this_repository_are_current() -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_a_table_of_a_study_is_pasted_from_its_archived_report(root: Path) -> None:
-    page, marker = root / "docs" / "results.md", "<!-- {}study:tune-rrpo/fresh -->"
-    page.write_text(f"{marker.format('')}\nNo result yet.\n{marker.format('/')}\n\nThe end.\n" + PAGE.format("tiny"))
-    assert "no result yet: tune-rrpo/fresh in docs/results.md" in results(root).output
-    folder = root / "records" / "studies" / "tune-rrpo"
+def test_a_table_of_a_study_is_pasted_from_its_archived_report(unarchived: Path) -> None:
+    page, marker = unarchived / "docs" / "results.md", "<!-- {}study:tune-rrpo/fresh -->"
+    page.write_text(f"{marker.format('')}\nNo result yet.\n{marker.format('/')}\n\nThe end.\n" + PAGE.format("loo"))
+    assert "no result yet: tune-rrpo/fresh in docs/results.md" in results(unarchived).output
+    folder = unarchived / "records" / "studies" / "tune-rrpo"
     folder.mkdir(parents=True)
     (folder / "fresh.md").write_text(
         "# The best trial on fresh seeds\n\n| objective | trial 3 |\n\nOn 8 fresh seeds.\n"
     )
-    assert "stale: tune-rrpo/fresh" in results(root, "--check").output
-    assert "pasted: tune-rrpo/fresh" in results(root).output
+    assert "stale: tune-rrpo/fresh" in results(unarchived, "--check").output
+    assert "pasted: tune-rrpo/fresh" in results(unarchived).output
     text = page.read_text()
     assert text.startswith(
         f"{marker.format('')}\n\n| objective | trial 3 |\n\nOn 8 fresh seeds.\n\n{marker.format('/')}\n"
     )
     assert "The end." in text
-    checked = results(root, "--check")
+    checked = results(unarchived, "--check")
     assert (checked.exit_code, "current: tune-rrpo/fresh" in checked.output) == (0, True)
     page.write_text(text.replace(marker.format("/"), ""))
-    assert "a block for results has no beginning or no end" in results(root).output
+    assert "a block for results has no beginning or no end" in results(unarchived).output
 
 
-def test_the_page_of_gradients_is_written_from_the_archived_values(root: Path) -> None:
-    assert not (root / "docs" / "gradients.md").exists()
-    shutil.copy(RECORDS / "gradients.csv", root / "records")
-    result = results(root, "--check")
+def test_the_page_of_gradients_is_written_from_the_archived_values(unarchived: Path) -> None:
+    assert not (unarchived / "docs" / "gradients.md").exists()
+    shutil.copy(RECORDS / "gradients.csv", unarchived / "records")
+    result = results(unarchived, "--check")
     assert (result.exit_code, "stale: docs/gradients.md" in result.output) == (1, True)
-    assert not (root / "docs" / "gradients.md").exists()
-    assert "pasted: docs/gradients.md" in results(root).output
-    assert (root / "docs" / "gradients.md").read_text() == Path("docs", "gradients.md").read_text()
-    result = results(root, "--check")
+    assert not (unarchived / "docs" / "gradients.md").exists()
+    assert "pasted: docs/gradients.md" in results(unarchived).output
+    assert (unarchived / "docs" / "gradients.md").read_text() == Path("docs", "gradients.md").read_text()
+    result = results(unarchived, "--check")
     assert (result.exit_code, "current: docs/gradients.md" in result.output) == (0, True)
