@@ -199,6 +199,7 @@ def test_several_versions_of_the_source_are_refused_or_said_and_uncommitted_code
     assert "uncommitted changes: 1 cells" in notes
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("labels", [["sft"], ["diffro"], ["sft", "rrpo"]])
 def test_one_seed_one_arm_give_an_honest_table(runs: Path, tmp_path: Path, labels: list[str]):
     store_cells(runs, fakes.cells(labels, [1]))
