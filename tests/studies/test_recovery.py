@@ -62,6 +62,14 @@ def owner(folder: Path, url: str, host: str = "") -> tuple[subprocess.Popen[str]
     return process, int(process.stdout.readline())
 
 
+def left_by_the_dead(study: optuna.Study) -> int:
+    """Ask for a trial whose owner on this host is dead, and return its number."""
+    trial = study.ask(SPACE)
+    dead: dict[str, Any] = {"host": claims.host_identity(), "pid": 2**22 + 1, "started": "0", "name": ""}
+    trial.set_user_attr(OWNER, dead)
+    return trial.number
+
+
 def test_a_trial_whose_process_is_killed_is_queued_again_once_and_the_livings_are_not(tmp_path: Path, url: str):
     study = opened(tmp_path, url)
     process, number = owner(tmp_path, url)
@@ -129,10 +137,8 @@ def test_a_point_that_costs_processes_is_given_up(tmp_path: Path, url: str):
     study = opened(tmp_path, url)
     study.enqueue_trial(dict(regularizers().paper), user_attrs={SAMPLER: GIVEN})
     for turn in range(1, MOST + 1):
-        trial = study.ask(SPACE)
-        stored: dict[str, Any] = {"host": claims.host_identity(), "pid": 2**22 + 1, "started": "0", "name": ""}
-        trial.set_user_attr(OWNER, stored)
-        assert recover(study) == [trial.number]
+        number = left_by_the_dead(study)
+        assert recover(study) == [number]
         assert [t.user_attrs[COST] for t in study.trials if t.state == TrialState.WAITING] == [turn] * (turn < MOST)
     assert len(study.trials) == MOST
     assert {t.user_attrs[SAMPLER] for t in study.trials} == {GIVEN}
@@ -140,9 +146,7 @@ def test_a_point_that_costs_processes_is_given_up(tmp_path: Path, url: str):
 
 def test_a_point_is_queued_once_even_where_the_one_who_did_it_died_before_telling(tmp_path: Path, url: str):
     study = opened(tmp_path, url)
-    process, number = owner(tmp_path, url)
-    process.kill()
-    process.wait()
+    number = left_by_the_dead(study)
     queue_again(study, study.trials[number])
     recover(study)
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
