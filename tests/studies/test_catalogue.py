@@ -154,6 +154,11 @@ def test_every_system_is_tuned_by_what_it_alone_has(arm: str, expected: set[str]
     assert all(getattr(moved, name) != getattr(first, name) for name in changed)
 
 
+def test_every_tunable_arm_has_a_study_whose_ranges_the_arm_accepts():
+    for arm in tunable():
+        assert study_of("tune-arm", arm, (), SMOKE.optimize).name == f"tune-{arm}"
+
+
 def test_an_optimisers_other_options_stay_what_the_arm_has():
     study = tune_arm("emo-dpo-samples")
     options = dict(study.arm(dict(study.paper) | {"emo-dpo.dpo_beta": 0.5}).optimizer.options)

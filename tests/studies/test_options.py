@@ -21,7 +21,6 @@ from rrpo.errors import InputError
 from rrpo.pipeline.stages import MARKER
 from rrpo.pipeline.versions import VERSIONS
 from studies import opening, options
-from studies.catalogue import tunable
 from studies.export import export
 from studies.fresh import baseline
 from studies.opening import first_points, identity
@@ -328,8 +327,3 @@ def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path)
         baseline(checked_command, study)
     paper = baseline(replace(checked_command, against=""), study)
     assert (paper.name, paper.arm.regularizers) == ("the default values", arms()["rrpo"].regularizers)
-
-
-@pytest.mark.parametrize("arm", tunable())
-def test_every_tunable_arm_has_a_study(tmp_path: Path, arm: str):
-    assert command(tmp_path, study="tune-arm", arm=arm).name == f"tune-{arm}-smoke"
