@@ -84,9 +84,12 @@ def play(
     return ended
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("before", [None, 0.4, 2.5], ids=["new folder", "faster now", "slower now"])
-@pytest.mark.parametrize("grid", ["loo", "full"])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("grid", "before"),
+    [("loo", None), ("loo", 0.4), ("loo", 2.5), ("full", 2.5)],
+    ids=["new folder", "faster now", "slower now", "full, slower now"],
+)
 def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None, workers: int):
     """Arms of different cost share stages. In an earlier run of other seeds, stages took ``1 / before`` times as long."""
     cells = list(GRIDS[grid].cells(EMBEDDED, range(101, 106)))
