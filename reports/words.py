@@ -86,7 +86,6 @@ def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
 
 def _claim(overall: Row, above_sft: Row | None) -> str:
     """Return whether RRPO stops or reduces hacking."""
-    difference = f"{primary().label} differs from DiffRO's by {in_points(overall.interval)} points"
     if overall.word == BETTER:
         gained = f"{primary().label} is {in_points(overall.interval)} points above DiffRO's"
         small = " (a gain smaller than the margin)" if overall.verdict != BETTER else ""
@@ -99,11 +98,17 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
         reason = reasons.get(above_sft.word, "")
         return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({from_sft}{reason})"
     if overall.word == EQUIVALENT:
-        return f"RRPO does not reduce reward hacking by {margin_text()} or more: {difference}"
+        return f"RRPO does not reduce reward hacking by {margin_text()} or more: {_differences(overall, above_sft)}"
     if overall.word == WORSE:
-        return f"RRPO does not reduce reward hacking: {difference}"
+        return f"RRPO does not reduce reward hacking: {_differences(overall, above_sft)}"
     suffix = overall.verdict.removeprefix(UNDECIDED) if overall.word == UNDECIDED else f", {overall.verdict}"
-    return f"Whether RRPO stops or reduces reward hacking is undecided: {difference}{suffix}"
+    return f"Whether RRPO stops or reduces reward hacking is undecided: {_differences(overall, above_sft, suffix)}"
+
+
+def _differences(overall: Row, above_sft: Row | None, suffix: str = "") -> str:
+    """Return by how much RRPO's primary outcome differs from DiffRO's and, if that was measured, from SFT's."""
+    from_base = f"{primary().label} differs from DiffRO's by {in_points(overall.interval)} points{suffix}"
+    return f"{from_base} and from SFT's by {in_points(above_sft.interval)}" if above_sft else from_base
 
 
 def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
@@ -115,10 +120,9 @@ def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
         reason = f"seeds: {seeds} run, {selection.planned_n} planned"
     else:
         reason = "no seeds were planned"
-    sft_difference = f" and from SFT's by {in_points(above_sft.interval)}" if above_sft else ""
     return (
         f"Interim ({reason}): whether RRPO stops or reduces reward hacking is not yet tested; "
-        f"{primary().label} differs from DiffRO's by {in_points(overall.interval)} points{sft_difference}"
+        f"{_differences(overall, above_sft)}"
     )
 
 

@@ -308,12 +308,12 @@ def cell_params(cell: Cell) -> dict[str, str]:
 
 def datasets(cell: Cell) -> dict[str, str]:
     """Return the inputs of a cell as MLflow datasets, name -> digest: world, reward model, SFT policy and prompts."""
-    # If several stages have the same name, the last one counts, because `walk` lists inputs first.
-    keys = {stage.name: stage.key[:16] for stage in walk(*cell.stages.values())}
-    inputs = {"reward model": keys.get("finetune") or keys.get("pretrain"), "SFT policy": keys.get("sft")}
+    digests = {"world": cell.world_hash}
+    for name, reader, role in (("reward model", "examined", "model"), ("SFT policy", "optimized", "policy")):
+        if reader in cell.stages and role in cell.stages[reader].inputs:
+            digests[name] = cell.stages[reader].inputs[role].key[:16]
     prompts = [stage.key for stage in walk(*cell.stages.values()) if stage.name == "prompts"]
-    inputs["prompts"] = content_hash(prompts)[:16] if prompts else None
-    return {"world": cell.world_hash} | {name: digest for name, digest in inputs.items() if digest}
+    return digests | ({"prompts": content_hash(prompts)[:16]} if prompts else {})
 
 
 def data_hash(cell: Cell) -> str:

@@ -83,7 +83,8 @@ def test_with_shuffled_labels_nothing_is_named():
     """The cells of the grid in which LS helps, with arm names shuffled within every seed."""
     sentence, *_ = answer_of(shuffled(grid({"ls": 0.10}), 3))
     assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
-    assert re.search(r"points \(\d+ seeds for power 0.8\); of its components, none is shown to help", sentence)
+    assert re.search(r"points \(\d+ seeds for power 0.8\) and from SFT's by \S+ \[\S+ \S+\]; of its comp", sentence)
+    assert "none is shown to help" in sentence
     assert "helps" not in sentence
 
 
@@ -142,7 +143,8 @@ def test_diverged_cells_count_as_nothing_and_the_answer_without_them_is_told():
 def test_a_veto_is_told():
     opposed = lambda label, seed, clean: record(label, seed, clean, veto=1.1 - clean)  # noqa: E731
     sentence, *_ = answer_of(grid({"ls": 0.1}, make=opposed))
-    assert "points, no verdict (another judge sees the opposite); of its components, none is shown to help" in sentence
+    assert "points, no verdict (another judge sees the opposite) and from SFT's by" in sentence
+    assert "of its components, none is shown to help" in sentence
 
 
 def test_a_grid_without_the_pair_says_nothing_about_it():
