@@ -143,9 +143,9 @@ def screen(selection: Selection) -> Sheet | None:
     notes = (
         "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
         "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
-        "tables at equal KL, roll-outs and seconds. Learning rate, batch, content weight, beta and number of updates were "
-        "chosen on vanilla DiffRO and are the same for every optimizer (GRPO makes two updates per batch), so that a "
-        "system below RRPO may be one at the wrong rate.",
+        "tables at equal KL, roll-outs and seconds. Learning rate, batch, content weight and number of updates were "
+        "chosen on vanilla DiffRO, beta in advance; all are the same for every optimizer (GRPO makes two updates per batch), so "
+        "that a system below RRPO may be one at the wrong rate.",
         f"{OWN_RM} Arms that use no reward model (guided decoding, Emo-DPO on pairs of speech) are evaluated by the pre-trained "
         "one or DiffRO's.",
         f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}.",
