@@ -134,6 +134,10 @@ def test_a_seed_is_continued_with_the_executor_it_was_begun_with(runs: Path):
         (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is only for Slurm", "--launcher local"]),
         (["--grid", "tiny", "--cpus-per-task", "0"], ["--cpus-per-task must be positive"]),
         (["--grid", "tiny", "--gpus-per-task", "-1"], ["--gpus-per-task must not be negative"]),
+        (
+            ["--grid", "tiny", "--device", "cpu", "--gpus-per-task", "0.25"],
+            ["would run on the CPU", "add --device cuda"],
+        ),
         (["--grid", "tiny", "--shard", "0/2"], ["--shard takes I/N", "0/2"]),
         (["--grid", "tiny", "--shard", "3/2"], ["--shard takes I/N", "3/2"]),
         (["--grid", "tiny", "--shard", "9/9"], ["the shard holds no cell", "9/9 of 2 cells"]),

@@ -59,6 +59,12 @@ def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launching:
             got=f"{cpus} and {gpus}",
             fix="omit them for the defaults: one CPU, and on a GPU the share that the measured memory allows",
         )
+    if gpus and device != "cuda":
+        raise InputError(
+            "--gpus-per-task reserves GPUs, but the tasks would run on the CPU",
+            got=f"--gpus-per-task {gpus:g} with the device {device}, which `auto` chooses if this machine has no GPU",
+            fix="add --device cuda, or leave out --gpus-per-task",
+        )
     if gpus is None:
         gpus = 1 / tasks_per_gpu if device == "cuda" else 0.0
     return replace(options, gpus_per_task=math.ceil(gpus) if name == "slurm" else gpus)  # Slurm allocates whole GPUs
