@@ -34,6 +34,8 @@ VANILLA = ArmConfig(regularizers=OFF)
 FORMS = {"reward": REWARDS, "combination": COMBINATIONS, "relaxation": RELAXATIONS, "penalty": PENALTIES}
 """Fields of `ArmConfig` with named values -> equation and source of each value."""
 _TASKS = Form("R = w_e log p(e) - w_c L_CTC", "DiffRO (arXiv 2507.05911), multi-task reward")
+UNSET = {"best_of", "combination", "reversal", "rm_seed", "policy_seed"}
+"""Fields of `ArmConfig` that no profile has: None means that the arm does without."""
 NUMBERS = {
     "emotion_weight": _TASKS,
     "content_weight": _TASKS,
@@ -139,7 +141,7 @@ def _changed(config: Any, off: Any, names: AbstractSet[str]) -> Iterator[Part]:
         default = getattr(off, name)
         if name in names and value != default:
             form = FORMS[name][value] if name in FORMS else NUMBERS.get(name, Form("", ""))
-            without = "the profile's value" if default is None else f"{name} = {default}"
+            without = "the profile's value" if default is None and name not in UNSET else f"{name} = {default}"
             what = field_docs(type(config))[name]
             yield Part(name, what, form.source, form.equation, f"{name} = {value}", without)
 

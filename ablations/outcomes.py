@@ -347,13 +347,13 @@ def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "
 
 
 def rollouts(record: Record) -> float:
-    """Return the number of samples drawn by the optimization: steps x batch; NaN without optimization."""
+    """Return the number of samples drawn by the optimization: steps x batch; 0 for SFT, NaN if nothing can be optimized."""
     return _optimize_param(record, "steps") * _optimize_param(record, "batch")
 
 
 def training_seconds(record: Record) -> float:
-    """Return the seconds of the optimization, including its evaluations; NaN without optimization."""
-    return at_end(record, "seconds_optimized") if math.isfinite(rollouts(record)) else math.nan
+    """Return the seconds of the optimization, including its evaluations; NaN without roll-outs."""
+    return at_end(record, "seconds_optimized") if rollouts(record) > 0 else math.nan
 
 
 def reward_model_calls(record: Record) -> float:
@@ -396,7 +396,7 @@ COSTS: list[Outcome] = [
     spent("rollouts", "roll-outs", rollouts),
     spent("rm_calls", "RM calls", reward_model_calls),
 ]
-"""Costs of a policy optimization; arms without one have none."""
+"""Costs of a policy optimization. SFT has no roll-outs and no seconds; best-of-n and guided decoding have no value."""
 
 
 def all_outcomes() -> list[Outcome]:

@@ -27,6 +27,7 @@ from ablations.outcomes import (
     followed,
     hacked_share,
     measured,
+    rollouts,
     shown,
 )
 from ablations.parameters import differing, headings
@@ -91,8 +92,6 @@ def results(selection: Selection, *, listened: bool = False) -> Sheet:
         "Wilson's 95 % interval.",
     ]
     notes += [f"Not measured: {', '.join(missing)}."] if missing else []
-    diverged = "Diverged cells are excluded from the means here; in the first table they count as 0."
-    notes += [diverged] if selection.diverged else []
     scales = [SCALE] if measured(SCALE, records) else []
     rows = []
     for row in plain.rows:
@@ -184,12 +183,12 @@ def _at(outcome: Outcome, quantity: Outcome, level: float) -> Outcome:
 
 
 def early_stopped(selection: Selection) -> Sheet | None:
-    """Return every trained arm at the checkpoint that the tuning judge would have selected; None if no arm is trained.
+    """Return every optimized arm at the checkpoint that the tuning judge would have selected; None if none was optimized.
 
     This is the alternative to RRPO's components: monitor a held-out judge and keep the best checkpoint.
     """
     outcomes = [followed("step", "selected update", "step", "mark"), *shown(selection.records)]
-    records = [record for record in selection.records if selected(record) is not None]
+    records = [record for record in selection.records if selected(record) is not None and rollouts(record) > 0]
     note = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
         "over seeds ± half the 95 % t-interval. Accuracies, shares of samples and phone errors are those of the prompts "

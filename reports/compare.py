@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ablations.commands import Mixed
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, REDRAWS, over_seeds
@@ -37,7 +38,7 @@ def command(
     profile: Annotated[str | None, typer.Option(help="Profile, if a grid was run with several.")] = None,
     world: Annotated[str, typer.Option(help="World of the first grid, by the beginning of its hash.")] = "",
     other_world: Annotated[str, typer.Option(help="World of the second grid, by the beginning of its hash.")] = "",
-    mixed: Annotated[bool, typer.Option("--mixed", help="Accept cells from different versions of the code.")] = False,
+    mixed: Mixed = False,
 ) -> None:
     """Print a measure of the arms that two grids share, and its difference."""
     a = select(runs_dir, first, profile, world, mixed=mixed)

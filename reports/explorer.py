@@ -1,7 +1,7 @@
 """Data of the page's interactive chart: every outcome at the checkpoints of every seed, read by ``page.js``.
 
 The reader's choices (outcome, axis, arms) change what is drawn, never a number. The chart starts with the primary outcome and the
-proxy; in print, the static figure replaces it.
+proxy.
 """
 
 from __future__ import annotations

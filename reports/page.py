@@ -133,7 +133,7 @@ def world_card(selection: Selection) -> dict[str, str]:
 def cells(selection: Selection) -> dict[str, Any]:
     """Return the primary outcome of every cell by arm and seed, and the cells that ended without one, with the URLs of runs.
 
-    ``failed`` are ``(arm/seed, URL of its run, kind of failure, reason)`` of every cell that failed.
+    ``failed`` are ``(arm/seed, URL of its run, kind of failure, reason)`` of every cell that failed or diverged.
     """
     outcome, store = primary(), selection.store
     runs = {

@@ -142,7 +142,8 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     """Return the table with the notes that every caption has: marks, missing cells, and what a seed redraws."""
     marked = [RANKED] if sheet.marks() else []
     marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
-    return sheet.with_notes(*marked, selection.counted, *([] if REDRAWS in sheet.notes else [REDRAWS]))
+    told = " ".join(sheet.notes)
+    return sheet.with_notes(*marked, *(note for note in (selection.counted, REDRAWS) if note not in told))
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:

@@ -32,7 +32,11 @@ def command(
     plugin: Plugin = None,
     runs_dir: RecordedIn = Path("runs"),
     out: Annotated[
-        Path | None, typer.Option(help="Output folder. Default: reports/GRID in the runs folder.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Output folder. Default: reports/GRID in the runs folder, in which each report replaces the one before.",
+            show_default=False,
+        ),
     ] = None,
     profile: OfProfile = None,
     metric: Annotated[

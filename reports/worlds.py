@@ -95,4 +95,5 @@ def sheet(selection: Selection) -> Sheet | None:
         f"there and whether DiffRO loses anything. Estimates, not tested. Diverged cells count as {primary().label} 0 in "
         "differences, and have no other outcome."
     )
-    return Sheet.of("worlds", "Every world", rows, note)
+    others = [f"Of {name}: {other.counted}." for name, other in selection.elsewhere.items()]
+    return Sheet.of("worlds", "Every world", rows, note, f"Of the first one: {selection.counted}", *others)

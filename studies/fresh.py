@@ -182,7 +182,7 @@ def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh,
     relation = _relation(search.directions[0], first) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
     by = f": {in_points(first)} points" if complete else ""
-    suffix = f" (check {check} of this study)" if len(seeds) > 1 else ""
+    suffix = f" (check {check} of this study)" if len(seeds) > 1 and not fresh.missing else ""
     sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {baseline.name}{judge}{by}{suffix}."
     level = f"alpha {ALPHA:g}"
     if check > 1:

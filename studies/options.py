@@ -71,7 +71,7 @@ class Options(Launching):
     """Store the best trial as an arm of this name, for ablations.run --arms."""
     device: Device = "auto"
     workers: int | None = option(EXECUTION, None)
-    """Trials at the same time. Default: one per CPU."""
+    """Trials at the same time. Default: one per CPU, at most 4 per GPU."""
     storage: str = option(EXECUTION, "")
     """URL of a database (SQLite, PostgreSQL, MySQL). Default: a journal file in the runs folder."""
     runs_dir: RunsDir = Path("runs")

@@ -5,6 +5,7 @@ Exit status: 0 on success, 1 if no trial gave a value or a seed of the final che
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,8 +101,8 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet]) -> Path:
     """Write tables, figures and the page into the report folder, and return it."""
     from studies import figures, page
 
-    out = search.folder / "report"
-    shutil.rmtree(out, ignore_errors=True)  # what an earlier state of the study left there
+    out = search.folder / f".report-{os.getpid()}"
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for sheet in sheets:
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
@@ -109,7 +110,11 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet]) -> Path:
     results.write_trials(study, out / "trials.csv")
     pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]
     page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out)
-    return out
+    report = search.folder / "report"
+    with search.lock():  # two commands that share the study may end together
+        shutil.rmtree(report, ignore_errors=True)
+        out.rename(report)
+    return report
 
 
 def _numbers(comparison: Sheet | None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.execution.options import Options
+from ablations.grids import GRIDS
 from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
 from rrpo.errors import InputError, choose, positive
@@ -42,7 +43,8 @@ PROMPTS = ("rl", "eval")
 def with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Profile, Sequence[int]]]:
     """Return the profile with the user's data and its seeds, or with ``--folds`` one profile per fold, each with one seed.
 
-    With ``--folds``, seed i uses fold i of the corpus ``--train``, and the test set is that fold's.
+    With ``--folds``, the grid's first seed uses fold 1 of the corpus ``--train``, the next one fold 2 and so on, in turn, and the
+    test set is that fold's. The folds are pooled as one world, whichever seeds are requested.
     """
     train, tests, folds = options.train, options.tests or (), options.folds
     if folds is None:
@@ -56,16 +58,18 @@ def with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Pr
             fix="give --train CORPUS and at most as many seeds as folds",
         )
     profiles = []
-    for k, seed in enumerate(seeds, 1):
+    for k in range(1, folds + 1):
         fold = f"{train.removesuffix('.jsonl')}.fold{k}"
         fold_tests = [
             f"{Path(train.removesuffix('.jsonl')).name}={part_of(fold, 'test')}" if test == train else test
             for test in tests
         ]
         fold_options = replace(options, train=fold, folds=None, tests=fold_tests)
-        profiles += with_data(profile, range(seed, seed + 1), fold_options)
-    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=fold).world_hash for fold, _ in profiles])[:16]
-    return [(replace(fold, pooled=pooled), fold_seeds) for fold, fold_seeds in profiles]
+        ((own, _),) = with_data(profile, range(1), fold_options)
+        profiles.append(own)
+    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=fold).world_hash for fold in profiles])[:16]
+    first = GRIDS[options.grid].first_seed
+    return [(replace(profiles[(seed - first) % folds], pooled=pooled), range(seed, seed + 1)) for seed in seeds]
 
 
 def part_of(corpus: str, *parts: str) -> Path:

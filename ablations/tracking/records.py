@@ -80,7 +80,7 @@ RATINGS = (
 - *emotion*: the perceived emotion, one of the world's (forced choice);
 - *expressiveness*, *naturalness*: 1 bad to 5 excellent; E-MOS and N-MOS are their means;
 - *plays*: how often the sample was played to the end;
-- *seconds*: seconds from the first display of the sample to the answer;
+- *seconds*: seconds for which the sample was shown, over all visits that ended with Next or Back;
 - *automated*: 1 if a program controlled the browser;
 - *check*: CRC-32 of the row and the previous row's check: detects accidents and careless edits, not forgery.
 """

@@ -32,19 +32,21 @@ def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(
 
 
 def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
-    """Update 10 is selected for seed 1 (gold .8), update 0 for seed 2 (gold .6); SFT has no training to stop."""
+    """Update 10 is selected for seed 1 (gold .8), update 0 for seed 2 (gold .6); SFT and best-of-n have no training to stop."""
 
     def record(label: str, seed: int, val: list[float], gold: list[float]) -> Fake:
         steps = [10 * k for k in range(len(val))]
         points = pd.DataFrame({"step": steps, "val_accuracy": val, "test_accuracy": gold})
-        return Fake(label, seed, points)
+        updates = {"sft": "0", "best_of_16": "null"}.get(label, "20")
+        return Fake(label, seed, points, params={"optimize.steps": updates, "optimize.batch": "2"})
 
     records = (
         record("sft", 1, [0.5], [0.5]),
         record("diffro", 1, [0.5, 0.9, 0.7], [0.5, 0.8, 0.3]),
         record("diffro", 2, [0.9, 0.8, 0.7], [0.6, 0.9, 0.9]),
+        record("best_of_16", 1, [0.5, 0.7], [0.5, 0.6]),
     )
-    sheet = arm_tables.early_stopped(Selection("x", records, {"sft": 1, "diffro": 2}, ()))
+    sheet = arm_tables.early_stopped(Selection("x", records, {"sft": 1, "diffro": 2, "best_of_16": 1}, ()))
     assert sheet is not None
     assert [row[0] for row in sheet.rows] == ["diffro"]
     row = sheet.row("diffro")
