@@ -85,7 +85,7 @@ def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
         raise AudioError(f"{path}: the audio file is empty (0 samples); record it again or remove its line")
     if rate < sample_rate:
         raise AudioError(
-            f"{path}: sampled at {rate} Hz, needs {sample_rate}; use a better copy, or lower AudioConfig.sample_rate"
+            f"{path}: sampled at {rate} Hz, needs {sample_rate}; use a copy with that rate or a higher one"
         )
     wave = torch.from_numpy(data).mean(1)
     if not torch.isfinite(wave).all():

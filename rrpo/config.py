@@ -52,7 +52,7 @@ RELAXATIONS = {
 }
 """Relaxation of a sampled token for the gradient: Gumbel-Softmax conditioned on it, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
-"""Learning rate of the policy after warm-up: unchanged, or decayed to zero at the last update."""
+"""Learning rate of the policy after warm-up: unchanged, or decayed to zero, which is reached after the last update."""
 PENALTIES = {
     "kl": Form("sum_t sum_k p log(p / q)", "DiffRO (arXiv 2507.05911), Eq. 6"),
     "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Huang et al. 2024 (arXiv 2403.03185), position by position"),
@@ -151,7 +151,7 @@ class RewardModelConfig(Checked):
     heads: int = 4
     """Attention heads."""
     subsample: int = 4
-    """T / T', from two strided convolutions."""
+    """T / T', a power of 2: one convolution of stride 2 per factor of 2."""
     dropout: float = option(0.1, within="[0, 1)")
     """Dropout probability, in training only."""
     encoder: EncoderConfig | None = option(None, off=None)
@@ -353,7 +353,8 @@ class OptimizeConfig(Checked):
     optimizer: Choice = option(Choice(name="diffro"), off=Choice(name="diffro"))
     """Algorithm that turns roll-outs into losses: one of `rrpo.optimizers.OPTIMIZERS` with its own options. The fields below
     apply to all optimizers, except that τ, ``relaxation`` and ``gradient_scale`` affect only those that relax tokens, as DiffRO
-    does."""
+    does; that ``reward`` and its weights do not affect Emo-DPO on pairs of speech; and that GRPO with the KL in the reward has
+    no ``penalty``."""
     steps: int = option(140, within="[0, inf)")
     """Batches of roll-outs, with one update each unless the optimizer makes more; 0 keeps the SFT policy."""
     batch: int = option(32, within="[1, inf)")
@@ -391,7 +392,7 @@ class OptimizeConfig(Checked):
     there."""
     eval_prompts: int = option(300, within="[1, inf)")
     """Number of evaluation prompts sampled at every checkpoint but the last: the first ones of the final set, the same for every
-    arm and seed."""
+    arm and seed. On CosyVoice2, all final prompts are sampled at every checkpoint."""
     final_prompts: int = 1200
     """Number of evaluation prompts sampled after the last update. They determine the primary outcome."""
     seed: int = 0

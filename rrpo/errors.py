@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input from the command line or the file system. It ends a command with status 2 before anything is written."""
+    """Bad input from the command line or the file system. It ends a command with status 2."""
 
     def __init__(self, what: str, *, got: object, fix: str) -> None:
         super().__init__(f"{what}\n  got: {got}\n  fix: {fix}")

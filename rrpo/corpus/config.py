@@ -112,7 +112,8 @@ class SplitConfig:
     """Give each utterance a different emotion than without this option. Texts, speakers and noise stay the same, so the two
     splits together contain every text in two emotions."""
     raters: int = option(0, off=0)
-    """Number of raters who vote on each utterance; 0: the rendered emotion is the only label."""
+    """Number of raters who vote on each utterance; 0: the only label is the rendered emotion (with ``misacted``, the requested
+    one)."""
     rater_noise: float = option(0.0, off=0.0)
     """Temperature added to each rater's log-likelihood before voting; 0 = ideal observers sampling their posterior."""
     seed: int = 0

@@ -124,6 +124,7 @@ class Settings:
                     "train=.8"
                 )
             shares[match["name"]] = float(match["share"])
+        check_shares(shares)
         return shares
 
 
@@ -170,14 +171,19 @@ def import_corpus(
     return summary
 
 
+def check_shares(splits: Mapping[str, float]) -> None:
+    """Raise `ManifestError` unless the shares of the splits are positive and add up to 1."""
+    if abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values()) <= 0:
+        shares = ", ".join(f"{name}={share:g}" for name, share in splits.items())
+        raise ManifestError(f"the shares of the splits are {shares}; give positive shares that add up to 1")
+
+
 def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[str, str]:
     """Map each speaker to a split: sort speakers by a keyed hash and divide them by the shares, at least one speaker per split.
 
     Raises `ManifestError` if the shares do not add up to 1, or if there are more splits than speakers.
     """
-    if abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values()) <= 0:
-        shares = ", ".join(f"{name}={share:g}" for name, share in splits.items())
-        raise ManifestError(f"the shares of the splits are {shares}; give positive shares that add up to 1")
+    check_shares(splits)
     if len(speakers) < len(splits):
         raise ManifestError(
             f"{len(speakers)} speaker(s) are too few for {len(splits)} splits without a speaker in common: use fewer "

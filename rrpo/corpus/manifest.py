@@ -44,7 +44,8 @@ class Utterance:
     """`Speaker.id`, or the name in the manifest."""
     language: str
     emotion: str
-    """The label: the majority vote of the raters, or ``true_emotion`` without raters."""
+    """The label: the majority vote of the raters; without raters ``true_emotion``, or the requested emotion where speakers may
+    act another one."""
     true_emotion: str
     """The rendered emotion; in a user's manifest, the label."""
     votes: tuple[str, ...] | None = None

@@ -31,7 +31,7 @@ def prompt_text(emotion: str, text: str, words: Mapping[str, str] = WORDS) -> st
         raise InputError(
             "the policy's prompt has no word for an emotion",
             got=f"{emotion!r}; known are {', '.join(words)}",
-            fix="add the emotion to the policy's table `words`",
+            fix="map the label to one of them when importing the corpus (--labels), or set CosyVoiceConfig.words in Python",
         )
     return f"Your emotion is {words[emotion]}{END_OF_PROMPT}{text}"
 

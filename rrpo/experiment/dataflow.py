@@ -264,7 +264,7 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
 
 @cache
 def with_neutral(profile: Profile) -> Profile:
-    """Return the profile with neutral speech in its rendered world, or unchanged if the user supplies the SFT speech."""
+    """Return the profile with neutral speech in its rendered world, or unchanged if the user supplies any data."""
     if profile.manifests:
         return profile
     return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, NEUTRAL)))
@@ -371,6 +371,12 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
     optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
     OPTIMIZERS.check(optimize)
+    if optimize.content_weight and not config.optimize.content_weight:
+        raise InputError(
+            f"the arm {label} rewards content, but no recognizer of phones is trained",
+            got=f"content weight {optimize.content_weight:g}, and 0 in the profile",
+            fix=f"leave {label} out of --arms, or give the profile a content weight above 0",
+        )
     arm_config = replace(
         shared,
         regularizers=arm.regularizers,

@@ -79,7 +79,12 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
         "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
     }.get(name, ("content", *content))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm.guidance is None and arm != (start := dataflow.sft_arm_of(arm)):  # guided samples are their own step 0
+    start = dataflow.sft_arm_of(arm)
+    policies = {dataflow.starting_policy(profile, each, seed).key for each in (arm, start)}
+    own = arm.guidance is not None or (
+        arm.steps == 0 and len(policies) > 1
+    )  # its step 0 is another policy's than SFT's
+    if arm != start and not own:
         inputs["sft"] = listener_results(profile, start, seed, name)
     return Stage.of(kind, config, inputs, f"{name} seed {seed}")
 

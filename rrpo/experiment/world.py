@@ -43,7 +43,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     return {
         name: SplitConfig(
             name=name,
-            size=profile.sizes[name],
+            size=profile.sizes.get(name, profile.sizes["rm_test"]),
             speakers=speakers,
             texts=texts,
             artefact_rate=artefacts,

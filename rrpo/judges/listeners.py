@@ -5,7 +5,7 @@ cell's hash depends on. ``vocode`` stores the waves for all of them.
 weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: the
 phone error rate by a published recogniser, ``whisper`` or ``hama`` (`rrpo.judges.content`). Each writes
 ``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once per
-seed. Nothing that trains, tunes or selects reads them.
+seed (without updates, as in guided decoding, the arm's own). Nothing that trains, tunes or selects reads them.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class RewardModel(nn.Module):
             emotions: Class names in the order of the index; K is their number.
             n_mels: M.
             floor: Smallest mel power before the logarithm.
-            regularizers: Config of the model's fine-tuning; used by the reward ``full_l_ser``.
+            regularizers: Config of the model's fine-tuning; used by the rewards ``smoothed_ce`` and ``full_l_ser``, and
+                where Adv's perturbation is measured.
         """
         super().__init__()
         halvings = config.subsample.bit_length() - 1

@@ -147,6 +147,6 @@ def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
         raise InputError(
             f"a batch does not hold {method.samples} samples of each of its prompts",
             got=f"{config.batch} roll-outs",
-            fix=f"set optimize.batch to a multiple of {method.samples}",
+            fix=f"set the batch of the optimization to a multiple of {method.samples}",
         )
     return prompts

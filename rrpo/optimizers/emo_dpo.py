@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.errors import InputError
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.plugins import searched
 
@@ -195,9 +196,10 @@ class EmoDPO(PolicyOptimizer):
         ]
         pairs = speech_pairs(utterances)
         if not pairs:
-            raise ValueError(
-                f"no text of the {len(utterances)} SFT utterances is spoken in two emotions by one speaker; "
-                "give parallel speech, or use emo-dpo with pairs=samples"
+            raise InputError(
+                "no text of the SFT utterances is spoken in two emotions by one speaker",
+                got=f"{len(utterances)} utterances",
+                fix="give parallel speech, or use emo-dpo with pairs=samples",
             )
         state: State = {"weight": torch.ones(len(pairs), device=device)}
         for name, indices in zip(SIDES, zip(*pairs, strict=True), strict=True):

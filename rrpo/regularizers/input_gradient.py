@@ -1,7 +1,7 @@
 """The fast gradient method on the input frames, a control of Adv's location at h'. Off at ``alpha = 0``.
 
 The reward model's gradient reaches the policy through the frames F, so a policy would perturb these. The perturbed frames are
-encoded a second time, with their own dropout.
+encoded anew. The gradient and the loss there have different dropout masks, unlike those of Adv: there is no dropout after h'.
 """
 
 from __future__ import annotations

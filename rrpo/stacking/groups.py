@@ -26,7 +26,10 @@ def stack_group(stage: Stage) -> tuple[str, ...] | None:
 
 
 def _optimization(stage: Stage) -> Sequence[str]:
-    return [stage.inputs[role].key for role in COMMON]
+    null_tags = (
+        getattr(stage.inputs["policy"].config, "tag_dropout", 0.0) > 0
+    )  # they are two more symbols of the policy
+    return [*(stage.inputs[role].key for role in COMMON), str(null_tags)]
 
 
 def _policy(stage: Stage) -> Sequence[str]:

@@ -96,6 +96,10 @@ def test_what_makes_no_sense_is_refused(release: Path) -> None:
         ({"train": str(release / "none.jsonl")}, "no file to read"),
         ({"arms": "grpo", "settings": ["cosyvoice.optimize.batch=30"]}, "multiple of 4"),
         (
+            {"arms": "diffro_multitask", "settings": ["cosyvoice.optimize.content_weight=0"]},
+            "rewards content, but no recognizer",
+        ),
+        (
             {"folds": 2, "tests": ["x"], "batch_scale": 4},
             "no effect here\n.*--test, --folds, --batch-scale with the profile",
         ),

@@ -196,6 +196,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
         (["folders", "c", "--out", "m.jsonl", "--labels", "map.json", "--language", "en"], "the corpus has joy (2)"),
         (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train"], "--split takes NAME=SHARE"),
         (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train=.5"], "that add up to 1"),
+        (["folders", "no folder", "--out", "m.jsonl", "--language", "en", "--split", "train=.5"], "that add up to 1"),
         (
             [
                 "folders",

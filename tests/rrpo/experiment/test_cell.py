@@ -111,6 +111,18 @@ def test_listeners_hear_the_guided_samples_themselves() -> None:
     guided = guided_arms()["emodiff"]
     assert "sft" not in measurements.listener_results(SMOKE, guided, 1, "phonetics").inputs
     assert "sft" in measurements.listener_results(SMOKE, ArmConfig(), 1, "phonetics").inputs
+    own_sft = replace(dataflow.SFT, style_weight=1.0)
+    assert "sft" not in measurements.listener_results(SMOKE, own_sft, 1, "phonetics").inputs, "another SFT policy"
+
+
+def test_another_language_of_the_world_has_test_sets_in_the_others() -> None:
+    english = replace(SMOKE, world=replace(SMOKE.world, language="en"))
+    splits = world.splits(english)
+    assert {name for name in splits if name.startswith("rm_test_")} - {"rm_test_biased", "rm_test_decorrelated"} == {
+        "rm_test_cmn",
+        "rm_test_de",
+    }
+    assert splits["rm_test_cmn"].size == SMOKE.sizes["rm_test"]
 
 
 def test_less_data_for_the_reward_model_is_an_arms_own_and_the_oracle_keeps_its_own() -> None:

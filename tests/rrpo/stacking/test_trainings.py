@@ -177,6 +177,8 @@ def test_what_can_be_stacked() -> None:
     assert stack_group(dataflow.sft(SMOKE, 1)) == stack_group(dataflow.sft(SMOKE, 2))
     assert stack_group(dataflow.sft(SMOKE, 1, tag_dropout=0.1)) != stack_group(dataflow.sft(SMOKE, 1))
     assert stack_group(model("rrpo").inputs["speech"]) is None
+    policies = [dataflow.optimized(SMOKE, replace(known["rrpo"], tag_dropout=share), 1) for share in (0.0, 0.1)]
+    assert stack_group(policies[0]) != stack_group(policies[1]), "null tags are symbols of the policy"
     iterated = model("rm_iterated")
     assert iterated.name == "finetune"
     assert stack_group(iterated) not in (None, stack_group(model("rrpo"))), "it needs an earlier fine-tuning"
