@@ -38,7 +38,7 @@ def save(
     to: Annotated[Path, typer.Option(help="Folder of the archive; each grid has a folder in it.")] = RECORDS,
     runs_dir: RecordedIn = Path("runs"),
 ) -> None:
-    """Save a grid's runs, without audio, tokens, weights and logs; runs that are only in the archive stay there."""
+    """Save a grid's runs, without audio, tokens, weights, logs and ratings; runs that are only in the archive stay there."""
     folder = check(runs_dir)
     folder.require()
     store = Store(folder)

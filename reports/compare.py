@@ -14,7 +14,7 @@ import typer
 from ablations.commands import Mixed
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import ARM, REDRAWS, over_seeds
+from ablations.rendering.summary import ARM, over_seeds, redraws
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, t_interval
 from reports.loading import Selection, select
@@ -77,7 +77,7 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
         )
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
-        REDRAWS,
+        *dict.fromkeys((redraws(a.records), redraws(b.records))),
         *(["Diverged cells are left out."] if a.diverged or b.diverged else []),
         "Mean over seeds ± half the 95 % t-interval. Differences are paired over the seeds that both grids have in "
         "the same world, if there are two or more; otherwise the interval is Welch's. Descriptive, not tested.",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ablations.outcomes import declared, find, measured
 from ablations.rendering.sheet import RANKED, Sheet
-from ablations.rendering.summary import REDRAWS
+from ablations.rendering.summary import redraws
 from ablations.stats.family import PRIMARY_OUTCOME, primary
 from reports import (
     arm_tables,
@@ -85,7 +85,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
-    by_setting = f"{effect_figures.reach_caption()} {selection.counted} {REDRAWS}"
+    by_setting = f"{effect_figures.reach_caption()} {selection.counted} {redraws(records)}"
     sheets = [
         sensitivity.sheet(reach),
         sensitivity.outcomes(selection),
@@ -143,7 +143,9 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     marked = [RANKED] if sheet.marks() else []
     marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
     told = " ".join(sheet.notes)
-    return sheet.with_notes(*marked, *(note for note in (selection.counted, REDRAWS) if note not in told))
+    return sheet.with_notes(
+        *marked, *(note for note in (selection.counted, redraws(selection.records)) if note not in told)
+    )
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
@@ -170,4 +172,4 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
-    return tuple(replace(figure, notes=f"{selection.counted} {REDRAWS}") for figure in figures)
+    return tuple(replace(figure, notes=f"{selection.counted} {redraws(records)}") for figure in figures)

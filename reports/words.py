@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ablations.components import COMPONENTS
 from ablations.judges import gold
 from ablations.outcomes import rollouts
-from ablations.rendering.summary import REDRAWS, on_cosyvoice
+from ablations.rendering.summary import redraws
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, PRIMARY_OUTCOME, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
@@ -190,7 +190,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         margin=margin_text(),
         pilot=pilot if pilot and pilot.world == records[0].world_hash else None,
         r=correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE))),
-        redraws="" if on_cosyvoice(records) else REDRAWS,
+        redraws=redraws(records),
         devices=devices(records),
         code=code_versions(records),
         stages=[f"{name} {version}" for name, version in sorted(stage_versions(records))],

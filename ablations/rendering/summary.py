@@ -26,7 +26,7 @@ REDRAWS = (
     "training prompts and sampling noise; the RM's pre-training utterances, evaluation prompts, corpus renderer, codec, base "
     "policy and judges are fixed."
 )
-"""Which parts of an experiment differ between seeds."""
+"""Which parts of an experiment in the simulated world differ between seeds."""
 
 
 def _rm(name: str, label: str, unit: str = "percent", direction: int = +1) -> Outcome:
@@ -107,18 +107,35 @@ def on_cosyvoice(records: Iterable[Record]) -> bool:
     return any("profile.cosyvoice.model.digest" in record.config for record in records)
 
 
-def provenance(records: Sequence[Record]) -> str:
-    """Return a sentence on what is simulated in the records' worlds, and which splits are the user's own speech."""
+def user_splits(records: Sequence[Record]) -> list[str]:
+    """Return the names of the splits that are the user's own speech."""
     # One config per world suffices, because the world hash covers the user's manifests.
     configs = {record.world_hash: record.config for record in records}
+    manifests = (name for config in configs.values() for name in config if name.startswith("profile.manifests."))
+    return sorted({name.split(".")[2] for name in manifests})
+
+
+def redraws(records: Sequence[Record]) -> str:
+    """Return a sentence on which parts of the records' experiment differ between seeds."""
+    if on_cosyvoice(records):
+        return (
+            "A seed divides the corpus anew and redraws the judge, all trainings and sampling noise; CosyVoice2's weights "
+            "are fixed."
+        )
+    if splits := user_splits(records):
+        return (
+            f"{REDRAWS} The user's own speech ({', '.join(splits)}) is not redrawn; with folds, each seed has its own."
+        )
+    return REDRAWS
+
+
+def provenance(records: Sequence[Record]) -> str:
+    """Return a sentence on what is simulated in the records' worlds, and which splits are the user's own speech."""
     if on_cosyvoice(records):
         return "The policy is CosyVoice2's language model; reward model and judge use the user's labelled tokens."
-    manifests = (name for config in configs.values() for name in config if name.startswith("profile.manifests."))
-    user_splits = sorted({name.split(".")[2] for name in manifests})
+    splits = user_splits(records)
     speech = (
-        f"the user's own speech in {', '.join(user_splits)}, procedural speech elsewhere"
-        if user_splits
-        else "procedural speech"
+        f"the user's own speech in {', '.join(splits)}, procedural speech elsewhere" if splits else "procedural speech"
     )
     return f"The world is simulated: {speech}, planted shortcut, trained judges."
 
@@ -126,7 +143,7 @@ def provenance(records: Sequence[Record]) -> str:
 def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapping[str, int]) -> list[str]:
     lines = [
         f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
-        REDRAWS,
+        redraws(records),
     ]
     if outcomes:
         lines += [outcome.note for outcome in outcomes if outcome.note]

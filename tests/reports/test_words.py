@@ -10,6 +10,7 @@ import pandas as pd
 from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
+from ablations.rendering.summary import REDRAWS, redraws
 from ablations.stats.family import Pilot
 from reports import effects
 from reports.loading import Selection
@@ -215,3 +216,14 @@ def test_methods_tell_what_was_done():
         "Correlation of RRPO",
     ):
         assert word in text
+
+
+def test_what_a_seed_redraws_depends_on_the_data():
+    simulated, own, real = (record("rrpo", 1, 0.5) for _ in range(3))
+    simulated.__dict__["config"] = {}
+    own.__dict__["config"] = {"profile.manifests.annotated.digest": '"d"'}
+    real.__dict__["config"] = {"profile.cosyvoice.model.digest": '"d"'}
+    assert redraws([simulated]) == REDRAWS
+    assert redraws([own]).startswith(f"{REDRAWS} The user's own speech (annotated) is not redrawn")
+    assert "divides the corpus anew" in redraws([real])
+    assert "judges are fixed" not in redraws([real])
