@@ -96,4 +96,4 @@ def sheet(selection: Selection) -> Sheet | None:
         "differences, and have no other outcome."
     )
     others = [f"Of {name}: {other.counted}." for name, other in selection.elsewhere.items()]
-    return Sheet.of("worlds", "Every world", rows, note, f"Of the first one: {selection.counted}", *others)
+    return Sheet.of("worlds", "Every world", rows, note, f"First world: {selection.counted}", *others)

@@ -67,7 +67,7 @@ def test_diverged_cells_count_in_every_world():
     selection = replace(selection, records=records, lost={("rrpo", 3): "diverged"}, elsewhere=others)
     table = worlds.sheet(selection)
     assert table is not None
-    assert f"Of the first one: {selection.counted}" in table.notes
+    assert f"First world: {selection.counted}" in table.notes
     assert "Of world 1 (w1): 5 of 6 planned cells (1 diverged)." in table.notes
     own, other = (row[2] for row in table.rows)
     rows = {row.name: row for row in effects.rows(selection)}
