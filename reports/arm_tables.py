@@ -27,7 +27,6 @@ from ablations.outcomes import (
     followed,
     hacked_share,
     measured,
-    rollouts,
     shown,
 )
 from ablations.parameters import differing, headings
@@ -188,7 +187,8 @@ def early_stopped(selection: Selection) -> Sheet | None:
     This is the alternative to RRPO's components: monitor a held-out judge and keep the best checkpoint.
     """
     outcomes = [followed("step", "selected update", "step", "mark"), *shown(selection.records)]
-    records = [record for record in selection.records if selected(record) is not None and rollouts(record) > 0]
+    chosen = (record for record in selection.records if record.config.get("arm.best_of", "null") == "null")
+    records = [record for record in chosen if selected(record) is not None]
     note = (
         f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
         "over seeds ± half the 95 % t-interval. Accuracies, shares of samples and phone errors are those of the prompts "

@@ -37,8 +37,9 @@ def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
     def record(label: str, seed: int, val: list[float], gold: list[float]) -> Fake:
         steps = [10 * k for k in range(len(val))]
         points = pd.DataFrame({"step": steps, "val_accuracy": val, "test_accuracy": gold})
-        updates = {"sft": "0", "best_of_16": "null"}.get(label, "20")
-        return Fake(label, seed, points, params={"optimize.steps": updates, "optimize.batch": "2"})
+        cell = Fake(label, seed, points)
+        cell.__dict__["config"] = {"arm.best_of": "16" if label == "best_of_16" else "null"}
+        return cell
 
     records = (
         record("sft", 1, [0.5], [0.5]),
