@@ -28,10 +28,6 @@ Key = tuple[str, int]
 MISSING, DIVERGED = "missing", "diverged"
 """States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
 kinds in `ablations.failures`."""
-LEFT_OUT = (
-    "In contrasts and components one by one, diverged cells count as clean success 0; all other means leave them out."
-)
-"""Sentence of every caption if a cell diverged."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +146,6 @@ class Selection:
         return (
             f"Of {len(self.records) + len(self.lost)} planned cells {len(self.records)} are complete, {kinds[MISSING]} missing, "
             f"{sum(failed.values())} failed{by_kind}, {kinds[PARTIAL]} partial, {kinds[DIVERGED]} diverged."
-            + f" {LEFT_OUT}"
-            * bool(kinds[DIVERGED])
         )
 
     def of(self, arm: str) -> list[Record]:

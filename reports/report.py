@@ -33,6 +33,11 @@ from reports.verdicts import Row
 from rrpo.arms import BASE
 from rrpo.errors import InputError
 
+LEFT_OUT = (
+    "In contrasts and components one by one, diverged cells count as clean success 0; all other means leave them out."
+)
+"""Sentence of every caption if a cell diverged."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -85,7 +90,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
-    by_setting = f"{effect_figures.reach_caption()} {selection.counted} {redraws(records)}"
+    by_setting = " ".join([effect_figures.reach_caption(), *_common(selection)])
     sheets = [
         sensitivity.sheet(reach),
         sensitivity.outcomes(selection),
@@ -143,9 +148,12 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     marked = [RANKED] if sheet.marks() else []
     marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
     told = " ".join(sheet.notes)
-    return sheet.with_notes(
-        *marked, *(note for note in (selection.counted, redraws(selection.records)) if note not in told)
-    )
+    return sheet.with_notes(*marked, *(note for note in _common(selection) if note not in told))
+
+
+def _common(selection: Selection) -> list[str]:
+    """Return the sentences that the captions of all tables and figures have."""
+    return [selection.counted, *([LEFT_OUT] if selection.diverged else []), redraws(selection.records)]
 
 
 def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
@@ -172,4 +180,4 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
-    return tuple(replace(figure, notes=f"{selection.counted} {redraws(records)}") for figure in figures)
+    return tuple(replace(figure, notes=" ".join(_common(selection))) for figure in figures)

@@ -81,9 +81,8 @@ def listener_results(profile: Profile, arm: ArmConfig, seed: int, name: str) -> 
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     start = dataflow.sft_arm_of(arm)
     policies = {dataflow.starting_policy(profile, each, seed).key for each in (arm, start)}
-    own = arm.guidance is not None or (
-        arm.steps == 0 and len(policies) > 1
-    )  # its step 0 is another policy's than SFT's
+    # without updates, as in guided decoding, step 0 is of the arm's own policy
+    own = arm.guidance is not None or (arm.steps == 0 and len(policies) > 1)
     if arm != start and not own:
         inputs["sft"] = listener_results(profile, start, seed, name)
     return Stage.of(kind, config, inputs, f"{name} seed {seed}")

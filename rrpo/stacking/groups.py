@@ -26,9 +26,8 @@ def stack_group(stage: Stage) -> tuple[str, ...] | None:
 
 
 def _optimization(stage: Stage) -> Sequence[str]:
-    null_tags = (
-        getattr(stage.inputs["policy"].config, "tag_dropout", 0.0) > 0
-    )  # they are two more symbols of the policy
+    # null tags are two more symbols of the policy
+    null_tags = getattr(stage.inputs["policy"].config, "tag_dropout", 0.0) > 0
     return [*(stage.inputs[role].key for role in COMMON), str(null_tags)]
 
 
