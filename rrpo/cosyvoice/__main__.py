@@ -263,7 +263,7 @@ def train(**values: Any) -> None:
         )
         train(options.model, options.tokens, options.out, config, context=context, tell=print)
     except KeyboardInterrupt:
-        print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
+        print("Stopped. Checkpoints are kept; run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
 
 

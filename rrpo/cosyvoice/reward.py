@@ -153,16 +153,18 @@ def robust_reward_model(
         data: Its data, on which further members are trained (except for ``weights``, which share it).
         annotated: Data of the robust fine-tuning.
         config: All settings.
-        context: Device and callbacks.
+        context: Device, checkpoints and callbacks.
     """
 
     def member(index: int) -> RewardModel:
         start, offset = deepcopy(plain), MEMBER_STRIDE * index
         if index and config.combination != "weights":
             pretrain = replace(config.pretrain, seed=config.pretrain.seed + offset)
-            start = train_reward_model(data, plain.emotions, pretrain, model=config.reward_model, context=context)
+            part = context.part(f"pretrain_{index}")
+            start = train_reward_model(data, plain.emotions, pretrain, model=config.reward_model, context=part)
         robust = replace(config.finetune, regularizers=config.regularizers, seed=config.finetune.seed + offset)
-        return train_reward_model(annotated, plain.emotions, robust, model=start, context=context)
+        part = context.part(f"finetune_{index}")
+        return train_reward_model(annotated, plain.emotions, robust, model=start, context=part)
 
     members = [member(index) for index in range(config.members)]
     if config.combination is None:

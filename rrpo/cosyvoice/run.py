@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from rrpo.config import FinetuneConfig
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.config import CosyVoiceConfig, Source
 from rrpo.cosyvoice.fsq import FsqDigits
@@ -83,7 +84,7 @@ def train(
     if context.checkpoints is not None:
         key = content_hash(replace(config, model=Source.of(model), corpus=Source.of(corpus)))
         context = replace(context, checkpoints=context.checkpoints / key)
-    start = begin(model, corpus, config, replace(context, checkpoints=None), tell)
+    start = begin(model, corpus, config, context, tell)
     processes.share(*start.models().values())
     scalars = finish(start, out, config, context, tell, processes)
     if context.checkpoints is not None and processes.first:
@@ -154,15 +155,18 @@ def begin(
         prompt_text(emotion, "", policy.words)
     rm_data, judge_data, evaluation = (LabelledFrames.of(part, FsqDigits(context.device)) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
-    proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
-    judge_config = replace(config.pretrain, seed=config.pretrain.seed + 1)
-    judge = train_reward_model(judge_data, emotions, judge_config, model=config.reward_model, context=context)
+
+    def classifier(name: str, data: LabelledFrames, settings: FinetuneConfig) -> RewardModel:
+        return train_reward_model(data, emotions, settings, model=config.reward_model, context=context.part(name))
+
+    proxy = classifier("reward_model", rm_data, config.pretrain)
+    judge = classifier("judge", judge_data, replace(config.pretrain, seed=config.pretrain.seed + 1))
     scalars = {"judge_accuracy": accuracy(judge, evaluation)}
     recogniser = None
     if config.optimize.content_weight > 0:
         characters = [utterance.prompt.phones for utterance in parts[0]]
-        recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context)
-    if losses := supervise(policy, parts[0], config.supervised, context):
+        recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context.part("recogniser"))
+    if losses := supervise(policy, parts[0], config.supervised, context.part("supervised")):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
         tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token")
     return Start(parts, policy, proxy, judge, recogniser, scalars)
@@ -181,19 +185,19 @@ def finish(
     Each of `CosyVoiceConfig.rounds` first optimizes a copy of the policy, whose answers to training prompts that fool the reward
     model are added to its data.
     """
-    codec, parts, plain = FsqDigits(context.device), start.parts, replace(context, checkpoints=None)
+    codec, parts = FsqDigits(context.device), start.parts
     rm_data, evaluation = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
     processes = processes or Processes.join(context.device)
     annotated = list(parts[0])
     for number in range(config.rounds + 1):
         annotated_data = LabelledFrames.of(annotated, codec) if number else rm_data
-        proxy = robust_reward_model(start.reward_model, rm_data, annotated_data, config, plain)
+        part = context.part(f"round_{number}")
+        proxy = robust_reward_model(start.reward_model, rm_data, annotated_data, config, part)
         if number == config.rounds:
             break
-        checkpoints = context.checkpoints / f"round_{number}" if context.checkpoints else None
         copied = replace(start, policy=deepcopy(start.policy))
         prompted = parts[0][: config.optimize.final_prompts]
-        trajectory = _optimized(copied, proxy, prompted, config, replace(context, checkpoints=checkpoints), processes)
+        trajectory = _optimized(copied, proxy, prompted, config, part, processes)
         fooling = mine_samples(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
         annotated += fooling
         tell(f"round {number + 1} of {config.rounds}: {len(fooling)} samples fooled the reward model")
@@ -258,7 +262,7 @@ def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, 
     assert config.corpus is not None
     config.model.require_unchanged()
     config.corpus.require_unchanged()
-    begin(Path(config.model.path), Path(config.corpus.path), config, replace(context, checkpoints=None)).save(out)
+    begin(Path(config.model.path), Path(config.corpus.path), config, context).save(out)
 
 
 def build(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

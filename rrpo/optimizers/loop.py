@@ -189,7 +189,7 @@ def optimize(
         batch = roll_out(models, train.select(rows if numbers is None else rows[numbers]), config, step, numbers)
         metrics = take_step(models, method, state, batch, optimizer, config, meter, processes)
         trajectory.curves.append({"step": step} | metrics)
-        checkpoints.boundary(step + 1, lambda: vars(trajectory) | {"state": state})
+        checkpoints.boundary(step + 1, lambda: vars(trajectory) | {"state": state}, last=step + 1 == config.steps)
         _watch(context, checkpoints, trajectory.curves[-1:])
         context.report(step + 1, config.steps)
     return trajectory

@@ -65,25 +65,29 @@ class Checkpoints:
         torch.set_rng_state(checkpoint["generator"])
         if "cuda_generator" in checkpoint:
             torch.cuda.set_rng_state(checkpoint["cuda_generator"], self._device())
-        self.context.clock.earlier += checkpoint["seconds"]
+        self.context.clock.earlier = max(
+            self.context.clock.earlier, checkpoint["seconds"]
+        )  # includes earlier trainings
         log.warning("resuming from step %d of %s", checkpoint["step"], checkpoint["stage"])
         return checkpoint["step"], checkpoint["kept"]
 
-    def boundary(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
+    def boundary(self, step: int, state: Callable[[], Mapping[str, Any]], *, last: bool = False) -> None:
         """Save if a save is due, and end the build if a stop is requested. Call it between two steps.
 
         Args:
             step: The step to resume from.
             state: Returns the loop's state besides its model: tensors, numbers, text, and lists, tuples and dicts of them.
+            last: Whether all steps are done; a save is then due if `Context.keep_last`, and it replaces all others.
 
         Raises:
             Interrupted: `Context.stop` returned True; everything is saved.
             OSError: The checkpoint could not be written; older ones are unchanged.
         """
-        stop = self.context.stop()
-        if self.context.checkpoints is not None and (stop or time.monotonic() >= self.due):
+        stop, last = self.context.stop(), last and self.context.keep_last
+        if self.context.checkpoints is not None and (stop or last or time.monotonic() >= self.due):
             start = time.monotonic()
-            save(self.context.checkpoints, step, self._description() | self._state() | {"kept": state()})
+            content = self._description() | self._state() | {"kept": state()}
+            save(self.context.checkpoints, step, content, 1 if last else KEPT)
             interval, now = self.context.checkpoint_seconds, time.monotonic()
             self.due = now + max(interval, min(STRETCH * interval, (now - start) / SHARE))
         if stop:
@@ -120,8 +124,8 @@ class Checkpoints:
         return state
 
 
-def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
-    """Write one checkpoint, then remove all but the newest `KEPT`.
+def save(folder: Path, step: int, content: Mapping[str, Any], kept: int = KEPT) -> Path:
+    """Write one checkpoint, then remove all but the newest ``kept``.
 
     Raises:
         OSError: It could not be written completely; existing checkpoints are unchanged.
@@ -143,7 +147,7 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     flush(folder)
-    for old in sorted(folder.glob("*.ckpt"))[:-KEPT]:
+    for old in sorted(folder.glob("*.ckpt"))[:-kept]:
         old.unlink(missing_ok=True)
     return path
 
@@ -155,7 +159,7 @@ def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:  # another process of the same run removes older ones
             log.warning("checkpoint %s refused: %s; trying the previous one", path, error)
             path.unlink(missing_ok=True)
     return None

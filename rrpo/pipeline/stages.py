@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import os
 import shutil
 import time
@@ -69,7 +70,9 @@ class Context:
     checkpoints: Path | None = None
     """Folder of this stage's checkpoints, named like the stage's own; None disables them."""
     checkpoint_seconds: float = 30.0
-    """Seconds between two checkpoints; 0: one per step."""
+    """Seconds between two checkpoints; 0: one per step; inf: only when a stop is requested."""
+    keep_last: bool = False
+    """Whether a training's state after its last step is saved as well, because the stage continues with other work."""
     micro: int | None = None
     """Samples per forward of a policy optimization, with gradient accumulation; None chooses by device. The result is
     mathematically the same. Other trainings always use whole batches, because their dropout noise is drawn per batch."""
@@ -83,6 +86,14 @@ class Context:
     """How the stage is computed; recorded in the result's marker."""
     wait: bool = True
     """Whether to wait for a stage that another process builds; if False, ClaimedError is raised."""
+
+    def part(self, name: str) -> Context:
+        """Return the context of one of several trainings of the stage, which has a folder of checkpoints of its own.
+
+        A build that was interrupted in a later training then trains none of the earlier ones again.
+        """
+        checkpoints = self.checkpoints and self.checkpoints / name
+        return dataclasses.replace(self, checkpoints=checkpoints, keep_last=math.isfinite(self.checkpoint_seconds))
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def fit(
                 "lower the learning rate or check the features for non-finite values"
             )
         optimizer.step()
-        checkpoints.boundary(step + 1, lambda: {"losses": torch.stack(losses), "history": history})
+        checkpoints.boundary(
+            step + 1, lambda: {"losses": torch.stack(losses), "history": history}, last=step + 1 == steps
+        )
         context.report(step + 1, steps)
     return torch.stack(losses).tolist() if losses else []

@@ -108,21 +108,49 @@ def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) 
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: Path) -> None:
-    """After an interruption before the third update: the same policy as without, bit for bit."""
-    config = replace(QUICK, optimize=replace(QUICK.optimize, steps=4))
-    uninterrupted = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
-    checkpoints = tmp_path / "checkpoints"
-    context = Context(
-        checkpoints=checkpoints, checkpoint_seconds=0, stop=lambda: len(list(checkpoints.rglob("*.ckpt"))) > 1
-    )
+SEVERAL = replace(
+    QUICK,
+    finetune=replace(QUICK.finetune, steps=2),
+    optimize=replace(QUICK.optimize, steps=3, content_weight=0.5),
+    supervised=SupervisedConfig(steps=2, batch=4),
+    rounds=1,
+)
+"""Eight trainings: the reward model, judge, recognizer and supervised fine-tuning, then two of fine-tuning and optimization."""
+UPDATES = 4 * 2 + 2 * (2 + 3)
+
+
+@pytest.fixture(scope="module")
+def whole(release: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """The scalars and weights of `SEVERAL` without an interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    scalars = train(release, release / "tokens.jsonl", out, SEVERAL)
+    return scalars, torch.load(out / "policy" / "llm.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 7, 8, 10, 13, 15, UPDATES])
+def test_a_stopped_run_goes_on_after_its_last_update(
+    release: Path, whole: tuple[dict[str, float], dict[str, torch.Tensor]], tmp_path: Path, updates: int
+) -> None:
+    """Stopped within a training and at its end: no update is repeated, and the policy is the same, bit for bit."""
+    done: list[int] = []
+
+    def run_until(stop: int) -> dict[str, float]:
+        context = Context(
+            checkpoints=tmp_path / "checkpoints",
+            checkpoint_seconds=1e9,
+            stop=lambda: len(done) == stop - 1,
+            report=lambda step, total: done.append(step),
+        )
+        return train(release, release / "tokens.jsonl", tmp_path / "out", SEVERAL, context=context)
+
     with pytest.raises(Interrupted):
-        train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=context)
-    resumed = replace(context, stop=lambda: False)
-    assert train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=resumed) == uninterrupted
-    weights = [torch.load(tmp_path / run / "policy" / "llm.pt", weights_only=True) for run in ("whole", "cut")]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not list(checkpoints.rglob("*.ckpt"))
+        run_until(updates)
+    done.append(0)  # the update at which it stopped, which is saved but not reported
+    assert run_until(0) == whole[0]
+    assert len(done) == UPDATES
+    weights = torch.load(tmp_path / "out" / "policy" / "llm.pt", weights_only=True)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in whole[1].items())
+    assert not list((tmp_path / "checkpoints").rglob("*.ckpt"))
 
 
 def test_what_the_policy_cannot_use_is_refused_before_any_training(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -232,7 +234,7 @@ def test_the_interval_is_kept_and_stretched_by_what_saving_costs(
         saved.clear()
         now = 0.0
 
-        def saving(folder: Path, step: int, content: object, cost: float = cost) -> None:
+        def saving(folder: Path, step: int, content: object, kept: int, cost: float = cost) -> None:
             nonlocal now
             now += cost
             saved.append(step)
@@ -255,3 +257,26 @@ def test_the_time_of_earlier_attempts_comes_with_the_checkpoint(tmp_path: Path) 
     later = Context(checkpoints=tmp_path / "line-1")
     Line(later, steps=3)
     assert 1000.0 < later.clock.seconds() < 1030.0
+
+
+def test_the_time_of_a_training_is_counted_once_when_several_resume(tmp_path: Path) -> None:
+    first = Context(checkpoints=tmp_path / "line-1")
+    first.clock.earlier = 1000.0
+    for name in ("one", "two"):
+        Line(first.part(name), steps=3)
+    later = Context(checkpoints=tmp_path / "line-1")
+    losses = [Line(later.part(name), steps=3).losses for name in ("one", "two")]
+    assert 1000.0 < later.clock.seconds() < 1030.0
+    assert [len(row) for row in losses] == [3, 3]
+
+
+def test_only_a_training_that_is_a_part_keeps_its_last_state_and_no_other(tmp_path: Path) -> None:
+    context = Context(checkpoints=tmp_path / "line-1", checkpoint_seconds=1e9)
+    Line(context, steps=3)
+    assert not list(tmp_path.rglob("*.ckpt"))
+    for part in (context.part("one"), replace(context, checkpoint_seconds=0.0).part("two")):
+        Line(part, steps=3)
+        assert part.checkpoints is not None
+        assert [path.name[:8] for path in part.checkpoints.iterdir()] == ["00000003"]
+    Line(replace(context, checkpoint_seconds=math.inf).part("three"), steps=3)
+    assert not (tmp_path / "line-1" / "three").exists(), "a process that does not save"
