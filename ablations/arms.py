@@ -20,6 +20,7 @@ import typer
 
 from ablations.components import COMPONENTS
 from ablations.grids import arms
+from rrpo.arms import ARMS, BASE
 from rrpo.commands import Plugin, field_docs, program
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
 from rrpo.errors import choose
@@ -29,8 +30,6 @@ from rrpo.optimizers import OPTIMIZERS
 from rrpo.plugins import Choice, OptionRegistry
 from rrpo.regularizers import Knob, active
 
-VANILLA = ArmConfig(regularizers=OFF)
-"""The arm to which every arm is compared."""
 FORMS = {"reward": REWARDS, "combination": COMBINATIONS, "relaxation": RELAXATIONS, "penalty": PENALTIES}
 """Fields of `ArmConfig` with named values -> equation and source of each value."""
 _TASKS = Form("R = w_e log p(e) - w_c L_CTC", "DiffRO (arXiv 2507.05911), multi-task reward")
@@ -132,7 +131,7 @@ def _knob(knob: Knob) -> str:
 
 def _fields(arm: ArmConfig) -> Iterator[Part]:
     names = {*vars(arm)} - {"regularizers", "optimizer", "guidance"}
-    return _changed(arm, VANILLA if arm.guidance is None else SFT, names)
+    return _changed(arm, ARMS[BASE] if arm.guidance is None else SFT, names)
 
 
 def _changed(config: Any, off: Any, names: AbstractSet[str]) -> Iterator[Part]:

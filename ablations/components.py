@@ -19,16 +19,6 @@ from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
 
 Strengths = Mapping[str, Any]
 """Field of a regularizer -> value."""
-LineStyle = tuple[str, Any, str]
-"""(color, line style, marker)."""
-LINE_STYLES: dict[str, LineStyle] = {
-    "ls": ("#56B4E9", "--", "^"),
-    "eam": ("#009E73", "-.", "D"),
-    "adv": ("#E69F00", ":", "v"),
-}
-"""Styles, in figures, of the arms with a single component of the paper."""
-OTHER_LINE_STYLES: tuple[LineStyle, ...] = (("#CC79A7", "--", "s"), ("#F0E442", "-.", "P"), ("#882255", ":", "X"))
-"""Styles of the arms with a single other component, assigned in turn."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +51,12 @@ class Component:
         knobs = self.regularizer.knobs()
         return knobs if self.paper else tuple(replace(knob, name=f"{self.name}.{knob.name}") for knob in knobs)
 
-    @property
-    def on(self) -> Strengths:
-        """Values of the strengths that switch the component on."""
-        return self.regularizer.on_values
-
-    @property
-    def off(self) -> Strengths:
-        """Identity values of these strengths, which switch it off."""
-        return self.regularizer.off_values
-
     def strengths(self, knobs: Mapping[str, float]) -> Strengths:
         """Return the values of its strengths for given values of `knobs`."""
         values = {
             known.name: knobs[knob.name] for known, knob in zip(self.regularizer.knobs(), self.knobs, strict=True)
         }
         return self.regularizer.at(values)
-
-    @property
-    def line_style(self) -> LineStyle:
-        """Color, line style and marker of its single-component arm in figures."""
-        unlisted = [component.name for component in COMPONENTS if component.name not in LINE_STYLES]
-        return LINE_STYLES.get(self.name) or OTHER_LINE_STYLES[unlisted.index(self.name) % len(OTHER_LINE_STYLES)]
 
 
 class _Registered(Sequence[Component]):

@@ -20,16 +20,16 @@ import typer
 from ablations.commands import Device, RunsDir, Workers, terminal
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
-from ablations.grids import arms
+from ablations.grids import DEVELOPMENT, arms
 from ablations.judges import tuning
 from ablations.rendering.gradients import CSV, page
-from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.commands import Plugin, program
 from rrpo.config import GradientsConfig
 from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import dataflow, measurements
+from rrpo.settings import assignments
 
 TABLE = "gradients.parquet"
 FOLDER, PAGE = "gradients", "gradients.md"
@@ -40,8 +40,7 @@ app, main = program("ablations.gradients")
 def _sizes(changes: Sequence[str]) -> GradientsConfig:
     known = {field.name: field.type for field in fields(GradientsConfig) if field.name not in ("updates", "optimize")}
     values: dict[str, float] = {}
-    for change in changes:
-        name, _, value = change.partition("=")
+    for name, value in assignments(changes, "--set", "NAME=VALUE", "batches=8").items():
         kind = float if known[choose("size for --set NAME=VALUE", name, list(known))] == "float" else int
         try:
             values[name] = kind(value)

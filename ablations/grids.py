@@ -22,8 +22,9 @@ from rrpo.plugins import Registry
 from rrpo.profiles import Profile
 
 FIRST_SEED = 101
-"""Default first seed of a grid. Results of lower seeds were seen in earlier worlds. Seeds from 1000 on are for development: never
-report results of seeds used for tuning."""
+"""Default first seed of a grid. Results of lower seeds were seen in earlier worlds."""
+DEVELOPMENT = 1000
+"""The first development seed. Lower seeds are for reports: results of seeds that were used for tuning are never reported."""
 CONTROLS = ("placebo", "content_only")
 """Arms whose reward contains no information about emotion: neither may end above SFT (rule 6 of ``docs/regime.md``)."""
 ALTERNATIVES = ("diffro_scaled", "diffro_kl")
@@ -99,7 +100,7 @@ def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Planted shortcut of strength 0, .5, .9 x DiffRO, single components, RRPO; labels such as ``diffro@shortcut0.5``."""
     labelled = {
-        f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
+        join_label(name, f"shortcut{strength:g}"): replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
         for name, arm in _arms_named(*singles()).items()
     }
@@ -204,7 +205,7 @@ class Grid:
 GRIDS: Registry[Grid] = Registry("grid")
 """Grids by name, which is also the name of the MLflow experiment."""
 
-GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000))
+GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=DEVELOPMENT))
 GRIDS.register("loo", Grid(cells=loo))
 GRIDS.register("full", Grid(cells=full, seeds=16))
 GRIDS.register("shortcut", Grid(cells=shortcut))
@@ -218,7 +219,8 @@ GRIDS.register("baselines", Grid(cells=other_systems, seeds=3, screen=True))
 def scale_batches(profile: Profile, factor: int) -> Profile:
     """Return the profile with every training batch ``factor`` times as large, under a different name (and hash).
 
-    Intended for GPUs. This is a different experiment: results of different factors are never pooled.
+    The prefix classifier and the zero-shot policy keep theirs. Intended for GPUs. This is a different experiment: results of
+    different factors are never pooled.
     """
     if factor == 1:
         return profile

@@ -336,14 +336,14 @@ def uptake() -> Outcome:
     return replace(outcome, curve=curve)
 
 
-def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "count") -> Outcome:
+def spent(name: str, label: str, total: Callable[[Record], float]) -> Outcome:
     """Return a cost: ``total`` at the last checkpoint; at earlier ones, the part of it proportional to their updates."""
 
     def curve(record: Record) -> NDArray[np.float64]:
         steps = np.asarray(record.points.get("step", ()), float)
         return steps * (total(record) / max(1.0, np.max(steps, initial=0.0)))
 
-    return Outcome(name=name, label=label, read=total, unit=unit, direction=-1, curve=curve)
+    return Outcome(name=name, label=label, read=total, unit="count", direction=-1, curve=curve)
 
 
 def rollouts(record: Record) -> float:
@@ -363,14 +363,15 @@ def reward_model_calls(record: Record) -> float:
     return rollouts(record) * (float(config["arm.members"]) if ensemble else 1.0)
 
 
-OPTIMIZE = ("optimize.", "cosyvoice.optimize.", "arm.", "profile.optimize.")
-"""Prefixes of the parameters of the optimization: as it was run, here or on CosyVoice2; in older records, as it was declared."""
+OPTIMIZE = ("optimize.", "cosyvoice.optimize.")
+"""Prefixes of the parameters of the optimization, here and on CosyVoice2."""
 
 
 def _optimize_param(record: Record, name: str) -> float:
-    """Return a parameter of the optimization; for older records, the arm's override or else the profile's value."""
-    candidates = (record.params.get(prefix + name, "null") for prefix in OPTIMIZE)
-    return float(next((value for value in candidates if value != "null"), math.nan))
+    """Return a parameter of the optimization; NaN if nothing can be optimized."""
+    return float(
+        next((record.params[prefix + name] for prefix in OPTIMIZE if prefix + name in record.params), math.nan)
+    )
 
 
 OUTCOMES: list[Outcome] = [

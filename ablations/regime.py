@@ -17,10 +17,11 @@ import typer
 
 from ablations.commands import Device, RunsDir, Workers, print_line, terminal
 from ablations.execution.building import Builder
-from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
+from ablations.grids import CONTROLS, DEVELOPMENT, RM_DATA_SIZES, arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
+from ablations.tracking.records import POINTS_FILE, SAMPLES_FILE
 from rrpo.arms import BASE
 from rrpo.commands import program
 from rrpo.config import ArmConfig
@@ -31,7 +32,7 @@ from rrpo.profiles import EMBEDDED, Profile
 if TYPE_CHECKING:
     import pandas as pd
 
-SEEDS = range(1000, 1005)
+SEEDS = range(DEVELOPMENT, DEVELOPMENT + 5)
 """Development seeds."""
 CHECKPOINTS = (0, 20, 40, 60, 90, 120, 160, 200, 240, 300, 360, 420, 480)
 """Updates at which a candidate is evaluated, up to its own number of updates."""
@@ -313,8 +314,8 @@ def measured(
     for name, arm in candidates.items():
         for seed in seeds:
             optimized = dataflow.optimized(profile, arm, seed)
-            points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
-            samples = pd.read_parquet(measurements.assessed(profile, arm, seed).path(store) / "samples.parquet")
+            points = pd.read_parquet(optimized.path(store) / POINTS_FILE).set_index("step")
+            samples = pd.read_parquet(measurements.assessed(profile, arm, seed).path(store) / SAMPLES_FILE)
             run = by_checkpoint(samples).assign(
                 kl_token=points["kl_token"], proxy=points["proxy_accuracy"], gold=points[tuning().accuracy]
             )

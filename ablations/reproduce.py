@@ -30,7 +30,7 @@ from ablations.execution.building import Builder
 from ablations.tracking import plugin_files
 from ablations.tracking.cell_file import CELL_FILE, read_cell
 from ablations.tracking.reader import Store
-from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
+from ablations.tracking.records import ENVIRONMENT_FILE, TAG_CELL_HASH, TAG_COMPLETE, Record
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.commands import Plugin, program
 from rrpo.errors import InputError
@@ -49,7 +49,6 @@ SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "dev
 """Fields of a stage's marker that describe how it was built."""
 SINGLY = {MARK: "single"}
 """A marker without an executor is that of a stage that was built singly, in float32."""
-ENVIRONMENT = "environment.json"
 TIMES = "seconds"
 """Prefix of the names of durations, which are not compared because they differ between runs."""
 SHOWN = 20
@@ -82,7 +81,7 @@ def command(
     say = partial(print_line, console)
     folder = check(runs_dir)
     record, cell = recorded(folder, run_id)
-    device_name = _json(record.folder / ENVIRONMENT).get("device", "auto") if device == "recorded" else device
+    device_name = _json(record.folder / ENVIRONMENT_FILE).get("device", "auto") if device == "recorded" else device
     builder = Builder.of(device_name, workers, runs_dir, console)
     scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
     if reuse_world:
@@ -248,7 +247,7 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> tuple[pd.
         if rebuilt and recorded:
             now |= {f"{stage.name}: {field}": (SINGLY | rebuilt).get(field) for field in SOFTWARE}
             then |= {f"{stage.name}: {field}": (SINGLY | recorded).get(field) for field in SOFTWARE}
-    described, environment_then = environment.describe(device), _json(record.folder / ENVIRONMENT)
+    described, environment_then = environment.describe(device), _json(record.folder / ENVIRONMENT_FILE)
     for name in (*environment.PACKAGES, "python"):
         then[name], now[name] = environment_then.get(name), described.get(name)
     return (

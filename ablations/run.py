@@ -18,7 +18,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
 from ablations.execution.progress_display import JSON, LINES, QUIET
 from ablations.execution.request import request
-from ablations.execution.runner import Outcome, run_plan
+from ablations.execution.runner import Ending, run_plan
 from ablations.execution.stacking import refuse_mixed
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
@@ -62,7 +62,7 @@ def command(**values: Any) -> None:
     raise typer.Exit(outcome.status)
 
 
-def _summary(outcome: Outcome) -> dict[str, object]:
+def _summary(outcome: Ending) -> dict[str, object]:
     """Return the summary of a finished run as a JSON object."""
     return {
         "cells": outcome.cells,
@@ -90,7 +90,7 @@ def _json_row(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
     return {column.name: cell(value) for column, value in zip(table.columns, row, strict=True)}
 
 
-def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
+def report(outcome: Ending, console: Console, *, table: bool = True) -> None:
     """Print the summary of a run: the table of results (if ``table``), failures, completion, and how to open MLflow."""
 
     if table and outcome.table is not None:

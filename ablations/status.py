@@ -19,6 +19,7 @@ from ablations.commands import RunsDir, terminal
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
 from ablations.tracking.reader import Store
+from ablations.tracking.records import INSTALLED
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.commands import Plugin, program
 from rrpo.errors import choose
@@ -102,7 +103,7 @@ def status(store: Store, grid: str) -> list[Row]:
     known = {cell.hash for cell in cells}
     planned = {(cell.name, title(cell.profile, cell.world)) for cell in cells}
     for record in done.values():
-        name = (f"{record.label}/{record.seed}", title(record.profile, int(record.params.get("world.seed", "0"))))
+        name = (f"{record.label}/{record.seed}", title(record.profile, int(record.world or INSTALLED)))
         if record.cell_hash not in known and name not in planned:
             rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
     rows += [Row(f"cell {key[:8]}", "", f"failed, {failure}") for key, failure in failures.items() if key not in known]

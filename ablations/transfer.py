@@ -86,7 +86,7 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
         fix = "choose one with --profile"
         raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix=fix)
     groups: dict[str, dict[int, dict[str, Cell]]] = {}
-    for record in sorted(selected, key=lambda record: (record.params.get("world.seed") == INSTALLED, record.recorded)):
+    for record in sorted(selected, key=lambda record: (record.world == INSTALLED, record.recorded)):
         # reinserted last, so that the installed or else the newest world is the last one
         by_seed = groups.pop(record.world_hash, {})
         groups[record.world_hash] = by_seed

@@ -20,9 +20,9 @@ from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_faile
 from ablations.execution import environment
 from ablations.execution.building import Builder
 from ablations.execution.request import sized
+from ablations.grids import DEVELOPMENT
 from ablations.rendering import card
 from ablations.tracking import recorder, records
-from ablations.tracking.invocations import DEVELOPMENT
 from ablations.tracking.run_files import files_in
 from ablations.tracking.runs_folder import RunsFolder
 from ablations.tracking.source_version import git_state

@@ -42,8 +42,6 @@ HACKED = 0.1
 """A seed *hacked* if its hacked share ends this far above its start (the SFT policy under the same reward model)."""
 OPINIONS = ("E-MOS", "N-MOS")
 """Listeners' opinions, which have a table of their own once there are ratings."""
-OLDER = ("arm.", "profile.")
-"""Prefixes of params in older records, which store the complete config instead of the parameters that were used."""
 
 
 AXES = {
@@ -276,13 +274,8 @@ def overoptimisation(selection: Selection) -> Sheet | None:
 
 
 def parameters(selection: Selection) -> Sheet | None:
-    """Return one row per arm and one column per differing parameter; None if none differs or all records are of the older
-    kind."""
-    params_of = {
-        arm: records[0].params
-        for arm in selection.arms
-        if (records := selection.of(arm)) and not any(name.startswith(OLDER) for name in records[0].params)
-    }
+    """Return one row per arm and one column per differing parameter; None if none differs."""
+    params_of = {arm: records[0].params for arm in selection.arms if (records := selection.of(arm))}
     names = differing(params_of)
     if not names:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ablations.grids import split_label
 from ablations.guided_arms import guided_arms, sweeps
 from ablations.judges import gold
 from ablations.outcomes import clean_at_any_length, find, followed, measured
@@ -63,7 +64,7 @@ def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, 
     known = sweeps()
     tables: dict[int, dict[float, pd.DataFrame]] = {}
     for record in records:
-        if record.label.partition("@")[2].startswith(option) and (guidance := known[record.label].guidance):
+        if split_label(record.label)[1].startswith(option) and (guidance := known[record.label].guidance):
             value = dict(guidance.options)[option]
             tables.setdefault(record.seed, {})[float(value)] = record.last_samples
     return tables

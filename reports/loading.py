@@ -9,12 +9,12 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from ablations.grids import GRIDS, split_label
+from ablations.grids import DEVELOPMENT, GRIDS, split_label
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
 from ablations.tracking import plugin_files
 from ablations.tracking.cell_file import CELL_FILE, read_cell
-from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invocation, on, planned_seeds, reported
+from ablations.tracking.invocations import PARTIAL, Attempt, Invocation, of_kind, planned_seeds, reported
 from ablations.tracking.reader import Store
 from ablations.tracking.records import INSTALLED, TAG_DIRTY, Record
 from ablations.tracking.runs_folder import RunsFolder, check
@@ -213,7 +213,7 @@ def select(
     # what was planned, and what became of the planned cells without a result
     development = min(seeds) >= DEVELOPMENT
     invocations = [
-        on([plan for plan in plans[name] if plan.world_hash in worlds], development=development) for name in names
+        of_kind([plan for plan in plans[name] if plan.world_hash in worlds], development=development) for name in names
     ]
     planned = _requested(by_key, list(chain(*invocations)))
     unfinished, lost = _without_record(planned - by_key.keys(), in_these)
@@ -235,9 +235,8 @@ def select(
 
 
 def _numbers(records: Iterable[Record]) -> dict[str, str]:
-    """Return world hash -> ``profile.world.seed``, read from one record per world; empty text if it is unknown."""
-    by_world = {record.world_hash: record for record in records}
-    return {world: record.config.get("profile.world.seed", "") for world, record in by_world.items()}
+    """Return world hash -> number of the world; empty text if it is unknown."""
+    return {record.world_hash: record.world for record in records}
 
 
 def _installed(numbers: Mapping[str, str]) -> str:
@@ -275,7 +274,7 @@ def _elsewhere(
         if not set(map(source_of, newest.values())) <= sources:
             left_out.append(world_name(number, world))
             continue
-        planned = _requested(newest, on([p for p in plans if p.world_hash == world], development=development))
+        planned = _requested(newest, of_kind([p for p in plans if p.world_hash == world], development=development))
         _, lost = _without_record(planned - newest.keys(), tried)
         found[world_name(number, world)] = Elsewhere(tuple(newest[key] for key in sorted(newest)), lost)
     return found, left_out

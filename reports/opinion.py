@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from ablations.grids import split_label
 from ablations.judges import gold
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import ARM, FRAMES, provenance
+from ablations.rendering.summary import ARM, REFERENCES, provenance
 from ablations.stats.statistics import Interval
 from ablations.tracking.records import HUMAN, Record
 from reports.loading import Selection
@@ -105,7 +105,7 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
             change = _mean(pairs, pairs[column.name] - pairs[f"{column.name}_control"])
             row[Column(f"{name}_difference", f"{column.heading} - {control}", "effect")] = change
         rows.append(row)
-    unranked = [arm for arm in selection.arms if split_label(arm)[0] in FRAMES]
+    unranked = [arm for arm in selection.arms if split_label(arm)[0] in REFERENCES]
     return Sheet.of("listening", "Listening test", rows, *_notes(ratings, control), unranked=unranked)
 
 

@@ -13,7 +13,7 @@ from ablations.rendering import card
 from ablations.rendering.sheet import html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
-from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, TAG_WORLD_HASH, Record
+from ablations.tracking.records import ENVIRONMENT_FILE, EXPERIMENT_WORLD, TAG_GRID, TAG_WORLD_HASH, Record
 from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
@@ -158,7 +158,7 @@ def cells(selection: Selection) -> dict[str, Any]:
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return versions and machine, from the newest record's environment."""
     newest = max(records, key=lambda record: record.recorded)
-    path = newest.folder / "environment.json"
+    path = newest.folder / ENVIRONMENT_FILE
     return sorted((key, str(value)) for key, value in json.loads(path.read_text()).items()) if path.is_file() else []
 
 

@@ -26,7 +26,7 @@ def parts(selection: Selection) -> dict[str, Selection]:
     if not selection.elsewhere:
         return {}
     first = selection.records[0]
-    own = world_name(first.config.get("profile.world.seed", ""), first.world_hash)
+    own = world_name(first.world, first.world_hash)
     worlds = {own: Elsewhere(selection.records, selection.lost), **selection.elsewhere}
     return {name: replace(selection, records=world.records, lost=world.lost) for name, world in worlds.items()}
 

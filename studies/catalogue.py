@@ -19,8 +19,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ablations.components import COMPONENTS, component
 from ablations.grids import arms
-from rrpo.arms import RRPO
-from rrpo.config import OFF, ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.arms import ARMS, BASE, RRPO
+from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
 from rrpo.errors import InputError, choose
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
@@ -59,7 +59,6 @@ CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": G
 """Fields of `ArmConfig` that select a registry entry, whose options may be searched."""
 DEFAULT = OptimizeConfig()
 """Values of a study that is not yet on a profile, see `Study.on`."""
-VANILLA = ArmConfig(regularizers=OFF)
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def _tune(arm: str, config: ArmConfig) -> Study:
         for name, search in CHOSEN[kind].searched(choice).items():
             space[f"{choice.name}.{name}"] = _distribution(search)
             first[f"{choice.name}.{name}"] = dict(choice.options)[name]
-    settings = {name: getattr(config, name) for name in OWN if getattr(config, name) != getattr(VANILLA, name)}
+    settings = {name: getattr(config, name) for name in OWN if getattr(config, name) != getattr(ARMS[BASE], name)}
     space |= {name: _distribution(OWN[name]) for name in settings}
     first |= {name: NAMES[value] if name == "tau" else value for name, value in settings.items()}
     of_profile = ("content_weight",) if config.best_of else () if config.guidance else tuple(PUSH)

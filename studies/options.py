@@ -12,7 +12,7 @@ from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
 from ablations.execution.request import sized, worker_count
 from ablations.exported import check_name
-from ablations.tracking.invocations import DEVELOPMENT
+from ablations.grids import DEVELOPMENT
 from ablations.tracking.runs_folder import check
 from rrpo.arms import BASE
 from rrpo.commands import EXECUTION, EXPERIMENT, Plugin, Set, option

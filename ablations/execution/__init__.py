@@ -1,1 +1,1 @@
-"""Plan and run cells: requests, plans, the scheduler, launchers, workers and the runs folder."""
+"""Plan and run cells: requests, plans, the scheduler, launchers and workers."""

@@ -54,7 +54,7 @@ class Builder:
         folder, estimator = into or self.folder, Estimator(self.folder.root, self.device)
         missing = jobs.longest_first(missing_below(roots, folder.root), estimator)
         tasks = jobs.stage_tasks(missing, folder.root, self.device)
-        left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, self.workers)
+        left = TimeLeft(tasks, {stage.folder: stage for stage in missing}, estimator, self.workers)
         pool = launchers.start(self.launching, self.workers, folder.logs)
         with Display(self.console, len(missing), 0, left, counted="stage") as display:
             Scheduler(tasks, pool, folder.logs, display).run()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import traceback
@@ -28,7 +27,7 @@ from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
-from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
+from rrpo.pipeline.stages import Context, Stage, materialise, walk
 from rrpo.stacking.groups import stack_group
 
 SMALLER = 2
@@ -52,9 +51,9 @@ def is_stored(cell: Cell, store: Path) -> bool:
     return not missing_stages([cell], [], store)
 
 
-def stage_key(stage: Stage) -> str:
-    """Return the key of the task that builds a stage."""
-    return stage.folder
+def folders(stages: Mapping[str, Stage]) -> list[str]:
+    """Return the folders of stages, which are also the keys of the tasks that build them."""
+    return [stage.folder for stage in stages.values()]
 
 
 def cell_key(cell: Cell) -> str:
@@ -84,8 +83,8 @@ def tasks(
     """
     built = [cell for cell in cells if cell.hash not in elsewhere]
     stages = missing_stages(built, amended, store)
-    by_key = {stage_key(stage): stage for stage in stages}
-    needed = {stage_key(stage) for stage in walk(*(stage for cell in built for stage in cell.stages.values()))}
+    by_key = {stage.folder: stage for stage in stages}
+    needed = {stage.folder for stage in walk(*(stage for cell in built for stage in cell.stages.values()))}
     singly = [replace(task, spare=task.key not in needed) for task in stage_tasks(stages, store, device, executor)]
     graph = stack_tasks(singly, by_key, executor.members)
 
@@ -115,9 +114,9 @@ def tasks(
         if record := elsewhere.get(cell.hash):
             add(cell_key(cell), cell.name, "copy_cell", cell, record, ())
         else:
-            add(cell_key(cell), cell.name, "record_cell", cell, store, map(stage_key, cell.stages.values()))
+            add(cell_key(cell), cell.name, "record_cell", cell, store, folders(cell.stages))
     for cell in amended:
-        needs = [cell_key(cell), *map(stage_key, cell.optional.values())]
+        needs = [cell_key(cell), *folders(cell.optional)]
         add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, store, needs, spare=True)
     return graph
 
@@ -126,12 +125,12 @@ def stage_tasks(stages: Sequence[Stage], store: Path, device: str, executor: Exe
     """Return one task per stage. Among those that are ready, the first in ``stages`` goes first."""
     return [
         Task(
-            key=stage_key(stage),
+            key=stage.folder,
             title=str(stage),
             function="ablations.execution.jobs:build_stage",
             arguments=(stage, store, device, executor, None),
             after_oom=(stage, store, device, executor, SMALLER),
-            needs=frozenset(map(stage_key, stage.inputs.values())),
+            needs=frozenset(folders(stage.inputs)),
             priority=(position,),
         )
         for position, stage in enumerate(stages)
@@ -188,7 +187,7 @@ def build_stack(
         lost = Lost.of(result)
         if lost.kind in ("oom", "disk") or not isinstance(result, Exception):
             raise result
-        with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
+        with contextlib.suppress(OSError), (store / "logs" / f"{stage.folder}.log").open("a") as log:
             log.writelines(traceback.format_exception(result) if lost.kind not in QUIET else ())
         results.append(lost)
     return results
@@ -224,8 +223,7 @@ def _with_curves(stage: Stage, store: Path, context: Context) -> Context:
 def _seconds(stage: Stage, store: Path) -> float:
     """Return the build time of a finished stage and remove its live curves."""
     curves.live_file(store, stage.folder).unlink(missing_ok=True)
-    folder = stage.path(store)
-    return float(json.loads((folder / MARKER).read_text())["seconds"])
+    return stage.seconds(store) or 0.0
 
 
 def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
@@ -275,8 +273,8 @@ def log_of(cell: Cell, store: Path) -> str:
     parts = []
     for stage in walk(*cell.stages.values()):
         seconds = stage.seconds(store)
-        parts.append(f"{stage_key(stage)} · {stage} · " + ("not built" if seconds is None else f"{seconds:.1f} s"))
-        log = store / "logs" / f"{stage_key(stage)}.log"
+        parts.append(f"{stage.folder} · {stage} · " + ("not built" if seconds is None else f"{seconds:.1f} s"))
+        log = store / "logs" / f"{stage.folder}.log"
         text = log.read_text(errors="replace").strip() if log.is_file() else ""
         if text:
             parts.append("\n".join(f"    {line}" for line in text[-LOG_LIMIT:].splitlines()))

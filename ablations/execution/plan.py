@@ -13,11 +13,11 @@ from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import is_stored, missing_stages
 from ablations.execution.request import Request
 from ablations.failures import Lost
-from ablations.grids import GRIDS, split_label
+from ablations.grids import DEVELOPMENT, GRIDS, split_label
 from ablations.parameters import distinguishing
 from ablations.stats.family import PILOT, primary
 from ablations.stats.power_analysis import analyze_power
-from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_invocation, planned_seeds
+from ablations.tracking.invocations import Invocation, of_kind, plan_invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import TAG_GRID, Record
@@ -28,9 +28,6 @@ from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
 from rrpo.pipeline.versions import KINDS
 from rrpo.profiles import EMBEDDED
-
-WORLDS = ("world.seed", "profile.world.seed")
-"""Parameter of a record that holds the world's seed: current name, then the name in older records."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Plan:
         """Return cell hash -> state: done, missing, failed (why), recorded by another grid, stale (what changed) or at work (the
         building process)."""
         request = self.request
-        by_name = {(record.label, record.seed, record.profile, _world(record)): record for record in self.done.values()}
+        by_name = {(record.label, record.seed, record.profile, record.world): record for record in self.done.values()}
         owners = _owners(request.folder, request.cells)
         states: dict[str, str] = {}
         for cell in request.cells:
@@ -174,11 +171,6 @@ class Plan:
         ]
 
 
-def _world(record: Record) -> str | None:
-    """Return the seed of a record's world as text, None if it is not recorded."""
-    return next((record.params[name] for name in WORLDS if name in record.params), None)
-
-
 def _change(record: Record, cell: Cell) -> str:
     """Describe how a requested cell differs from a complete record with the same name."""
     recorded, requested = record.config, cell.params()
@@ -205,7 +197,7 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
         for invocation in store.plans(request.grid)
         if (invocation.profile, invocation.world_hash) == (cell.profile.name, cell.world_hash)
     ]
-    return on(invocations, development=min(request.seeds) >= DEVELOPMENT)
+    return of_kind(invocations, development=min(request.seeds) >= DEVELOPMENT)
 
 
 def _elsewhere(store: Store, grid: str, cells: Sequence[Cell]) -> dict[str, Record]:

@@ -22,9 +22,9 @@ class PlannedCell(NamedTuple):
     """Cell hash, the identity of the result."""
     stages: tuple[str, ...]
     """Folder of every stage that the cell depends on, inputs first; also the stem of its log."""
-    profile: str = ""
-    """Name of the profile; empty if an older version wrote the entry."""
-    world: int = 0
+    profile: str
+    """Name of the profile."""
+    world: int
     """Seed of the world."""
 
 
@@ -34,7 +34,7 @@ def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
     for cell in cells:
         stages = tuple(stage.folder for stage in walk(*cell.stages.values()))
         planned.append(PlannedCell(cell.name, cell.hash, stages, cell.profile.name, cell.profile.world.seed))
-    names = {(cell.name, profile, cell.world) for cell in planned for profile in (cell.profile, "")}
+    names = {(cell.name, cell.profile, cell.world) for cell in planned}
     path = _path(folder, grid)
     path.parent.mkdir(exist_ok=True)
     with folder.lock():
@@ -52,11 +52,9 @@ def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
     """
     try:
         rows = json.loads(_path(folder, grid).read_text())
+        return [PlannedCell(name, key, tuple(stages), profile, world) for name, key, stages, profile, world in rows]
     except (FileNotFoundError, ValueError):
         return []
-    for row in rows:  # older versions stored a pair for each stage, its folder and the equal stem of its log
-        row[2] = tuple(stage if isinstance(stage, str) else stage[0] for stage in row[2])
-    return [PlannedCell(*row) for row in rows]
 
 
 def _path(folder: RunsFolder, grid: str) -> Path:

@@ -42,7 +42,7 @@ LOOK = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How an invocation ended."""
 
     cells: int
@@ -66,7 +66,7 @@ class Outcome:
         return 130 if self.stopped else int(self.done < self.cells)
 
 
-def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Outcome:
+def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Ending:
     """Run the missing cells of a plan; write nothing if none are missing. ``mode`` is a mode of `Display`."""
     request = plan.request
     failures = {c.name: f"{plan.lost[c.hash]} (earlier; run it again with --retry failed)" for c in plan.kept_back}
@@ -96,7 +96,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
             plan = replace(plan, done=plan.done | {record.cell_hash: record for record in grid_run.records})
     done = len({cell.hash for cell in request.own} & plan.done.keys())
     summary = table(plan.records, _planned(request.cells)) if plan.records else None
-    return Outcome(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
+    return Ending(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
 
 
 def _how_to_open(request: Request) -> str:
@@ -130,13 +130,13 @@ class GridRun(Display):
         self.plan, self.tracker = plan, tracker
         self.records = plan.records
         """Records of the requested cells so far."""
-        self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
+        self._owners = {stage.folder: cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
             plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor, plan.elsewhere
         )
         self._parts = {task.key: [part.key for part in task.parts] for task in self._graph if task.parts}
-        stages = {jobs.stage_key(stage): stage for stage in plan.stages}
+        stages = {stage.folder: stage for stage in plan.stages}
         left = TimeLeft(self._graph, stages, estimator, request.workers)
         super().__init__(console, len(request.own), len(request.own) - len(plan.todo), left, mode=mode)
 

@@ -26,7 +26,7 @@ from rrpo.pipeline.executor import MARK, OPTIMIZATION, PRECISIONS, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
 from rrpo.stacking.groups import stack_group
 
-NO_NUMBER = re.compile(r"\(\d+\)")
+STACK_SIZE = re.compile(r"\(\d+\)")
 """The size of a stack in an executor's text; sizes may differ within a seed."""
 
 
@@ -101,7 +101,7 @@ def _stack(members: Sequence[Task]) -> Task:
 
 def executor(marker: Path) -> str | None:
     """Return the executor that built a stage, as `Executor`'s text without the stack's size; None if it has no marker yet."""
-    return NO_NUMBER.sub("", json.loads(marker.read_text()).get(MARK, "")) if marker.is_file() else None
+    return STACK_SIZE.sub("", json.loads(marker.read_text()).get(MARK, "")) if marker.is_file() else None
 
 
 def refuse_mixed(
@@ -115,7 +115,7 @@ def refuse_mixed(
 
     Finished ones are stages in ``store``, and cells in ``recorded`` (hash -> record), whose stages may be on another machine.
     """
-    expected = NO_NUMBER.sub("", str(requested))
+    expected = STACK_SIZE.sub("", str(requested))
     missing_keys = {stage.key for stage in missing if stage.name == OPTIMIZATION}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:

@@ -41,6 +41,7 @@ class TimeLeft:
 
         A task with parts takes the sum of their times.
         """
+        self._parts = {part.key: part for task in tasks for part in task.parts}
         owners = {part.key: task.key for task in tasks for part in task.parts}
         self._open = {task.key: task for task in tasks}
         self._needs = {task.key: {owners.get(need, need) for need in task.needs} for task in tasks}
@@ -61,8 +62,10 @@ class TimeLeft:
             running.first = running.done if running.first is None else running.first
 
     def stopped(self, key: str) -> None:
-        """Handle the interruption of a task that will be retried."""
+        """Handle the interruption of a task that will be retried, or that of a part, which is retried on its own."""
         self.running.pop(key, None)
+        if part := self._parts.get(key):
+            self._open[key], self._needs[key] = part, set()
 
     def ended(self, key: str, seconds: float | None = None) -> None:
         """Handle the end of a task or of a part of one; ``seconds`` is its stage's time, None if it failed."""

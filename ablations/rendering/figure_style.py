@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ DPI = 200
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Colors of Okabe and Ito's palette. Line styles and markers also distinguish the arms, for printing in gray."""
 GREY = "0.55"
-FRAMES: dict[str, tuple[str, Any, str]] = {
+Style = tuple[str, Any, str]
+"""(color, line style, marker)."""
+HIGHLIGHTED: dict[str, Style] = {
     "sft": ("0.35", (0, (1, 1)), "o"),
     "pretrained": ("0.6", (0, (5, 1)), "v"),
     BASE: ("black", "-", "s"),
@@ -31,14 +34,23 @@ FRAMES: dict[str, tuple[str, Any, str]] = {
     "oracle": (BLUE, (0, (3, 1, 1, 1)), "P"),
     "placebo": (PURPLE, (0, (5, 1)), "X"),
 }
-"""Color, line style and marker of arms that figures highlight, in addition to single-component arms; all other arms are gray."""
-OTHER = (GREY, "-", "o")
+"""Styles of arms that figures highlight, in addition to single-component arms; all other arms are gray."""
+COMPONENT_STYLES: tuple[Style, ...] = (
+    ("#56B4E9", "--", "^"),
+    (GREEN, "-.", "D"),
+    ("#E69F00", ":", "v"),
+    (PURPLE, "--", "s"),
+    ("#F0E442", "-.", "P"),
+    ("#882255", ":", "X"),
+)
+"""Styles of the single-component arms, in the order of the components."""
+OTHER: Style = (GREY, "-", "o")
 
 
-def style_of(arm: str) -> tuple[str, Any, str]:
+def style_of(arm: str) -> Style:
     """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` has that of ``diffro``."""
-    component_styles = {name_of([component.name]): component.line_style for component in COMPONENTS}
-    return (FRAMES | component_styles).get(split_label(arm)[0], OTHER)
+    of_components = {name_of([c.name]): style for c, style in zip(COMPONENTS, cycle(COMPONENT_STYLES))}
+    return (HIGHLIGHTED | of_components).get(split_label(arm)[0], OTHER)
 
 
 def preferred() -> list[str]:

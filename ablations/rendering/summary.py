@@ -15,7 +15,7 @@ from ablations.stats.inference import wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 
-FRAMES = frozenset({"oracle", *CONTROLS})
+REFERENCES = frozenset({"oracle", *CONTROLS})
 """Reference arms: the best possible reward model, and rewards without information about emotion. They are not ranked."""
 ARM, N = Column("arm", "arm"), Column("n", "n", "count")
 """First columns of a table with one row per arm: its name, and its number of seeds."""
@@ -74,7 +74,7 @@ def by_arm(
         (arm, float(len(cells)), *(over_seeds(o, cells) for o in outcomes)) for arm, cells in by_label.items()
     ]
     columns = (ARM, N, *(outcome.as_column() for outcome in outcomes))
-    unranked = frozenset(arm for arm in by_label if split_label(arm)[0] in FRAMES)
+    unranked = frozenset(arm for arm in by_label if split_label(arm)[0] in REFERENCES)
     return Sheet(name, title, columns, tuple(rows), notes, unranked)
 
 

@@ -27,7 +27,7 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(interval.low), float(interval.high), n)
 
 
-class Component(NamedTuple):
+class VarianceComponent(NamedTuple):
     """A variance component."""
 
     variance: float
@@ -36,7 +36,7 @@ class Component(NamedTuple):
     """One-sided 80 % upper confidence bound of its square root."""
 
 
-def nested_components(y: ArrayLike) -> list[Component]:
+def nested_components(y: ArrayLike) -> list[VarianceComponent]:
     """Return the variance components of a balanced nested design ``y [A, B, C, ...]``, outermost first (analysis of variance).
 
     The expected mean square of a level equals that of the next inner level plus (number of values below it) x (its component).
@@ -49,7 +49,7 @@ def nested_components(y: ArrayLike) -> list[Component]:
         freedom = outer.size * (means.shape[-1] - 1)
         square = below * float(((means - outer[..., None]) ** 2).sum()) / freedom
         bound = spread_bound(math.sqrt(square / below), freedom + 1)
-        components.append(Component(max(0.0, (square - within) / below), bound))
+        components.append(VarianceComponent(max(0.0, (square - within) / below), bound))
         means, within, below = outer, square, below * means.shape[-1]
     return components[::-1]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.outcomes import all_outcomes
-from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, declared, margin_text, primary
+from ablations.stats.family import ALPHA, MARGIN, POWER, Pilot, declared, margin_text, primary
 from ablations.stats.power import detectable, seeds_needed, spread_bound
 
 SPREADS = (0.03, 0.05, 0.08)
 """Standard deviations over seeds for which the detectable difference is given as long as no pilot is committed."""
 
 
-def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
+def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None) -> list[str]:
     """Return the power analysis as readable lines; empty if the arms allow no contrast of the primary family.
 
     Args:
@@ -33,7 +33,7 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) ->
     if n < 2:
         return [*lines, "WARNING: one seed allows no test; plan at least 8 seeds"]
     if pilot is None:
-        smallest = ", ".join(f"{_points(detectable(sd, n, ALPHA / m))} at {100 * sd:g}" for sd in SPREADS)
+        smallest = ", ".join(f"{_points(detectable(sd, n, ALPHA / m, POWER))} at {100 * sd:g}" for sd in SPREADS)
         return [
             *lines,
             f"no pilot of this profile and world is committed: with {n} seeds, the smallest difference detected with "

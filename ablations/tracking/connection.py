@@ -26,7 +26,7 @@ CHECK_PATH = "/api/2.0/mlflow/experiments/search"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment that makes MLflow open the page of training runs instead of the one for language models."""
 PARTIAL = ".partial-"
-"""Name of a store that is being created, after the store's own."""
+"""Suffix that a store's name has while the store is being created."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -48,7 +48,6 @@ class UnavailableError(InputError):
             else "end the process that holds the file's lock, then run the same command again"
         )
         super().__init__("the tracking store does not answer", got=f"{folder.address}: {why}", fix=fix)
-        self.why = why
 
 
 def create_store(folder: RunsFolder) -> None:

@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.failures import KINDS, Lost
+from ablations.grids import DEVELOPMENT
 from ablations.stats.family import declared, labelled
 from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.experiment.cell import Cell
-
-DEVELOPMENT = 1000
-"""The first development seed. Seeds below it, from `ablations.grids.FIRST_SEED` on, are reserved for reports."""
-
 
 PARTIAL = "partial"
 """State of a cell whose run was left unfinished."""
@@ -39,8 +36,6 @@ class Attempt(Record):
 class Invocation:
     """A parent run: the arms and seeds that one run of `ablations.run` planned."""
 
-    run_id: str
-    """Id of the MLflow run."""
     profile: str
     """Name of the profile."""
     world_hash: str
@@ -66,7 +61,6 @@ def invocation(run: Any) -> Invocation:
     fewer = {arm: seeds for arm, _, seeds in (part.partition(":") for part in params.get("fewer", "").split(";"))}
     arms = filter(None, params.get("arms", "").split(","))
     return Invocation(
-        run_id=str(run.info.run_id),
         profile=run.data.tags.get(TAG_PROFILE, ""),
         world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
         plan={arm: _numbers(fewer.get(arm, params.get("seeds", ""))) for arm in arms},
@@ -78,7 +72,7 @@ def plan_invocation(cells: Sequence[Cell]) -> Invocation:
     plan: dict[str, tuple[int, ...]] = {}
     for cell in cells:
         plan[cell.label] = (*plan.get(cell.label, ()), cell.seed)
-    return Invocation("", cells[0].profile.name, cells[0].world_hash, plan)
+    return Invocation(cells[0].profile.name, cells[0].world_hash, plan)
 
 
 def _joined(seeds: Iterable[int]) -> str:
@@ -95,7 +89,7 @@ def reported(seeds: Iterable[int]) -> set[int]:
     return {seed for seed in all_seeds if seed < DEVELOPMENT} or all_seeds
 
 
-def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
+def of_kind(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
     """Restrict invocations to their development seeds, or to their other seeds."""
 
     def restrict(seeds: Iterable[int]) -> tuple[int, ...]:

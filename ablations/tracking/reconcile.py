@@ -33,8 +33,8 @@ def _owner(tags: Mapping[str, str]) -> Owner | None:
         return None
 
 
-def reconcile(client: MlflowClient) -> list[str]:
-    """Mark dead runs as killed, with a tag that says why, and return their ids. Runs not written by `ablations` are ignored.
+def reconcile(client: MlflowClient) -> None:
+    """Mark dead runs as killed, with a tag that says why. Runs not written by `ablations` are ignored.
 
     On this host, a run is dead if its owner process is gone. On another host, or without a recorded owner, it is dead if it is
     older than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell counts.
@@ -45,7 +45,6 @@ def reconcile(client: MlflowClient) -> list[str]:
     for run_id, reason in dead.items():
         client.set_tag(run_id, TAG_ENDED, reason)
         client.set_terminated(run_id, "KILLED")
-    return list(dead)
 
 
 def _dead(run: Any) -> str:

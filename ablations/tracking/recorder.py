@@ -267,7 +267,7 @@ class Tracker:
         return self._provenance() | _config(cell) | {"log.txt": log or "nothing was logged\n"}
 
     def _provenance(self) -> dict[str, str]:
-        texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
+        texts = {records.ENVIRONMENT_FILE: json.dumps(dict(self.environment), indent=1)}
         diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
         return texts | plugin_files.copies() | ({"dirty.diff": diff} if diff else {})
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
 SCALARS_FILE = "scalars.json"
 """All scalars; those of optional stages are in the same folder, ``scalars.<roles>.json``."""
 CURVES_FILE = "curves.parquet"
@@ -96,7 +97,7 @@ EXPERIMENT_STUDY = "study "
 """Prefix of the name of a study's experiment."""
 EXPERIMENT_ABOUT = "about "
 """Prefix of the name of the experiment for a grid's runs other than cells, which keeps them out of MLflow's table of cells.
-Experiments with other names belong to grids. Earlier versions recorded both in the grid's experiment."""
+Experiments with other names belong to grids."""
 INSTALLED = "0"
 """Number of the installed world, as in a record's parameter ``world.seed``; others are built with ``--world``."""
 TAG_KIND = "kind"
@@ -171,7 +172,7 @@ class Record:
     profile: str = ""
     """Name of the profile."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Effective settings of the cell (`rrpo.experiment.effective`) as text; in older records the whole flat config as JSON."""
+    """Effective settings of the cell (`rrpo.experiment.effective`) as text."""
     run_id: str = ""
     """Id of the MLflow run."""
     recorded: int = 0
@@ -192,6 +193,11 @@ class Record:
     def optional(self) -> frozenset[str]:
         """Roles of the optional stages whose results the record contains."""
         return roles(self.tags)
+
+    @property
+    def world(self) -> str:
+        """Number of the world, as text (`INSTALLED` or another one); empty if it is not recorded."""
+        return self.params.get("world.seed", "")
 
     @cached_property
     def scalars(self) -> Mapping[str, float]:

@@ -4,9 +4,12 @@
     runs/mlflow.db        the tracking store
     runs/artifacts/       MLflow's artifacts, one folder per grid
     runs/stages/          results by content hash
+    runs/checkpoints/     states of stages that are being built
     runs/logs/            one log per task
     runs/outbox/          records that the tracking store has not accepted yet
     runs/cache/           artifacts fetched from an MLflow server
+    runs/plans/           planned cells of each grid
+    runs/claims/, runs/progress/   which process builds which stage, and how far it is
 
 If ``MLFLOW_TRACKING_URI`` is set to an MLflow server's address, that server replaces ``mlflow.db`` and ``artifacts/``; everything
 else stays here.
@@ -35,7 +38,7 @@ from rrpo.errors import InputError
 
 MARKER = "rrpo-runs.json"
 FORMAT = 1
-UNRECORDED = ("artifacts", "stages", "checkpoints", "claims", "progress", "logs", "regime")
+UNRECORDED = ("artifacts", "stages", "checkpoints", "claims", "progress", "logs", "regime", "gradients")
 """Folders that can exist before anything is recorded: `rrpo.train`, `ablations.pilot` and others only build stages."""
 SERVER = "MLFLOW_TRACKING_URI"
 """Environment variable with the address of an MLflow server to record to."""
@@ -127,18 +130,17 @@ class RunsFolder:
         partial.write_text(json.dumps(marker) + "\n")
         os.replace(partial, self.root / MARKER)
 
-    def relocate(self) -> bool:
-        """Rewrite the store's artifact paths to the current folder. Return whether the folder had been moved."""
+    def relocate(self) -> None:
+        """Rewrite the store's artifact paths to the current folder if it was moved."""
         if not self.exists or self.marker()["root"] == str(self.root):
-            return False
+            return
         with self.lock():
             old_root = self.marker()["root"]
             if old_root == str(self.root):
-                return False
+                return
             if self.database.is_file():
                 self._rewrite(old_root)
             self.write_marker()
-        return True
 
     def here(self, uri: str) -> str:
         """Translate a stored artifact URI to this folder, because another mount may have opened the store last.

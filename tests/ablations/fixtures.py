@@ -20,12 +20,12 @@ from rich.console import Console
 from ablations.execution import plan, runner
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
-from ablations.execution.runner import Outcome
+from ablations.execution.runner import Ending
 from ablations.tracking import recorder
 from ablations.tracking.runs_folder import check
 from rrpo.experiment.cell import Cell
 
-Run = Callable[..., tuple[Outcome, str]]
+Run = Callable[..., tuple[Ending, str]]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def run(runs: Path) -> Run:
 
 def run_cells(
     cells: Sequence[Cell], grid: str = "tiny", workers: int = 1, *, folder: Path, **options: Any
-) -> tuple[Outcome, str]:
+) -> tuple[Ending, str]:
     """Plan and run cells on one real worker or more; return the outcome and the printed text."""
     request = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
     text = StringIO()

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from ablations.execution import environment, launchers
-from ablations.execution.runner import Outcome
+from ablations.execution.runner import Ending
 from ablations.grids import GRIDS, Grid
 from ablations.run import app, report
 from ablations.tracking.invocations import planned_seeds
@@ -229,7 +229,7 @@ def test_shards_share_a_grid_and_plan_all_of_it(runs: Path):
 
 @pytest.mark.parametrize(("stopped", "end"), [(True, "Stopped. 2 of 4"), (False, "Open it: mlflow ui")])
 def test_failures_are_told_whether_or_not_the_run_was_stopped(stopped: bool, end: str):
-    outcome = Outcome(4, 2, {"rrpo/1": "bug: planted failure"}, stopped, None, "mlflow ui")
+    outcome = Ending(4, 2, {"rrpo/1": "bug: planted failure"}, stopped, None, "mlflow ui")
     with (console := Console(width=200)).capture() as shown:
         report(outcome, console)
     first, second, third, *_ = shown.get().splitlines()

@@ -39,10 +39,12 @@ def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
     assert regularizers(()) == OFF
     known = {field.name for field in fields(RegularizerConfig)}
     for component in COMPONENTS:
-        assert component.on.keys() == component.off.keys() <= known
+        assert component.regularizer.on_values.keys() == component.regularizer.off_values.keys() <= known
         assert switched_on(regularizers([component.name])) == [component.name]
         knobs = {knob.name: knob.on for knob in component.knobs}
-        assert dict(component.strengths(knobs)).items() >= component.on.items(), "the first trial is the arm"
+        assert dict(component.strengths(knobs)).items() >= component.regularizer.on_values.items(), (
+            "the first trial is the arm"
+        )
 
 
 def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):

@@ -13,6 +13,7 @@ from ablations.execution.building import Builder
 from ablations.gradients import FOLDER, TABLE, app, peaks
 from ablations.rendering.gradients import CSV, MEASURES, ONCE
 from ablations.tracking.records import POINTS_FILE
+from ablations.tracking.runs_folder import check
 from rrpo.config import OptimizeConfig
 from rrpo.diagnostics import gradients as stage
 from rrpo.pipeline.stages import Stage
@@ -96,6 +97,7 @@ def test_each_value_has_the_place_updates_and_seed_of_its_stage(
     arguments = ["--seeds", "2", "--profile", "smoke", "--device", "cpu", "--runs-dir", str(runs)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+    assert check(runs).root == runs, "the next command can use the folder"
     table = pd.read_csv(runs / FOLDER / CSV).query("method == 'diffro'")
     assert table[["place", "updates", "after", "seed", "of_seed"]].to_numpy().tolist() == [
         ["SFT", 0, 0, 1000, 1000],

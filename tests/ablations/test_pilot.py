@@ -43,10 +43,10 @@ def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
     for name, s in (("point estimate", sd), ("80 % upper bound", bound)):
         needed = seeds_needed(0.05, s, 0.05 / 7)
         assert needed is not None
-        assert f"{needed} by the {name}" in printed[1]
-        assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in printed[2]
-    assert printed[1].endswith("at most 16 are run")
-    assert printed[2].startswith("with 16 seeds")
+        smallest = 100 * detectable(s, 16, 0.05 / 7)
+        assert f"{name} {100 * s:.1f}: {smallest:.1f} points ({needed} seeds for 5 points)" in printed[1]
+    assert printed[0].endswith("at most 16 seeds are run")
+    assert printed[1].startswith("with 16 seeds")
     parts, others = (decomposed(measured(SPREAD, "abc"), NESTED + shift).parts for shift in (0.0, -0.2))
     assert parts == others
     assert parts.startswith("standard deviations due to redrawing one thing alone, in points: data ")

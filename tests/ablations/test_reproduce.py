@@ -200,7 +200,7 @@ def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
     store = Store(check(runs))
     for arguments, words in [
         (["0" * 32], "no run with that id"),
-        ([store.plans("tiny")[0].run_id], "the run is not a cell's"),
+        ([store.runs("tiny", "parent")[0].info.run_id], "the run is not a cell's"),
         ([record.run_id, "--device", "tpu"], "no device of that name"),
         ([record.run_id, "--workers", "0"], "--workers must be"),
     ]:

@@ -98,7 +98,7 @@ def test_a_run_is_asked_for_in_another_world(tmp_path: Path) -> None:
     assert installed.profile.name == second.profile.name
     assert installed.world_hash != second.world_hash
     for cell in (installed, second):
-        assert cell_params(cell)[plan.WORLDS[0]] == str(cell.profile.world.seed)
+        assert cell_params(cell)["world.seed"] == str(cell.profile.world.seed)
 
 
 def test_a_cell_of_another_world_is_missing_where_this_worlds_is_done(runs: Path, run: Run) -> None:

@@ -56,7 +56,7 @@ def record(label: str, seed: int, clean: float, veto: float | None = None, **fie
     points = pd.DataFrame({"step": [0, 140], "kl_token": [0.0, 1.0], "sqrt_kl": [0.0, 1.0], "uptake": [0.0, 0.1]})
     points["test_accuracy"] = [START, count / SAMPLES]
     points["val_accuracy"] = points["test_accuracy"]
-    params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "null"}
+    params = {"optimize.steps": "140", "optimize.batch": "32"}
     scalars = {"seconds_optimized": 100.0 + seed}
     return Fake(label, seed, points, samples, **({"params": params, "scalars": scalars} | fields))
 

@@ -22,11 +22,9 @@ from rrpo.profiles import SMOKE
 from rrpo.settings import changed
 
 
-def selection(labels: list[str], older: bool = False) -> Selection:
+def selection(labels: list[str]) -> Selection:
     cells = [Cell(label=label, arm=arm(label), seed=seed, profile=SMOKE) for label in labels for seed in (1, 2)]
-    records = tuple(
-        Fake(c.label, c.seed, pd.DataFrame(), params=c.params() if older else cell_params(c)) for c in cells
-    )
+    records = tuple(Fake(c.label, c.seed, pd.DataFrame(), params=cell_params(c)) for c in cells)
     return Selection("tiny", records, dict.fromkeys(labels, 2), ())
 
 
@@ -44,9 +42,8 @@ def test_a_row_an_arm_and_a_column_for_each_parameter_that_differs():
     assert (rows["rrpo"]["pretrain.data.shortcut"], rows["oracle"]["pretrain.data.shortcut"]) == ("0.9", "0.0")
 
 
-def test_one_arm_and_older_records_have_no_such_table():
+def test_one_arm_has_no_such_table():
     assert arm_tables.parameters(selection(["rrpo"])) is None
-    assert arm_tables.parameters(selection(["diffro", "rrpo"], older=True)) is None
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -371,7 +371,7 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
     [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
 )
 def test_the_planned_seeds_are_those_planned_so_far(planned: list[range], expected: list[int]):
-    assert planned_seeds([Invocation("", "", "", {"a": tuple(seeds)}) for seeds in planned]) == expected
+    assert planned_seeds([Invocation("", "", {"a": tuple(seeds)}) for seeds in planned]) == expected
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ablations.execution import packing, plan, stacking
 from ablations.execution.estimate import Estimator
-from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks, tasks
+from ablations.execution.jobs import longest_first, missing_below, stage_tasks, tasks
 from ablations.execution.options import Options
 from ablations.execution.request import Request, request
 from ablations.execution.runner import GridRun
@@ -55,17 +55,17 @@ def test_trainings_go_together_and_nothing_else_does(tmp_path: Path) -> None:
     grid_cells = cells()
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(longest_first(stages, Estimator(tmp_path)), tmp_path, "cpu")
-    by_key = {stage_key(stage): stage for stage in stages}
+    by_key = {stage.folder: stage for stage in stages}
     grouped = stack_tasks(single, by_key, 4)
     stacks = [task for task in grouped if task.parts]
     kinds = [[by_key[part.key].name for part in task.parts] for task in stacks]
     assert sorted(kinds) == [["finetune"] * 4, ["optimize"] * 3, ["optimize"] * 3, ["pretrain"] * 2, ["sft"] * 2]
-    trainings = {stage_key(stage) for stage in stages if stack_group(stage) is not None}
+    trainings = {stage.folder for stage in stages if stack_group(stage) is not None}
     assert {part.key for task in stacks for part in task.parts} == trainings
     assert {task.key for task in grouped if not task.parts} == by_key.keys() - trainings
     for task in stacks:
         assert task.needs == frozenset().union(*(part.needs for part in task.parts))
-        assert [stage_key(stage) for stage in task.arguments[0]] == [part.key for part in task.parts]
+        assert [stage.folder for stage in task.arguments[0]] == [part.key for part in task.parts]
         assert task.priority == min(part.priority for part in task.parts)
     assert stack_tasks(single, by_key, 0) == single
 
@@ -75,7 +75,7 @@ def test_a_stack_never_waits_for_itself(tmp_path: Path) -> None:
     grid_cells = cells("diffro rm_iterated", (1000,))
     stages = missing_below([stage for cell in grid_cells for stage in cell.stages.values()], tmp_path)
     tasks_ = stage_tasks(longest_first(stages, Estimator(tmp_path)), tmp_path, "cpu")
-    waiting = stack_tasks(tasks_, {stage_key(stage): stage for stage in stages}, 8)
+    waiting = stack_tasks(tasks_, {stage.folder: stage for stage in stages}, 8)
     assert max(len(task.parts) for task in waiting) > 1
     known, finished_keys = {part.key for task in waiting for part in (task, *task.parts)}, set[str]()
     while ready := [task for task in waiting if not task.needs & known - finished_keys]:
@@ -159,7 +159,9 @@ def test_the_members_of_a_stack_are_shown_while_it_runs(runs: Path, monkeypatch:
     monkeypatch.setattr(Tracker, "show_cell", lambda self, cell, points: shown.update({cell.label: points}))
     run = GridRun(plan.make(asked), Estimator(runs), Console(file=StringIO()), tracker)
     optimized = [cell.stages["optimized"] for cell in grid_cells]
-    (stack,) = [task for task in run._graph if {part.key for part in task.parts} >= set(map(stage_key, optimized))]
+    (stack,) = [
+        task for task in run._graph if {part.key for part in task.parts} >= {stage.folder for stage in optimized}
+    ]
     run.started(stack)
     for step, stage in enumerate(optimized):
         curves.writer(curves.live_file(runs, stage.folder))(step, {"kl_token": 0.1})

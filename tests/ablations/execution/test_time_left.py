@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fakes
@@ -13,7 +13,7 @@ import pytest
 from tasks import marked
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.jobs import missing_stages, stage_key, stage_tasks, tasks
+from ablations.execution.jobs import missing_stages, stage_tasks, tasks
 from ablations.execution.launchers.pool import Task
 from ablations.execution.time_left import TimeLeft
 from ablations.grids import GRIDS
@@ -49,11 +49,10 @@ class Clock:
 def seconds_of(cells: list[Cell], noise: float) -> dict[str, float]:
     """Return task key -> seconds of its stage: the usual seconds times the arm's factor, with relative noise up to ``noise``."""
     chance = random.Random(0)
-    cost = {stage_key(c.stages["optimized"]): COSTS.get(c.label, 1.0) for c in cells}
+    cost = {c.stages["optimized"].folder: COSTS.get(c.label, 1.0) for c in cells}
     stages = missing_stages(cells, [], Path("none"))
     return {
-        stage_key(s): WORK.get(s.name, 1.0) * cost.get(stage_key(s), 1.0) * chance.uniform(1 - noise, 1 + noise)
-        for s in stages
+        s.folder: WORK.get(s.name, 1.0) * cost.get(s.folder, 1.0) * chance.uniform(1 - noise, 1 + noise) for s in stages
     }
 
 
@@ -97,10 +96,10 @@ def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None
         past = list(GRIDS[grid].cells(EMBEDDED, range(1, 3)))
         durations = seconds_of(past, 0.1)
         for stage in missing_stages(past, [], tmp_path):
-            marked(tmp_path, stage, durations[stage_key(stage)] / before)
+            marked(tmp_path, stage, durations[stage.folder] / before)
     clock, estimator = Clock(), Estimator(tmp_path)
     graph = tasks(cells, [], tmp_path, "cpu", None)  # type: ignore[arg-type]
-    stages = {stage_key(stage): stage for stage in missing_stages(cells, [], tmp_path)}
+    stages = {stage.folder: stage for stage in missing_stages(cells, [], tmp_path)}
     time_left = TimeLeft(graph, stages, estimator, workers, clock)
     seconds = seconds_of(cells, 0.1)
     ended = play(graph, time_left, clock, seconds, workers)
@@ -142,6 +141,26 @@ def test_of_stages_that_run(tmp_path: Path):
     time_left.ended(second)
     time_left.ended(third, 100.0)
     assert str(time_left) == "0 s"
+
+
+def test_a_failed_part_of_a_stack_is_awaited_again(tmp_path: Path):
+    """A stack of two stages of 100 s: one ends, the other one is retried on its own."""
+    stages = [cell.stages["optimized"] for cell in fakes.cells(["a", "b"], [1])]
+    for stage in stages:
+        marked(tmp_path, stage, 100.0)
+    done, failed = singly = stage_tasks(stages, tmp_path, "cpu")
+    stack = replace(done, key="stack", parts=tuple(singly))
+    by_key = {stage.folder: stage for stage in stages}
+    time_left = TimeLeft([stack], by_key, Estimator(tmp_path), 1, Clock())
+    time_left.started(stack.key)
+    assert time_left.seconds() == 200.0
+    time_left.ended(done.key, 100.0)
+    time_left.stopped(failed.key)
+    time_left.ended(stack.key)
+    assert time_left.seconds() == 100.0
+    time_left.started(failed.key)
+    time_left.ended(failed.key, 100.0)
+    assert time_left.seconds() == 0.0
 
 
 def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):
