@@ -83,7 +83,7 @@ class Selection:
         """Names of the grids."""
         return self.grid.split("+")
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """The tracking store of the records."""
         assert self.folder is not None

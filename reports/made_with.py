@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ablations.grids import split_label
+from ablations.stats.statistics import listed
 from ablations.tracking.records import OPTIMIZED, Record
 from rrpo.pipeline.stages import MARKER
 
@@ -24,7 +25,7 @@ def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
 def devices(records: Sequence[Record]) -> str:
     """Return a sentence on the devices that optimized the policies; empty if no cell has a policy."""
     parts = [
-        f"{device} ({len(cells)} cells, seeds {numbers(sorted({cell.seed for cell in cells}))})"
+        f"{device} ({len(cells)} cells, seeds {listed(sorted({cell.seed for cell in cells}))})"
         for device, cells in _by_device(records).items()
     ]
     return f"Policies were optimized on {', '.join(parts)}." if parts else ""
@@ -40,12 +41,6 @@ def apart(records: Sequence[Record]) -> str:
     ]
     shared = "which share data and seeds but not the random numbers of their roll-outs"
     return f"Different kinds of devices were used for the arms of {', '.join(mixed)}, {shared}." if mixed else ""
-
-
-def numbers(seeds: Sequence[int]) -> str:
-    """Return ascending seeds as text: ``1 to 5``, or a list if there are gaps."""
-    contiguous = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-    return f"{seeds[0]} to {seeds[-1]}" if contiguous else ", ".join(map(str, seeds))
 
 
 def _by_device(records: Sequence[Record]) -> dict[str, list[Record]]:

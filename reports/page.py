@@ -37,6 +37,7 @@ def write(selection: Selection, report: Report, figures: Sequence[Figure], folde
 
     plain = settings.plain(selection)[0]
     chart = explorer.data(plain)
+    front = [] if chart["arms"] else figures[:1]
     first, *rest = report.sheets
     text = render(
         "page.html.j2",
@@ -48,14 +49,14 @@ def write(selection: Selection, report: Report, figures: Sequence[Figure], folde
         report=report,
         first=first,
         tables={sheet.name: sheet for sheet in rest},
-        figures={figure.name: figure for figure in figures},
-        front=[] if chart["arms"] else figures[:1],
+        figures={figure.name: figure for figure in figures if figure not in front},
+        front=front,
         explorer=chart,
         explorer_json=json.dumps(chart, separators=(",", ":")).replace("</", "<\\/"),
         audio=audio(plain.records),
         card=world_card(selection),
         cells=cells(selection),
-        command=selection.folder.ui_command() if selection.folder else "",
+        command=selection.store.folder.ui_command(),
         versions=environment(selection.records),
     )
     path = folder / "report.html"

@@ -160,7 +160,7 @@ def load(selection: Selection) -> pd.DataFrame:
 
     rows: list[tuple[Any, ...]] = []
     if selection.folder is not None:
-        store = Store(selection.folder)
+        store = selection.store
         cells = {record.cell_hash for record in selection.records}
         for grid in selection.grids:
             known = {test.id: test for test in tests(store, grid)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ablations.outcomes import declared, find, measured
 from ablations.rendering.sheet import RANKED, Sheet
 from ablations.rendering.summary import redraws
-from ablations.stats.family import PRIMARY_OUTCOME, primary
+from ablations.stats.family import DIVERGED, PRIMARY_OUTCOME, primary
 from reports import (
     arm_tables,
     controls,
@@ -33,11 +33,6 @@ from reports.verdicts import Row
 from rrpo.arms import BASE
 from rrpo.errors import InputError
 
-LEFT_OUT = (
-    "In contrasts and components one by one, diverged cells count as clean success 0; all other means leave them out."
-)
-"""Sentence of every caption if a cell diverged."""
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -52,7 +47,7 @@ class Figure:
     draw: Callable[[Path], list[Path]]
     """Writes the figure into a folder and returns the files; empty if there is nothing to draw."""
     notes: str = ""
-    """Sentences that all figures of a report have in common: missing cells, what a seed redraws, the setting."""
+    """Sentences that the figures of a report have in common: missing cells, what a seed redraws, the setting."""
 
     @property
     def caption(self) -> str:
@@ -90,7 +85,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     reach = sensitivity.findings(selection)
     control_results = controls.controls(selection)
     plain, note = settings.plain(selection)
-    by_setting = " ".join([effect_figures.reach_caption(), *_common(selection)])
+    common = _common(selection)
     sheets = [
         sensitivity.sheet(reach),
         sensitivity.outcomes(selection),
@@ -121,10 +116,16 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
             *(sensitivity.answer(selection, reach) or words.answer(selection, rows)),
             opinion.who_listened(rated, records),
         ),
-        sheets=tuple(_captioned(sheet, selection) for sheet in sheets if sheet is not None),
+        sheets=tuple(_captioned(sheet, common) for sheet in sheets if sheet is not None),
         figures=(
-            Figure("reach", "Conclusions by setting", by_setting, partial(effect_figures.reach, reach)),
-            *(replace(figure, notes=f"{figure.notes} {note}".strip()) for figure in _figures(plain, rows, metric)),
+            Figure(
+                "reach",
+                "Conclusions by setting",
+                effect_figures.reach_caption(),
+                partial(effect_figures.reach, reach),
+                " ".join(common),
+            ),
+            *_figures(plain, rows, metric, " ".join([*_common(plain), note]).strip()),
         ),
         methods=words.methods(selection),
         provenance=words.provenance(selection, metric),
@@ -143,20 +144,24 @@ def _check_metric(selection: Selection, metric: str) -> None:
     raise InputError("no record has that metric", got=metric, fix=fix)
 
 
-def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
-    """Return the table with the notes that every caption has: marks, missing cells, and what a seed redraws."""
+def _captioned(sheet: Sheet, common: Sequence[str]) -> Sheet:
+    """Return the table with the notes that every caption has: marks, and those of `_common` that it lacks."""
     marked = [RANKED] if sheet.marks() else []
     marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
     told = " ".join(sheet.notes)
-    return sheet.with_notes(*marked, *(note for note in _common(selection) if note not in told))
+    return sheet.with_notes(*marked, *(note for note in common if note not in told))
 
 
 def _common(selection: Selection) -> list[str]:
-    """Return the sentences that the captions of all tables and figures have."""
-    return [selection.counted, *([LEFT_OUT] if selection.diverged else []), redraws(selection.records)]
+    """Return the sentences that the captions of all tables and figures have: missing and diverged cells, what a seed redraws."""
+    left_out = (
+        f"Unless stated otherwise, diverged cells count as {primary().label} {DIVERGED:g} in contrasts and components one by "
+        "one, and all other means leave them out."
+    )
+    return [selection.counted, *([left_out] if selection.diverged else []), redraws(selection.records)]
 
 
-def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
+def _figures(selection: Selection, rows: Sequence[Row], metric: str, notes: str) -> tuple[Figure, ...]:
     records = selection.records
     trained, sampled = ", ".join(curves.shown(records)), ", ".join(samples.arms_with_samples(records))
     by_arm = effect_figures.SEEDS.format(measure=find(metric).heading)
@@ -180,4 +185,4 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
-    return tuple(replace(figure, notes=" ".join(_common(selection))) for figure in figures)
+    return tuple(replace(figure, notes=notes) for figure in figures)

@@ -155,12 +155,15 @@ def domain(name: str) -> str:
 
 
 def _reward_model(record: Record) -> str:
-    """Return the part of an arm's config that determines its reward model, including fine-tuning only if there is any."""
+    """Return the part of an arm's config that determines its reward model. Fine-tuning is part of it only if there is any; if
+    samples were mined from the arm's own optimization, the whole config is."""
     prefixes: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
     prefixes += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
     prefixes += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")
     if record.config.get("arm.finetune") != "false":
         prefixes += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
+    if record.config.get("arm.rounds", "0") != "0":
+        prefixes = ("arm.",)
     params = {name: value for name, value in record.config.items() if name.startswith(prefixes)}
     return json.dumps(params or record.label, sort_keys=True)
 

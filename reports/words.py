@@ -12,13 +12,13 @@ from ablations.rendering.summary import redraws
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, PRIMARY_OUTCOME, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
-from ablations.stats.statistics import Interval, in_points
+from ablations.stats.statistics import Interval, in_points, listed
 from ablations.tracking import plugin_files
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import code_versions
 from reports import effects, settings, worlds
 from reports.loading import Selection
-from reports.made_with import devices, numbers, stage_versions
+from reports.made_with import devices, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row, without_diverged
 from reports.writers import render
 from rrpo.arms import BASE, RRPO
@@ -175,7 +175,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         first=records[0],
         arms=[arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items()],
         seeds=seeds,
-        numbers=numbers,
+        listed=listed,
         policies=_policies(records),
         idle=[
             arm for arm in selection.arms if (cells := selection.of(arm)) and not any(rollouts(c) > 0 for c in cells)
@@ -202,7 +202,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
 def provenance(selection: Selection, metric: str = PRIMARY_OUTCOME) -> str:
     """Return grid, profile, world, seeds, code, and the command that regenerates the report with a ``metric``."""
     records = selection.records
-    seeds = numbers(selection.seeds_run)
+    seeds = listed(selection.seeds_run)
     options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
     worlds = {record.world_hash for record in records}
     options += [f"--world {world}" for world in worlds if len(worlds) == 1]

@@ -20,7 +20,7 @@ from ablations.commands import print_line
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.family import MARGIN
-from ablations.stats.statistics import Interval, in_points, t_interval
+from ablations.stats.statistics import Interval, in_points, listed, t_interval
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError
 from rrpo.experiment.dataflow import sft_arm_of
@@ -28,7 +28,7 @@ from studies.catalogue import study_of
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
-from studies.trial import FRESH_SEED, KL, OBJECTIVES, measure, span
+from studies.trial import FRESH_SEED, KL, OBJECTIVES, measure
 
 ALPHA = 0.05
 """Significance level of one check. A study's k-th check is made at `ALPHA` / k."""
@@ -192,7 +192,7 @@ def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh,
             f"significant one has a chance of a false one of up to {total:.3f})"
         )
     notes = (
-        f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
+        f"Fresh development seeds {listed(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
         *_against_sft(fresh, best, baseline, seeds),

@@ -8,6 +8,7 @@ from optuna.study import Study as OptunaStudy
 
 from ablations.execution.estimate import Estimator, duration, wall
 from ablations.judges import tuning
+from ablations.stats.statistics import listed
 from rrpo.errors import InputError
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage, walk
@@ -16,7 +17,6 @@ from studies.pruning import caveat
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
 from studies.storage import existing_study
-from studies.trial import span
 
 
 def shared(search: Search) -> list[Stage]:
@@ -65,7 +65,7 @@ def preview(search: Search, study: OptunaStudy, stages: Sequence[Stage]) -> list
     if search.sampler == "gp" and search.pruner != "none":
         notes.append("sampler gp learns nothing from pruned trials")
     return [
-        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(spec.seeds)} (development), "
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {listed(spec.seeds)} (development), "
         f"by {', '.join(spec.objectives)}" + (f" ({tuning().label})" if spec.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
         *(f"note: {note}" for note in notes if note),

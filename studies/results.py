@@ -88,14 +88,14 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
         + (pareto if len(search.directions) > 1 else _at_ends(trials[0], search)),
     )
     objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.spec.objectives]
-    knobs = [Column(name, name) for name in search.definition.space]
+    knobs = [Column(name, name, "digits") for name in search.definition.space]
     further = [Column(KL, "KL, nats/token", "mark")] if search.spec.policy else []
 
     def over_seeds(trial: FrozenTrial, columns: Sequence[Column]) -> list[Interval]:
         return [t_interval([seed[c.name] for seed in trial.user_attrs[OUTCOMES].values()]) for c in columns]
 
     rows: list[tuple[Value, ...]] = [
-        (str(t.number), *over_seeds(t, objectives), *(_knob(t.params[k.name]) for k in knobs), *over_seeds(t, further))
+        (str(t.number), *over_seeds(t, objectives), *(t.params[k.name] for k in knobs), *over_seeds(t, further))
         for t in trials
         if t.number in numbers
     ]
@@ -113,10 +113,6 @@ def _at_ends(trial: FrozenTrial, search: Search) -> str:
             if not NEAR < (value - low) / (high - low) < 1 - NEAR:
                 near.append(name)
     return f" In trial {trial.number}, at an end of their range: {', '.join(near)}." if near else ""
-
-
-def _knob(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def write_trials(study: OptunaStudy, path: Path) -> None:

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
 
 from rrpo.errors import InputError
+from rrpo.identity import leaves
 
 IDENTITY = "identity"
 PATIENCE = 30
@@ -134,13 +135,6 @@ def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return ``key: was X, now Y`` for every leaf that differs."""
-    old, new = _leaves(stored), _leaves(current)
+    old, new = dict(leaves(stored)), dict(leaves(current))
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})}
     return [f"{key}: was {was}, now {now}" for key, (was, now) in pairs.items() if was != now]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves

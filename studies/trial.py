@@ -8,7 +8,7 @@ uses the ``test`` judge.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -164,8 +164,3 @@ def measure(
 def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:
     """Return the mean of one outcome over seeds."""
     return sum(seed[name] for seed in outcomes.values()) / len(outcomes)
-
-
-def span(seeds: Sequence[int]) -> str:
-    """Return consecutive seeds as text: ``1000 to 1002``."""
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else ", ".join(map(str, seeds)) or "(none)"

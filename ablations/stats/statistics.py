@@ -34,6 +34,12 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(mean), float(mean - half), float(mean + half), n)
 
 
+def listed(seeds: Sequence[int]) -> str:
+    """Return ascending seeds as text: ``1 to 5``, a list if there are gaps or only two, or ``(none)``."""
+    contiguous = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if contiguous else ", ".join(map(str, seeds)) or "(none)"
+
+
 def in_points(mean: Interval) -> str:
     """Format a mean of fractions in percentage points with its interval: ``+1.0 [-2.0, +4.0]``, or ``+1.0`` without one."""
     if np.isnan(mean.low):

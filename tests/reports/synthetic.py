@@ -57,6 +57,7 @@ def record(label: str, seed: int, clean: float, veto: float | None = None, **fie
     points["test_accuracy"] = [START, count / SAMPLES]
     points["val_accuracy"] = points["test_accuracy"]
     params = {"optimize.steps": "140", "optimize.batch": "32"}
+    params |= {f"profile.{name}": value for name, value in params.items()}  # the config, which here is the params
     scalars = {"seconds_optimized": 100.0 + seed}
     return Fake(label, seed, points, samples, **({"params": params, "scalars": scalars} | fields))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ablations.tracking.records import Record
-from reports.made_with import apart, devices, numbers, stage_versions
+from reports.made_with import apart, devices, stage_versions
 
 
 def record(label: str, seed: int, folder: Path) -> Record:
@@ -52,10 +52,3 @@ def test_a_seed_whose_arms_ran_on_two_devices_is_told_by_setting(record_on):
 def test_cells_without_a_policy_have_no_device(tmp_path: Path):
     alone = [record("diffro", 1, tmp_path)]
     assert (devices(alone), apart(alone), stage_versions(alone)) == ("", "", {})
-
-
-@pytest.mark.parametrize(
-    ("seeds", "text"), [([1, 2, 3], "1 to 3"), ([1, 2], "1, 2"), ([1, 2, 4], "1, 2, 4"), ([7], "7")]
-)
-def test_seeds_in_words(seeds: list[int], text: str):
-    assert numbers(seeds) == text

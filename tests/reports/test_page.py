@@ -26,9 +26,11 @@ from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
 from ablations.tracking.runs_folder import check
+from reports import explorer
+from reports import page as report_page
 from reports.loading import select
 from reports.page import audio, cells, world_card, write
-from reports.report import make
+from reports.report import Figure, make
 from rrpo.validation.lines import Line
 
 PLAY = """a => new Promise(told => {
@@ -78,6 +80,18 @@ def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Pa
     assert {address for address in re.findall(r'href="#([^"]+)"', text)} <= set(names)
 
 
+def test_a_figure_in_place_of_the_chart_is_not_shown_again(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store_cells(runs, fakes.cells(["diffro"], [1]))
+    selection = select(runs, "tiny")
+    chart = explorer.data(selection) | {"arms": []}
+    monkeypatch.setattr(explorer, "data", lambda plain: chart)
+    figures = [Figure(name, f"Title of {name}", "What it shows.", lambda folder: []) for name in ("goodhart", "seeds")]
+    for figure in figures:
+        (tmp_path / f"{figure.name}.png").touch()
+    text = write(selection, make(selection), figures, tmp_path).read_text()
+    assert [text.count(f'alt="{figure.title}"') for figure in figures] == [1, 1]
+
+
 def test_the_first_seed_that_has_audio_is_played(tmp_path: Path):
     """Restored cells have none."""
     records = [SimpleNamespace(label="rrpo", seed=seed, folder=tmp_path / str(seed)) for seed in (1, 2, 3)]
@@ -109,6 +123,17 @@ def reached(tab: Any, presses: int, until: str = "") -> set[str]:
         if until in names:
             break
     return names
+
+
+def test_every_table_has_its_place_on_the_page() -> None:
+    """Not under *More*. The first table of a screen is shown with the answer; a comparison of grids has no page."""
+    folder = Path(report_page.__file__).parent
+    constructors = r'(?:Sheet(?:\.of)?|by_arm)\(\s*"(\w+)"'
+    names = {name for path in folder.glob("*.py") for name in re.findall(constructors, path.read_text())}
+    template = (folder / "page.html.j2").read_text()
+    placed = set(re.findall(r'"(\w+)"', template[template.index("sections = [") : template.index("set more")]))
+    assert {"components", "by_setting", "mixtures"} <= names
+    assert names - placed == {"screen", "compare"}
 
 
 @needs_browser

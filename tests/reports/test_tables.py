@@ -96,8 +96,13 @@ def test_diverged_cells_count_as_zero_in_the_ablation_too():
 
 
 def test_arms_that_share_a_reward_model_are_shown_once():
-    def model(arm: str, finetune: str, epsilon: str, steps: str) -> Fake:
-        params = {"arm.finetune": finetune, "arm.regularizers.epsilon": epsilon, "arm.steps": steps}
+    def model(arm: str, finetune: str, epsilon: str, steps: str, rounds: str = "0") -> Fake:
+        params = {
+            "arm.finetune": finetune,
+            "arm.regularizers.epsilon": epsilon,
+            "arm.steps": steps,
+            "arm.rounds": rounds,
+        }
         params["profile.world.language"] = '"cmn"'
         scalars = {"rm_accuracy_test": 0.7, "rm_accuracy_valid": 0.8}
         scalars |= {"rm_accuracy_test_en": 0.5, "rm_accuracy_test_second_synthesiser": 0.4}
@@ -109,10 +114,12 @@ def test_arms_that_share_a_reward_model_are_shown_once():
         model("diffro", "true", "0.0", "null"),
         model("short", "true", "0.0", "40"),
         model("ls", "true", "0.1", "null"),
+        model("mined", "true", "0.0", "null", rounds="1"),
+        model("short_mined", "true", "0.0", "40", rounds="1"),
     )
     sheet = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
     assert sheet is not None
-    assert [row[0] for row in sheet.rows] == ["sft", "diffro", "ls"]
+    assert [row[0] for row in sheet.rows] == ["sft", "diffro", "ls", "mined", "short_mined"]
     assert [column.heading for column in sheet.columns][2:] == [
         "valid, %",
         "test, %",
@@ -152,7 +159,7 @@ def test_no_column_of_the_components_stands_there_twice(metric: str):
 
 
 def test_rollouts_follow_the_arms_own_steps():
-    params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "40"}
+    params = {"optimize.steps": "40", "optimize.batch": "32"}
     assert rollouts(Fake("short", 1, pd.DataFrame(), params=params)) == 1280
     assert math.isnan(rollouts(Fake("x", 1, pd.DataFrame())))
 

@@ -202,7 +202,7 @@ def test_methods_tell_the_committed_pilot():
 def test_methods_tell_what_was_done():
     selection = grid({}, seeds=4)
     for sft in selection.of("sft"):
-        sft.params["arm.steps"] = "0"
+        sft.params["optimize.steps"] = "0"
     text = methods(selection)
     assert "Sampled without an optimization: sft. Each other cell optimized the policy for 140 steps" in text
     assert "optimized" not in methods(replace(selection, records=tuple(selection.of("sft")), planned={"sft": 4}))

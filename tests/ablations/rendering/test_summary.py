@@ -15,7 +15,7 @@ from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 
 
-def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float], steps: str = "null") -> Record:
+def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float]) -> Record:
     cell_folder = folder / f"{label}-{seed}"
     cell_folder.mkdir()
     frame = pd.DataFrame({"step": range(len(d)), "sqrt_kl": d, "kl_token": [x * x for x in d], "proxy_accuracy": gold})
@@ -28,14 +28,13 @@ def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float
         arm_hash=label,
         world_hash="w",
         profile="smoke",
-        params={"arm.steps": steps},
         find=lambda: cell_folder,
     )
 
 
 def test_numbers_by_hand(tmp_path: Path):
     records = [
-        record(tmp_path, "sft", 1, [0.5], [0], steps="0"),
+        record(tmp_path, "sft", 1, [0.5], [0]),
         record(tmp_path, "a", 1, [0.5, 0.7], [0, 1]),
         record(tmp_path, "a", 2, [0.5, 0.9], [0, 1]),
     ]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ablations.stats.statistics import Interval, at_passage, in_points, mean_path, t_interval
+from ablations.stats.statistics import Interval, at_passage, in_points, listed, mean_path, t_interval
 
 
 def test_t_interval_by_hand():
@@ -57,3 +57,18 @@ def test_a_measure_is_read_where_a_level_is_first_passed(d, y, end, expected):
 def test_a_mean_in_points_with_its_interval_or_without() -> None:
     assert in_points(Interval(0.01, -0.02, 0.04, 5)) == "+1.0 [-2.0, +4.0]"
     assert in_points(Interval(-0.1, math.nan, math.nan, 1)) == "-10.0"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([1, 2, 3], "1 to 3"),
+        ([1, 2], "1, 2"),
+        ([1, 2, 4], "1, 2, 4"),
+        ((2000, 2003), "2000, 2003"),
+        ([7], "7"),
+        ([], "(none)"),
+    ],
+)
+def test_seeds_in_words(seeds: list[int], text: str):
+    assert listed(seeds) == text
