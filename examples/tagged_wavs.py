@@ -26,8 +26,7 @@ class TaggedWavs:
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """Yield a `Recording` for each file with a valid name and a known sentence, and `Skipped` for the others."""
         files = audio_files(path)
-        lines = (line.split("\t") for line in (path / "texts.tsv").read_text(encoding="utf-8").splitlines())
-        texts = {number: text for number, text in lines}
+        texts = dict(re.findall(r"^(\d+)\t(.+)$", (path / "texts.tsv").read_text(encoding="utf-8"), re.MULTILINE))
         for file in files:
             tags = NAME.fullmatch(file.stem)
             if tags is None:

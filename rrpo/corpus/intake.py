@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -102,7 +103,8 @@ def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple
     key, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
     for utterance in utterances:
         count += 1
-        key.update(repr(utterance).encode())
+        place = utterance.audio and os.path.abspath(utterance.audio)  # planned and built from different folders
+        key.update(repr((replace(utterance, audio=None), place)).encode())
         if audio is not None and utterance.audio is not None:
             try:
                 stat = os.stat(utterance.audio)

@@ -16,9 +16,9 @@ import typer
 
 from rrpo.commands import Plugin, option, options_of, program
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig
+from rrpo.cosyvoice.config import PRECISIONS, CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
-from rrpo.errors import InputError, positive
+from rrpo.errors import InputError, choose, positive
 from rrpo.plugins import Choice
 
 app, main = program(
@@ -117,9 +117,10 @@ def settings_of(options: Training) -> CosyVoiceConfig:
     try:
         return replace(
             PAPER,
-            regularizers=regularizers_of(options.arm),
             pretrain=replace(PAPER.pretrain, seed=seed, steps=options.reward_steps),
-            finetune=replace(PAPER.finetune, seed=seed, steps=options.robust_steps),
+            finetune=replace(
+                PAPER.finetune, seed=seed, steps=options.robust_steps, regularizers=regularizers_of(options.arm)
+            ),
             supervised=replace(PAPER.supervised, seed=seed, steps=options.sft_steps),
             recogniser=replace(PAPER.recogniser, seed=seed),
             optimize=replace(
@@ -132,16 +133,26 @@ def settings_of(options: Training) -> CosyVoiceConfig:
                 beta=options.beta,
                 content_weight=options.content,
             ),
-            lora=LoraConfig(rank=options.lora, seed=seed) if options.lora else None,
+            lora=lora_of(options, seed),
             precision=options.precision,
             recompute=options.recompute,
-            best_of=positive("--best-of", options.best_of),
+            best_of=options.best_of,
             max_tokens=options.max_tokens,
         )
     except InputError:
         raise
     except ValueError as error:
         raise InputError("an option is out of its range", got=error, fix="give a value in that range") from None
+
+
+def lora_of(options: Resources, seed: int = 0) -> LoraConfig | None:
+    """Return the low-rank updates that the options ask for. Raise InputError for a rank below zero."""
+    return LoraConfig(rank=positive("--lora", options.lora), seed=seed) if options.lora else None
+
+
+def micro_of(options: Resources) -> int | None:
+    """Return the roll-outs per forward pass. Raise InputError if there are fewer than one."""
+    return options.micro if options.micro is None else positive("--micro", options.micro)
 
 
 def chosen(text: str) -> Choice:
@@ -244,7 +255,9 @@ def judge(
     from rrpo.pipeline.stages import Context
 
     context = Context(device=resolve_device(device))
-    print(render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=steps), context, print)))
+    print(
+        render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=positive("--steps", steps)), context, print))
+    )
 
 
 @app.command()
@@ -259,7 +272,7 @@ def train(**values: Any) -> None:
 
         config = settings_of(options)
         context = Context(
-            device=resolve_device(options.device), micro=options.micro, checkpoints=options.out / "checkpoints"
+            device=resolve_device(options.device), micro=micro_of(options), checkpoints=options.out / "checkpoints"
         )
         train(options.model, options.tokens, options.out, config, context=context, tell=print)
     except KeyboardInterrupt:
@@ -269,17 +282,21 @@ def train(**values: Any) -> None:
 
 @app.command()
 @options_of(Planning)
-def plan(measure: bool, gpus: int, device: str, lora: int, **sizes: Any) -> None:
+def plan(**values: Any) -> None:
     """Print the plan of the profile `paper`: settings with sources, memory by formula, and hours if a step is measured."""
     from rrpo.api import resolve_device
     from rrpo.cosyvoice import paper
     from rrpo.cosyvoice.standin import FULL
 
-    device = resolve_device(device) if measure else device
-    print(*paper.describe(rank=lora, gpus=positive("--gpus", gpus), **sizes), sep="\n", flush=True)
+    options = Planning(**values)
+    device = resolve_device(options.device) if options.measure else options.device
+    lora, precision = lora_of(options), choose("precision", options.precision, PRECISIONS)
+    sizes: dict[str, Any] = {"rank": lora.rank if lora else 0, "micro": micro_of(options)}
+    sizes |= {"precision": precision, "recompute": options.recompute}
+    print(*paper.describe(gpus=positive("--gpus", options.gpus), **sizes), sep="\n", flush=True)
     config = replace(PAPER.optimize, content_weight=0.0)
-    step = paper.measure(config, FULL, device=device, rank=lora, **sizes) if measure else None
-    print(*paper.describe_hours(step, gpus), sep="\n")
+    step = paper.measure(config, FULL, device=device, **sizes) if options.measure else None
+    print(*paper.describe_hours(step, options.gpus), sep="\n")
 
 
 if __name__ == "__main__":

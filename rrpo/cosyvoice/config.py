@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
+from rrpo.config import OFF, Checked, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
 from rrpo.identity import files_digest, option
@@ -14,6 +14,8 @@ from rrpo.judges.config import RecogniserConfig
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 READ = ("llm.pt", "CosyVoice-BlankEN", "rrpo.json", "utt2speech_token.pt", "text", "utt2spk", "utt2emotion")
 """What is read of a folder: the files and folders of a release or of a saved policy, and those of labelled tokens."""
+PRECISIONS = ("fp32", "bf16")
+"""Precisions of policy and reference."""
 MAX_TOKENS = 512
 """Maximum roll-out length in tokens: 20 s; the response length of CosyVoice2's official GRPO recipe."""
 
@@ -51,10 +53,10 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(Checked):
     """Settings of low-rank adaptation."""
 
-    rank: int = 16
+    rank: int = option(16, within="[1, inf)")
     """r; declared default."""
     alpha: float = 32.0
     """Scale: the update is multiplied by ``alpha / r``; declared default."""
@@ -64,9 +66,8 @@ class LoraConfig:
     """Seed of the initialization of A."""
 
     def __post_init__(self) -> None:
-        """Raise InputError if a value is out of range."""
-        if self.rank < 1:
-            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="use 4 to 64")
+        """Raise ValueError if a value is out of its range, InputError for layers that cannot be adapted."""
+        super().__post_init__()
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown or not self.targets:
             got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
@@ -74,33 +75,30 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
+class SupervisedConfig(Checked):
     """Settings of supervised fine-tuning: next-token cross-entropy, all weights trained."""
 
-    steps: int = 0
+    steps: int = option(0, within="[0, inf)")
     """Updates; 0: no fine-tuning."""
-    batch: int = 16
+    batch: int = option(16, within="[1, inf)")
     """Utterances per step; declared default."""
-    lr: float = 1e-5
+    lr: float = option(1e-5, within="(0, inf)")
     """Peak learning rate of Adam, with cosine decay to zero; CosyVoice2's recipe: 1e-5, constant."""
     seed: int = 0
     """Seed of the order of utterances."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosyVoiceConfig:
+class CosyVoiceConfig(Checked):
     """Settings of one experiment on CosyVoice2. Values are declared defaults unless the docstring names a source."""
 
-    regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
-    """Regularizers of the reward model's robust fine-tuning; default: RRPO's. Mixup mixes tokens as
-    `rrpo.models.signals.TokenDigits` defines."""
-    members: int = option(1, off=1)
+    members: int = option(1, off=1, within="[1, inf)")
     """See `ArmConfig.members`."""
     combination: str | None = option(None, off=None)
     """See `ArmConfig.combination`."""
     variance_penalty: float = option(0.0, off=0.0)
     """See `ArmConfig.variance_penalty`."""
-    rounds: int = option(0, off=0)
+    rounds: int = option(0, off=0, within="[0, inf)")
     """See `ArmConfig.rounds`; the held-out reward model takes the place of the ``val`` judge."""
     emotions: tuple[str, ...] | None = None
     """Emotions of the corpus to use; None: all."""
@@ -109,7 +107,7 @@ class CosyVoiceConfig:
     pretrain: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF))
     """Plain training of the reward model and the judge."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Robust fine-tuning; ``regularizers`` above replaces its regularizers."""
+    """Robust fine-tuning, by default with RRPO's regularizers. Mixup mixes tokens, see `rrpo.models.signals.TokenDigits`."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
     """Recognizer of the content reward; not trained if ``optimize.content_weight`` is 0."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
@@ -119,13 +117,13 @@ class CosyVoiceConfig:
     """Policy optimization."""
     lora: LoraConfig | None = None
     """Low-rank adaptation; None: train all weights."""
-    precision: str = "bf16"
-    """Precision of policy and reference: ``bf16`` or ``fp32``."""
+    precision: str = option("bf16", within=PRECISIONS)
+    """One of `PRECISIONS`."""
     recompute: bool = option(False, off=False)
     """Gradient checkpointing: recompute layers in the backward pass."""
-    best_of: int = option(1, off=1)
+    best_of: int = option(1, off=1, within="[1, inf)")
     """n: evaluate the best by the arm's reward of n samples per evaluation prompt; with 0 updates, this is best-of-n."""
-    max_tokens: int = MAX_TOKENS
+    max_tokens: int = option(MAX_TOKENS, within="[1, inf)")
     """Maximum roll-out length in tokens."""
     model: Source | None = option(None, off=None)
     """Folder of CosyVoice2-0.5B; required by stages."""

@@ -58,7 +58,8 @@ def judge(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing or cannot be used.
+        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing, has
+            another emotion, or cannot be used.
     """
     context = context or Context()
     folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
@@ -78,6 +79,10 @@ def judge(
     if missing := [utterance.id for part in parts for utterance in part if utterance.id not in recorded]:
         fix = "give the manifest from which the tokens were extracted"
         raise InputError("utterances without a recording", got=", ".join(missing[:5]), fix=fix)
+    differ = [u.id for part in parts for u in part if recorded[u.id].emotion != u.emotion]
+    if differ:
+        fix = "give the manifest from which the tokens were extracted, with the same labels"
+        raise InputError("utterances whose recording has another emotion", got=", ".join(differ[:5]), fix=fix)
     _, judged, evaluation = ([recorded[utterance.id] for utterance in part] for part in parts)
     data = analyzed(judged, context.device)
     tell(f"training the audio judge on {len(judged)} recordings")

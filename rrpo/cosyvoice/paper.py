@@ -42,7 +42,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),
     "mixup": (
-        f"all utterances, {PAPER.regularizers.mix_db_low:g} to {PAPER.regularizers.mix_db_high:g} dB",
+        f"all utterances, {PAPER.finetune.regularizers.mix_db_low:g} to {PAPER.finetune.regularizers.mix_db_high:g} dB",
         "range: arXiv 2512.04551; on tokens, which have no energies, in our form",
     ),
     "alpha, epsilon_adv": ("0.5, 0.5", "RRPO, MED"),

@@ -26,7 +26,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
-from rrpo.cosyvoice.config import MAX_TOKENS
+from rrpo.cosyvoice.config import MAX_TOKENS, PRECISIONS
 from rrpo.cosyvoice.text import WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
@@ -36,7 +36,6 @@ BLANK = "CosyVoice-BlankEN"
 """Folder of the Qwen2 config and tokenizer in a release."""
 SETTINGS = "rrpo.json"
 """File of a saved policy's settings, in addition to upstream's files."""
-PRECISIONS = ("fp32", "bf16")
 
 
 class CosyVoice2Policy(Policy):

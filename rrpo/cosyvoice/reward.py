@@ -162,7 +162,7 @@ def robust_reward_model(
             pretrain = replace(config.pretrain, seed=config.pretrain.seed + offset)
             part = context.part(f"pretrain_{index}")
             start = train_reward_model(data, plain.emotions, pretrain, model=config.reward_model, context=part)
-        robust = replace(config.finetune, regularizers=config.regularizers, seed=config.finetune.seed + offset)
+        robust = replace(config.finetune, seed=config.finetune.seed + offset)
         part = context.part(f"finetune_{index}")
         return train_reward_model(annotated, plain.emotions, robust, model=start, context=part)
 

@@ -38,7 +38,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.loop import Trajectory, prompts_of
-from rrpo.optimizers.parallel import Processes
+from rrpo.optimizers.parallel import ALONE, Processes
 from rrpo.optimizers.rollout import Prompts
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.registry import switched_on
@@ -71,9 +71,12 @@ def train(
         InputError: A file or setting cannot be used.
         DivergedError: A loss or gradient of the optimization is not finite.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError("the folder of the results is a file", got=str(out), fix="give a folder, which may be new")
     OPTIMIZERS.check(config.optimize)  # before hours of training
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "give a folder, which may be new, in a place where you may write"
+        raise InputError("the folder of the results cannot be created", got=error, fix=fix) from None
     context = context or Context()
     processes = Processes.join(context.device)
     method = OPTIMIZERS.create(config.optimize.optimizer)
@@ -178,7 +181,7 @@ def finish(
     config: CosyVoiceConfig,
     context: Context,
     tell: Callable[[str], None] = lambda line: None,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Train the arm's reward model, optimize the policy on it, and write the results described in `train`.
 
@@ -187,7 +190,6 @@ def finish(
     """
     codec, parts = FsqDigits(context.device), start.parts
     rm_data, evaluation = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
-    processes = processes or Processes.join(context.device)
     annotated = list(parts[0])
     for number in range(config.rounds + 1):
         annotated_data = LabelledFrames.of(annotated, codec) if number else rm_data
@@ -224,7 +226,7 @@ def finish(
     pd.DataFrame(trajectory.points, dtype=float).to_parquet(out / "points.parquet")
     samples = {utterance.id: row for utterance, row in zip(evaluated, trajectory.samples[-1], strict=True)}
     tokens.write(out / tokens.SAMPLES, samples)
-    settings = {"switched_on": switched_on(config.regularizers), **described(config)}
+    settings = {"switched_on": switched_on(config.finetune.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
     return scalars

@@ -364,11 +364,17 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
             got=f"{label}, which sets {', '.join(foreign)}",
             fix=f"leave {label} out of --arms; arms that differ in regularizers, combined reward models or the optimizer can run",
         )
-    seeded = ("pretrain", "supervised", "recogniser", "optimize")
-    own_seeds = {name: replace(getattr(config, name), seed=seed) for name in seeded}
-    shared = replace(config, regularizers=OFF, **own_seeds)
+    own_seeds = {name: replace(getattr(config, name), seed=seed) for name in ("pretrain", "supervised", "recogniser")}
+    shared = CosyVoiceConfig(  # what `rrpo.cosyvoice.run.begin` reads
+        **own_seeds,
+        **{name: getattr(config, name) for name in ("model", "corpus", "emotions", "words", "reward_model")},
+        **{name: getattr(config, name) for name in ("precision", "recompute", "max_tokens")},
+        optimize=OptimizeConfig(content_weight=float(config.optimize.content_weight > 0)),
+    )
     start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")
-    finetune = replace(config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr))
+    finetune = replace(
+        config.finetune, seed=seed, lr=_override(arm.rm_lr, config.finetune.lr), regularizers=arm.regularizers
+    )
     optimize = _objective(config.optimize, arm, _override(arm.policy_seed, seed))
     OPTIMIZERS.check(optimize)
     if optimize.content_weight and not config.optimize.content_weight:
@@ -378,8 +384,8 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
             fix=f"leave {label} out of --arms, or give the profile a content weight above 0",
         )
     arm_config = replace(
-        shared,
-        regularizers=arm.regularizers,
+        config,
+        **own_seeds,
         finetune=finetune if arm.finetune else replace(finetune, steps=0),
         optimize=replace(optimize, steps=0) if arm.best_of else optimize,
         best_of=_override(arm.best_of, config.best_of),

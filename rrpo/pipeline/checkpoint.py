@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 import time
@@ -55,6 +56,9 @@ class Checkpoints:
             The step to resume from and the loop's own state (tensors on the CPU); ``(0, {})`` without a checkpoint.
         """
         folder = self.context.checkpoints
+        if folder and math.isfinite(self.context.checkpoint_seconds):  # not the one that another process is writing
+            for draft in folder.glob(".*.draft"):
+                draft.unlink(missing_ok=True)
         checkpoint = load(folder, self._description()) if folder else None
         if checkpoint is None:
             return 0, {}
@@ -154,8 +158,6 @@ def save(folder: Path, step: int, content: Mapping[str, Any], kept: int = KEPT) 
 
 def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the newest checkpoint of ``folder`` that is valid and matches ``description``; remove the others it meets."""
-    for draft in folder.glob(".*.draft"):
-        draft.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)

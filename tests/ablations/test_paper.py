@@ -73,8 +73,8 @@ def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> 
     configs = {label: cell.stages["optimized"].config for label, cell in cells.items()}
     assert configs["sft"].optimize.steps == 0
     assert configs["grpo"].optimize.optimizer.name == "grpo"
-    assert configs["rrpo"].regularizers.alpha == 0.5
-    assert configs["diffro"].regularizers.alpha == 0
+    assert configs["rrpo"].finetune.regularizers.alpha == 0.5
+    assert configs["diffro"].finetune.regularizers.alpha == 0
     assert (configs["rm_worst"].members, configs["rm_worst"].combination) == (4, "worst")
     moved = release.with_name("moved.jsonl")
     moved.write_bytes((release / "tokens.jsonl").read_bytes())
@@ -85,6 +85,23 @@ def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> 
     copy = read_cell(cell_json(cells["rrpo"]))
     assert copy.hash == cells["rrpo"].hash
     assert copy.stages["optimized"].config.corpus.path == str(release / "tokens.jsonl")
+
+
+def test_what_no_training_before_the_arms_reads_makes_no_new_start(release: Path) -> None:
+    """An arm's settings do not, and a setting that every arm replaces is refused."""
+
+    def start(*settings: str) -> str:
+        (cell,) = cells_of(release, arms="rrpo", settings=list(settings))
+        return cell.stages["optimized"].inputs["start"].key
+
+    own = start()
+    for setting in ("optimize.beta=0.2", "optimize.content_weight=3", "finetune.lr=1e-4"):
+        assert start(f"cosyvoice.{setting}") == own, setting
+    for setting in ("supervised.steps=5", "pretrain.lr=1e-3", "max_tokens=9", "optimize.content_weight=0"):
+        assert start(f"cosyvoice.{setting}") != own, setting
+    for setting in ("finetune.regularizers.alpha=0.1", "members=3", "rounds=1", "variance_penalty=0.5"):
+        with pytest.raises(InputError, match="changes nothing here"):
+            start(f"cosyvoice.{setting}")
 
 
 def test_what_makes_no_sense_is_refused(release: Path) -> None:

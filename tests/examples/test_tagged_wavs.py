@@ -30,8 +30,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def corpus(folder: Path) -> None:
-    """Five speakers, three emotions, one letter that no map has, one name that does not fit, one unknown sentence."""
-    (folder / "texts.tsv").write_text("03\tDas Tuch liegt auf dem Tisch.\n", encoding="utf-8")
+    """Five speakers, three emotions, one letter that no map has, one name that does not fit, one unknown sentence, and lines of
+    texts that are none."""
+    (folder / "texts.tsv").write_text("03\tDas Tuch liegt auf dem Tisch.\n\nno number\n", encoding="utf-8")
     names = [f"{speaker}_{letter}_03" for speaker in SPEAKERS for letter in "WFT"]
     for place, name in enumerate([*names, "anna_X_03", "anna_W_04", "noise"]):
         write_tone(folder / f"{name}.wav", 200 + 10 * place)

@@ -270,6 +270,9 @@ def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
         config = check_manifest(path, lines, AudioConfig(), tell=lambda utterances, seconds: counts.append(utterances))
         assert config == plain
         assert len(decoded) == times
+    monkeypatch.chdir(tmp_path)
+    assert check_manifest(Path("m.jsonl"), Manifest(path=Path("m.jsonl"), emotions=None), AudioConfig()) == plain
+    assert len(decoded) == 3, "also from where paths are relative"
     assert counts == [3, 3]
     write_tone(tmp_path / "1.wav", 900)
     assert check_manifest(path, lines, AudioConfig()) != plain

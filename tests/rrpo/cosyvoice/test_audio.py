@@ -125,6 +125,11 @@ def test_samples_are_decoded_and_judged_on_audio(
     assert table["audio judge"].round().tolist() == [1, 1, 0, 1]
     assert (table["token judge"] == 0.75).tolist() == [False, True, True, False]
     assert table["phone errors"].tolist() == [1.0] * 4, "one letter too many of one"
+    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text("utf-8").splitlines()]
+    labelled = "\n".join(json.dumps(row | {"emotion": "other"} if row["id"] == first else row) for row in rows)
+    (tmp_path / "other.jsonl").write_text(labelled, "utf-8")
+    with pytest.raises(InputError, match=rf"recording has another emotion\n  got: {first}"):
+        judge(corpus / "tokens.jsonl", tmp_path / "other.jsonl", runs)
     lines = render(table).splitlines()
     assert lines[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
     assert lines[1].split()[:3] == ["recordings", str(len(samples)), "-"]

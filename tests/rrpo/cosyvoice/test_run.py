@@ -34,10 +34,9 @@ from rrpo.pipeline.stages import Context
 from rrpo.regularizers.controls import CONTROLS
 
 CONFIG = CosyVoiceConfig(
-    regularizers=OFF,
     reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
     pretrain=FinetuneConfig(steps=60, batch=16, lr=3e-3, regularizers=OFF),
-    finetune=FinetuneConfig(steps=10, batch=16),
+    finetune=FinetuneConfig(steps=10, batch=16, regularizers=OFF),
     recogniser=RecogniserConfig(dim=8, steps=2, batch=4),
     optimize=OptimizeConfig(
         steps=40,
@@ -73,7 +72,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
         release,
         release / "tokens.jsonl",
         tmp_path,
-        replace(CONFIG, regularizers=named_arm(arm).regularizers),
+        replace(CONFIG, finetune=replace(CONFIG.finetune, regularizers=named_arm(arm).regularizers)),
         tell=messages.append,
     )
     assert scalars["rm_accuracy"] > 0.8
@@ -350,8 +349,23 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
         (["--lr", "0"], "lr must be in"),
         (["--batch", "30", "--optimizer", "grpo"], "multiple of 4"),
         (["--device", "gpu"], "no device of that name"),
+        (["--sft-steps", "-1"], "steps must be in [0, inf)"),
+        (["--max-tokens", "0"], "max_tokens must be in [1, inf)"),
+        (["--best-of", "0"], "best_of must be in [1, inf)"),
+        (["--precision", "fp16"], "precision must be one of fp32, bf16"),
+        (["--lora", "-8"], "--lora must be positive"),
+        (["--micro", "0"], "--micro must be positive"),
+        (["--out", f"{tiny}/llm.pt"], "the folder of the results cannot be created"),
     ):
         result = run(app, [*arguments, *wrong])
+        assert (result.exit_code, words in result.output) == (2, True), result.output
+    for wrong, words in (
+        (["--precision", "fp16"], "no precision of that name"),
+        (["--lora", "-8"], "--lora must be positive"),
+        (["--micro", "-1"], "--micro must be positive"),
+        (["--gpus", "0"], "--gpus must be positive"),
+    ):
+        result = run(app, ["plan", *wrong])
         assert (result.exit_code, words in result.output) == (2, True), result.output
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
     assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2

@@ -152,7 +152,6 @@ def test_two_processes_on_gloo_learn_what_one_does(release: Path, tmp_path: Path
     corpus = standin.write_corpus(tmp_path / "tokens.jsonl")
     short = FinetuneConfig(steps=4, batch=8, regularizers=OFF)
     config = CosyVoiceConfig(
-        regularizers=OFF,
         reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
         pretrain=short,
         finetune=short,

@@ -90,12 +90,21 @@ def renamed(path: Path, content: bytes) -> None:
 
 def test_the_newest_two_stay_and_the_newest_is_read(tmp_path: Path) -> None:
     paths = written(tmp_path, 1, 2, 3)
-    (tmp_path / ".00000004.77.draft").write_bytes(b"half")
     checkpoint = load(tmp_path, OURS)
     assert checkpoint is not None
     assert (checkpoint["step"], checkpoint["value"][0].item()) == (3, 3.0)
     assert sorted(tmp_path.iterdir()) == paths[1:]
     assert load(tmp_path / "none", OURS) is None
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(30.0, 0), (math.inf, 1)])
+def test_a_half_written_one_is_removed_by_who_writes(tmp_path: Path, seconds: float, left: int) -> None:
+    """The other processes of a run do not save, and may find the draft of the one that does."""
+    (tmp_path / ".00000004.77.draft").write_bytes(b"half")
+    context = Context(checkpoints=tmp_path, checkpoint_seconds=seconds)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    assert Checkpoints(context, [parameter], torch.optim.Adam([parameter])).resume() == (0, {})
+    assert len(list(tmp_path.iterdir())) == left
 
 
 @pytest.mark.parametrize(
