@@ -15,8 +15,7 @@ from rrpo.config import ArmConfig
 from rrpo.errors import InputError, choose
 from rrpo.experiment.cell import Cell, collect
 from rrpo.experiment.effective import effective
-from rrpo.pipeline.missing import missing_below
-from rrpo.pipeline.stages import Context, Stage, materialise
+from rrpo.pipeline.stages import Context, Stage, materialise, missing_below
 from rrpo.plugins import Scalar
 from rrpo.profiles import PROFILES, Profile
 from rrpo.settings import changed, check_used

@@ -10,8 +10,7 @@ from ablations.execution.estimate import Estimator, duration, wall
 from ablations.judges import tuning
 from ablations.stats.statistics import listed
 from rrpo.errors import InputError
-from rrpo.pipeline.missing import missing_below
-from rrpo.pipeline.stages import Stage, walk
+from rrpo.pipeline.stages import Stage, missing_below, walk
 from studies.catalogue import Knobs
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS

@@ -17,8 +17,7 @@ from ablations.execution.request import worker_count
 from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
 from ablations.tracking.runs_folder import RunsFolder, check
-from rrpo.pipeline.missing import missing_below
-from rrpo.pipeline.stages import Stage
+from rrpo.pipeline.stages import Stage, missing_below
 
 
 @dataclass(frozen=True)

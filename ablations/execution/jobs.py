@@ -26,8 +26,7 @@ from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline.executor import SINGLE, Executor
-from rrpo.pipeline.missing import missing_below
-from rrpo.pipeline.stages import Context, Stage, materialise, walk
+from rrpo.pipeline.stages import Context, Stage, materialise, missing_below, walk
 from rrpo.stacking.groups import stack_group
 
 SMALLER = 2

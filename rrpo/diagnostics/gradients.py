@@ -24,7 +24,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,14 +39,13 @@ from rrpo.diagnostics.fidelity import reward_of
 from rrpo.models.protocols import TokenPolicy
 from rrpo.optimizers import OPTIMIZERS, PolicyOptimizer
 from rrpo.optimizers.base import prompts_of
-from rrpo.optimizers.loop import take_step
+from rrpo.optimizers.loop import optimize
 from rrpo.optimizers.relaxation import temperature
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_sums
 from rrpo.optimizers.scoring import roll_out
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.training.trainer import multiplier
 
 TABLE = "gradients.parquet"
 """File with one row per method: ``method``, then one column per measure."""
@@ -72,7 +71,9 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     size = min(config.prompts, len(evaluation.phones))
     evaluation = evaluation.select(torch.arange(size, device=evaluation.prefix.device))
-    optimize(models, train, config.optimize, inputs, config.updates)
+    silent = replace(context, report=Context.report, on_measures=Context.on_measures)
+    # Again, because the stage ``optimize`` stores no policies.
+    optimize(models, train, config.optimize, silent, inputs, lambda step: ({}, None), updates=config.updates)
     current = replace(models, reference=frozen(models.policy))
     at_update = replace(config, optimize=emotion_reward(config.optimize, config.updates))
     rows: list[dict[str, str | float]] = []
@@ -87,23 +88,6 @@ def emotion_reward(config: OptimizeConfig, updates: int) -> OptimizeConfig:
     """Return the settings of an arm after ``updates`` updates, for the emotion reward alone, with weight and scale 1."""
     tau = temperature(updates, config.steps, config.tau)
     return replace(config, beta=0.0, content_weight=0.0, emotion_weight=1.0, gradient_scale=1.0, tau=(tau,))
-
-
-def optimize(models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], updates: int) -> None:
-    """Run the optimization of ``config`` on ``models.policy`` up to a number of updates.
-
-    This repeats the stage ``optimize``, which does not store policies.
-    """
-    method = OPTIMIZERS.create(config.optimizer)
-    state = method.start(models, train, config, inputs)
-    batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
-    rows = torch.from_numpy(batches).to(train.prefix.device)
-    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
-    for step in range(updates):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        selected = rows[step, : prompts_of(method, config)].repeat(method.samples)
-        take_step(models, method, state, roll_out(models, train.select(selected), config, step), optimizer, config)
 
 
 def frozen(policy: TokenPolicy) -> TokenPolicy:

@@ -13,7 +13,15 @@ from functools import cache
 from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
 from rrpo.experiment import dataflow, world
 from rrpo.identity import content_hash
-from rrpo.judges.config import CONTENT, ContentConfig, IntensityConfig, MeasureConfig, NoSettings, RecognitionConfig
+from rrpo.judges.config import (
+    CONTENT,
+    LISTENERS,
+    ContentConfig,
+    IntensityConfig,
+    MeasureConfig,
+    NoSettings,
+    RecognitionConfig,
+)
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
@@ -21,13 +29,6 @@ from rrpo.pipeline.stages import Stage
 from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 from rrpo.regularizers import REGULARIZERS
-
-LISTENERS = {
-    "phonetics": ("parselmouth",),
-    "voice": ("resemblyzer",),
-    "naturalness": ("speechmos", "onnxruntime"),
-} | CONTENT
-"""Optional listeners to vocoded samples, and the packages that each needs."""
 
 
 @cache

@@ -147,6 +147,12 @@ CONTENT = {
     "hama": ("hama",),
 }
 """Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
+LISTENERS = {
+    "phonetics": ("parselmouth",),
+    "voice": ("resemblyzer",),
+    "naturalness": ("speechmos", "onnxruntime"),
+} | CONTENT
+"""Optional listeners to vocoded samples, and the packages that each needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

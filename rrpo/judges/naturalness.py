@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rrpo.audio import resampled
+from rrpo.judges.config import LISTENERS
 from rrpo.judges.spoken import peak_scale
 from rrpo.packages import onnx_session, package_folder, present
 
@@ -31,7 +32,7 @@ MEASURES = ("dnsmos", "plcmos")
 
 def available() -> bool:
     """Return whether speechmos and onnxruntime are installed."""
-    return present("speechmos") and present("onnxruntime")
+    return all(map(present, LISTENERS["naturalness"]))
 
 
 def limited(wave: np.ndarray) -> np.ndarray:

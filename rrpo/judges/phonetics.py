@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import signal
 
+from rrpo.judges.config import LISTENERS
 from rrpo.packages import present
 
 UNITS = {
@@ -45,7 +46,7 @@ UNVOICED = 0.0
 
 def available() -> bool:
     """Return whether praat-parselmouth is installed."""
-    return present("parselmouth")
+    return all(map(present, LISTENERS["phonetics"]))
 
 
 def measure(wave: np.ndarray, sample_rate: int) -> np.ndarray:

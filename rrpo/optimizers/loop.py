@@ -142,6 +142,7 @@ def optimize(
     measure: Callable[[int], tuple[dict[str, float], Any]],
     meter: MakeMeter = Judges,
     processes: Processes = ALONE,
+    updates: int | None = None,
 ) -> Trajectory:
     """Optimize ``models.policy`` in place, resuming from a checkpoint if ``context`` has one.
 
@@ -154,6 +155,7 @@ def optimize(
         measure: Returns the row of `Trajectory.points` and the samples at a declared checkpoint.
         meter: Measurements of each update.
         processes: Processes that share each batch.
+        updates: Number of updates to make; None: all ``config.steps``.
 
     Raises:
         PluginError: The optimizer does not exist, or its plugin has changed.
@@ -169,19 +171,20 @@ def optimize(
     order = torch.from_numpy(batches).to(device)
     parameters = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr, fused=True)
-    due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
+    end = config.steps if updates is None else updates
+    due = {0, end} | {step for step in config.checkpoints if step < end}
     checkpoints = Checkpoints(context, parameters, optimizer)
     start, saved = checkpoints.resume()
     trajectory = Trajectory(*(saved.get(name, []) for name in ("curves", "points", "samples")))
     state = _to_device(device, saved["state"]) if "state" in saved else method.start(models, train, config, inputs)
     _watch(context, checkpoints, trajectory.curves)
 
-    for step in range(start, config.steps + 1):
+    for step in range(start, end + 1):
         if step in due:
             row, samples = measure(step)
             trajectory.points.append({"step": step} | row)
             trajectory.samples.append(samples)
-        if step == config.steps:
+        if step == end:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
@@ -189,9 +192,9 @@ def optimize(
         batch = roll_out(models, train.select(rows if numbers is None else rows[numbers]), config, step, numbers)
         metrics = take_step(models, method, state, batch, optimizer, config, meter, processes)
         trajectory.curves.append({"step": step} | metrics)
-        checkpoints.boundary(step + 1, lambda: vars(trajectory) | {"state": state}, last=step + 1 == config.steps)
+        checkpoints.boundary(step + 1, lambda: vars(trajectory) | {"state": state}, last=step + 1 == end)
         _watch(context, checkpoints, trajectory.curves[-1:])
-        context.report(step + 1, config.steps)
+        context.report(step + 1, end)
     return trajectory
 
 

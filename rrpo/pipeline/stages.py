@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -173,6 +173,11 @@ def walk(*roots: Stage, skip: Callable[[Stage], bool] = lambda stage: False) -> 
 
     for root in roots:
         yield from visit(root)
+
+
+def missing_below(roots: Sequence[Stage], store: Path) -> list[Stage]:
+    """Return every distinct stage that must be built for ``roots``, inputs first; skip inputs that only finished stages read."""
+    return list(walk(*roots, skip=lambda stage: stage.done(store)))
 
 
 def materialise(stage: Stage, store: Path, context: Context) -> Path:

@@ -26,9 +26,6 @@ SampleLoss = Callable[["Tensor", "Tensor"], "Tensor"]
 HiddenLoss = Callable[["Tensor"], "Tensor"]
 """``h' [B, T', D]`` -> losses ``[B]`` by the reward model's head and the mixed targets; for a term at the level ``input``, of
 frames ``F [B, T, M]``."""
-LEVELS = ("hidden", "input")
-"""Where an additional term is taken: at the encoder's output h', or at the mixed frames F."""
-
 PAPER = RegularizerConfig()
 """The paper's values, which are defined only in the config."""
 
@@ -144,7 +141,7 @@ class Regularizer:
     term: ClassVar[str] = ""
     """Scalar with the mean of its `extra` losses; empty: it has none."""
     level: ClassVar[str] = "hidden"
-    """One of `LEVELS`: where its `extra` losses are taken."""
+    """``hidden`` or ``input``: where its `extra` losses are taken."""
     scalars: ClassVar[tuple[str, ...]] = ()
     """Additional scalars that its hooks record at every step."""
     measures: ClassVar[tuple[str, ...]] = ()

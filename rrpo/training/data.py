@@ -61,9 +61,9 @@ class TrainingFrames:
         self.size = 0 if codec is None else len(speech)
         self.device = device
         originals = [speech.mel(index).to(device) for index in range(len(speech))]
-        resynthesized = [] if codec is None else _resynthesise(speech, codec, device)
-        self.originals = Frames(originals, speech.floor)
-        self.both = Frames([*originals, *resynthesized], speech.floor)
+        self.originals = self.both = Frames(originals, speech.floor)
+        if codec is not None:
+            self.both = Frames([*originals, *_resynthesise(speech, codec, device)], speech.floor)
 
     @classmethod
     def load(cls, speech: SpeechSet, codec_folder: Path, device: str) -> TrainingFrames:

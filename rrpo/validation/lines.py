@@ -13,8 +13,6 @@ import numpy as np
 
 LEVEL = 0.95
 """Confidence level of every interval."""
-NORMAL = 1.959963984540054
-"""Corresponding quantile of the normal distribution."""
 LINES = "lines.json"
 """File with a section's lines, in its stage's folder; tables may lie beside it."""
 NOT_INSTALLED = "not installed"
@@ -94,10 +92,11 @@ def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
     n = len(hits)
     if n == 0:
         return {"value": math.nan}
-    p = float(np.mean(np.asarray(hits, dtype=float)))
-    centre = (p + NORMAL**2 / (2 * n)) / (1 + NORMAL**2 / n)
-    half = NORMAL * math.sqrt(p * (1 - p) / n + NORMAL**2 / (4 * n * n)) / (1 + NORMAL**2 / n)
-    return {"value": p, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    from scipy.stats import binomtest
+
+    count = int(np.count_nonzero(hits))
+    interval = binomtest(count, n).proportion_ci(LEVEL, "wilson")
+    return {"value": count / n, "low": float(interval.low), "high": float(interval.high)}
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> Estimate:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rrpo.config import OFF, ArmConfig
+from rrpo.arms import ARMS, BASE
 from rrpo.corpus.config import SplitConfig
 from rrpo.experiment import dataflow, world
+from rrpo.judges.config import LISTENERS
 from rrpo.judges.words import PACKAGES as WHISPER
 from rrpo.packages import installed
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 from rrpo.validation.config import SectionConfig
 
-PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
+PACKAGES = (*LISTENERS["phonetics"], *LISTENERS["naturalness"])
 """Optional packages (extra ``judges``) used by sections."""
-VANILLA = ArmConfig(regularizers=OFF)
-"""DiffRO. Its first samples are the SFT policy's, its last a hacked policy's."""
+VANILLA = ARMS[BASE]
+"""Its first samples are the SFT policy's, its last a hacked policy's."""
 
 
 def sections(profile: Profile, seed: int) -> dict[str, Stage]:

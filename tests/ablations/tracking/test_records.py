@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ablations.outcomes import ends, find
-from ablations.tracking.records import Record
+from ablations.tracking.records import LISTENERS, Record
+from rrpo.judges import config
 
 FEW, MANY = range(2), range(4)
 EMOTIONS = ["sad", "angry", "angry", "angry"]
@@ -90,3 +91,8 @@ def test_checkpoints_without_a_common_prompt_keep_their_values(cell: Record):
     cell.__dict__["samples"] = samples
     assert cell.tracked is samples
     assert cell.trajectory is cell.points
+
+
+def test_the_listeners_are_those_that_are_run():
+    """Named again, because reading records imports nothing of the package that makes them."""
+    assert tuple(config.LISTENERS) == LISTENERS
