@@ -13,14 +13,11 @@ from fixtures import Run
 from stored import ARMS, report, store_cells
 from synthetic import record
 
-from ablations.execution import plan
-from ablations.execution.request import Request
 from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.rendering.summary import table
 from ablations.stats.inference import wilson
 from ablations.tracking import recorder
-from ablations.tracking.invocations import Invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
@@ -366,14 +363,6 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
     assert next(sheet for sheet in make(selection).sheets if sheet.name == "table").row("rrpo")["n"] == 0
 
 
-@pytest.mark.parametrize(
-    ("planned", "expected"),
-    [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
-)
-def test_the_planned_seeds_are_those_planned_so_far(planned: list[range], expected: list[int]):
-    assert planned_seeds([Invocation("", "", {"a": tuple(seeds)}) for seeds in planned]) == expected
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: Run, tmp_path: Path):
     run(fakes.cells(["diffro", "rrpo"], [1]))
@@ -407,10 +396,3 @@ def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback():
     result = make(Selection("tiny", tuple(cells), {"diffro": 22, "twin": 22}, ()))
     text = "".join(write(sheet) for sheet in result.sheets for write in FORMATS.values()) + " ".join(result.answer)
     assert not re.search(r"(?<![a-z])nan", text.lower())
-
-
-def test_plan_agrees_with_what_was_recorded(runs: Path):
-    cells = fakes.cells(["diffro"], [1])
-    store_cells(runs, cells)
-    request = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
-    assert plan.make(request).todo == []

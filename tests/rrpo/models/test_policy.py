@@ -166,17 +166,6 @@ def test_kl_by_hand() -> None:
     assert kl.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
 
 
-def test_scored_positions_hold_every_token_and_the_drawn_eos() -> None:
-    rollout = Rollout(torch.zeros(2, 3, dtype=torch.long), torch.tensor([1, 3]), torch.tensor([True, False]))
-    assert rollout.scored.tolist() == [[True, True, False, False], [True, True, True, False]]
-
-
-def test_save_and_load_give_the_same_logits(policy: Policy, prefix: torch.Tensor, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    policy.save(tmp_path)
-    tokens = torch.zeros(3, 2, dtype=torch.long)
-    assert torch.equal(Policy.load(tmp_path).logits(prefix, tokens), policy.logits(prefix, tokens))
-
-
 def test_runs_of_numbers() -> None:
     owner, numbers = runs(torch.tensor([5, 0, 9]), torch.tensor([2, 0, 3]), 5)
     assert owner.tolist() == [0, 0, 2, 2, 2]
