@@ -69,9 +69,13 @@ class Search(NamedTuple):
         return f"searched {separator.join(texts)}{', log' if self.log else ''}"
 
 
-def searched(default: T, *values: T, log: bool = False) -> T:
-    """Return a field for a dataclass in an `OptionRegistry` that the study ``tune-arm`` searches; for ``values`` see `Search`."""
-    field: T = dataclasses.field(default=default, metadata={"search": Search(values, log)})  # type: ignore[arg-type]
+def searched(default: T, *values: T, log: bool = False, within: str = "") -> T:
+    """Return a field for a dataclass in an `OptionRegistry` that the study ``tune-arm`` searches; for ``values`` see `Search`.
+
+    ``within`` is the interval of all valid values, as in `rrpo.identity.option`.
+    """
+    search = Search(values, log)  # type: ignore[arg-type]
+    field: T = dataclasses.field(default=default, metadata={"search": search, "within": within})
     return field
 
 

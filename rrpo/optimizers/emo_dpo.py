@@ -28,7 +28,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.config import Checked
 from rrpo.errors import InputError
+from rrpo.identity import option
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.plugins import searched
 
@@ -53,7 +55,7 @@ SPEECH = ("sft_speech", "parallel_speech")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmoDPO(PolicyOptimizer):
+class EmoDPO(Checked, PolicyOptimizer):
     """Emo-DPO."""
 
     version: ClassVar[int] = 1
@@ -61,51 +63,34 @@ class EmoDPO(PolicyOptimizer):
         "a (-log σ(β_DPO (f(Δ(y+)) - f(Δ(y-))))) + g KL(smoothed target || π) + th L_SFT(y+), Δ = log π / π_ref"
     )
 
-    pairs: str = "speech"
+    pairs: str = option("speech", within=PAIRS)
     """One of `PAIRS`. ``speech``: utterances of one text and speaker in two emotions, as in the paper. ``samples``: for each
     text, draw `candidates` samples of the SFT policy for either side and rank them by the arm's reward; pair the better half of
     one side, best first, with the worse half of the other, worst first."""
-    tags: str = "own"
+    tags: str = option("own", within=TAGS)
     """One of `TAGS`: the emotion tag under which y- is scored and, for ``samples``, drawn. Paper: ``own``."""
-    divergence: str = "kl"
+    divergence: str = option("kl", within=DIVERGENCES)
     """One of `DIVERGENCES`, which determines f. Paper: ``kl``."""
     length_normalized: bool = False
     """Whether Δ is divided by the number of tokens of the utterance."""
-    dpo_beta: float = searched(0.1, 0.01, 1.0, log=True)
+    dpo_beta: float = searched(0.1, 0.01, 1.0, log=True, within="(0, inf)")
     """β_DPO, range (0, inf). Declared default (arXiv 2305.18290: 0.1)."""
-    dpo_weight: float = searched(1.0, 0.1, 10.0, log=True)
+    dpo_weight: float = searched(1.0, 0.1, 10.0, log=True, within="[0, inf)")
     """a, range [0, inf). Declared default."""
-    kl_weight: float = searched(1.0, 0.01, 10.0, log=True)
+    kl_weight: float = searched(1.0, 0.01, 10.0, log=True, within="[0, inf)")
     """g, weight of the label-smoothed KL in both stages, range [0, inf). Declared default."""
-    sft_weight: float = searched(1.0, 0.01, 10.0, log=True)
+    sft_weight: float = searched(1.0, 0.01, 10.0, log=True, within="[0, inf)")
     """th, weight of the cross-entropy in both stages, range [0, inf). Declared default."""
-    smoothing: float = 0.0
+    smoothing: float = option(0.0, within="[0, 1)")
     """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). The paper gives
     no value; CosyVoice, its base, is trained with 0. With g = th, the optimum puts ε / 2 on random codes, which sampling without
     truncation draws."""
-    stage_one: float = 0.25
+    stage_one: float = option(0.25, within="[0, 1)")
     """Fraction of the steps in stage 1, range [0, 1). Declared default."""
-    candidates: int = 4
+    candidates: int = option(4, within="[1, inf)")
     """Samples per text for either side of ``samples`` pairs. Declared default."""
-    texts: int = 256
+    texts: int = option(256, within="[1, inf)")
     """Number of RL prompts (the first ones) used for ``samples`` pairs. Declared default."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if a value is out of range."""
-        for name, allowed in (("pairs", PAIRS), ("tags", TAGS), ("divergence", DIVERGENCES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("dpo_weight", "kl_weight", "sft_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be in [0, inf), got {getattr(self, name)}")
-        for name in ("smoothing", "stage_one"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.dpo_beta < math.inf:
-            raise ValueError(f"dpo_beta must be in (0, inf), got {self.dpo_beta}")
-        for name in ("candidates", "texts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
 
     @property
     def inputs(self) -> tuple[str, ...]:

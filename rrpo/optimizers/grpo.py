@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.config import Checked
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.plugins import searched
 
@@ -33,7 +34,7 @@ EPSILON = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPO(PolicyOptimizer):
+class GRPO(Checked, PolicyOptimizer):
     """Group relative policy optimization."""
 
     version: ClassVar[int] = 1
@@ -41,11 +42,11 @@ class GRPO(PolicyOptimizer):
         "mean_i (1/|y_i|) sum_t [-min(r_t A_i, clip(r_t, 1 - ε, 1 + ε) A_i) + β KL_t], A_i = (R_i - mean R) / std R of the group"
     )
 
-    samples: int = searched(4, 2, 4, 8)
+    samples: int = searched(4, 2, 4, 8, within="[2, inf)")
     """k, group size: roll-outs per prompt, 2 or more. CosyVoice2's public recipe: 4; arXiv 2402.03300: 64."""
-    epochs: int = searched(2, 1, 2, 4)
+    epochs: int = searched(2, 1, 2, 4, within="[1, inf)")
     """μ, updates per batch, 1 or more; the first has ratio 1 and clips nothing. Declared default (arXiv 2402.03300: 1)."""
-    clip: float = searched(0.2, 0.05, 0.5, log=True)
+    clip: float = searched(0.2, 0.05, 0.5, log=True, within="(0, inf)")
     """ε, deviation of a ratio from 1 beyond which its gradient is dropped, range (0, inf). PPO's value; the source gives none."""
     normalize: bool = True
     """Whether advantages are divided by the standard deviation of the group. False: Dr. GRPO (arXiv 2503.20783)."""
@@ -54,14 +55,6 @@ class GRPO(PolicyOptimizer):
     kl_in_reward: bool = False
     """Whether β weights ``log pi_old(y) - log pi_ref(y)`` in R, as in PPO, instead of the penalty in the loss. If True, the
     config's ``penalty`` is not used."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if a value is out of range."""
-        for name, minimum in (("samples", 2), ("epochs", 1)):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} must be {minimum} or more, got {getattr(self, name)}")
-        if not self.clip > 0:
-            raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield `epochs` updates; advantages and the denominators of the ratios are those of the sampling policy."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.config import Checked
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.plugins import searched
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reinforce(PolicyOptimizer):
+class Reinforce(Checked, PolicyOptimizer):
     """REINFORCE with a leave-one-out baseline."""
 
     version: ClassVar[int] = 1
@@ -30,13 +31,8 @@ class Reinforce(PolicyOptimizer):
         "-mean_i (R_i - mean_{j != i} R_j) log π(y_i) + β KL(π || π_SFT), j over the same prompt's samples"
     )
 
-    samples: int = searched(4, 2, 4, 8)
+    samples: int = searched(4, 2, 4, 8, within="[2, inf)")
     """k, roll-outs per prompt, 2 or more; the baseline of each is the mean of the others. arXiv 2402.14740: 2 and 4."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for fewer than two samples, because the baseline needs another sample."""
-        if self.samples < 2:
-            raise ValueError(f"samples must be 2 or more, got {self.samples}")
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield one update."""

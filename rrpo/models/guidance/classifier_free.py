@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.config import Checked
 from rrpo.models.guidance.base import Guidance, Positions
 from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.plugins import searched
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierFree(Guidance):
+class ClassifierFree(Checked, Guidance):
     """l'_t = l_t(e) + gamma (l_t(e) - l_t(0)), where 0 is the null tag for both emotion and speaker.
 
     ZET-Speech nulls both the label and the prior of its diffusion decoder; here, the tags before the text correspond to the
@@ -25,13 +26,8 @@ class ClassifierFree(Guidance):
     """
 
     null_tags: ClassVar[bool] = True
-    gamma: float = searched(1.5, 0.0, 8.0)
+    gamma: float = searched(1.5, 0.0, 8.0, within="[0, inf)")
     """Strength, range [0, inf); 0 is the unguided policy. ZET-Speech uses 1.25 to 1.5 on diffusion scores."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a strength below 0."""
-        if not self.gamma >= 0:
-            raise ValueError(f"gamma must be 0 or more, got {self.gamma}")
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
         """Return the prompt, and the prompt with null tags for emotion and speaker."""

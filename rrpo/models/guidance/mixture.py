@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rrpo.config import Checked
+from rrpo.identity import option
 from rrpo.models.guidance.base import Guidance, Positions
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(Guidance):
+class Mixture(Checked, Guidance):
     """l'_t = (1 - w(t/T)) l_t(e) + w(t/T) l_t(e_2), where w is 0 before ``start``, then ``weight``, and 1 from ``stop`` on.
 
     T is the expected length (number of phones times the paces of speaker and emotion), averaged over e and e_2.
@@ -23,20 +25,16 @@ class Mixture(Guidance):
 
     second: str
     """e_2, the second emotion."""
-    weight: float = 0.5
+    weight: float = option(0.5, within="[0, 1]")
     """w between ``start`` and ``stop``, range [0, 1]."""
-    start: float = 0.33
+    start: float = option(0.33, within="[0, inf)")
     """Fraction of the utterance at which e_2 begins, range [0, stop]; declared default."""
-    stop: float = 0.67
+    stop: float = option(0.67, within="[0, inf)")
     """Fraction at which e ends, range [start, inf); at 1 or more, e_2 never occurs alone. Declared default."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError if a value is out of range."""
-        if not (0 <= self.weight <= 1 and 0 <= self.start <= self.stop):
-            raise ValueError(
-                "weight must be in [0, 1], start must be 0 or more, and stop must not be below start; "
-                f"got {self.weight}, {self.start}, {self.stop}"
-            )
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """As `Checked.demands`."""
+        return {"stop": (self.start <= self.stop, "stop must not be below start")}
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
         """Return the prompt, and the prompt with the second emotion."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rrpo.config import Checked
+from rrpo.identity import option
 from rrpo.models.guidance.base import Guidance, Positions
 from rrpo.models.tags import NO_EMOTION
 from rrpo.plugins import searched
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftLabel(Guidance):
+class SoftLabel(Checked, Guidance):
     """l'_t[k] = l_t(0)[k] + gamma (alpha log p(e | y_<t, k) + (1 - alpha) log p(N | y_<t, k)), N the neutral class.
 
     p comes from the prefix classifier, the analogue of EmoDiff's classifier of noisy states. It is evaluated for the ``top``
@@ -27,19 +29,12 @@ class SoftLabel(Guidance):
 
     null_tags: ClassVar[bool] = True
     classified: ClassVar[bool] = True
-    gamma: float = searched(1.0, 0.0, 8.0)
+    gamma: float = searched(1.0, 0.0, 8.0, within="[0, inf)")
     """Strength of the classifier, range [0, inf); 0 is the policy under the null tag."""
-    alpha: float = 1.0
+    alpha: float = option(1.0, within="[0, 1]")
     """Intensity of the emotion, range [0, 1]; 1 is the hard label (as in EmoDiff), 0 is neutral speech."""
-    top: int = 50
+    top: int = option(50, within="[1, inf)")
     """Number of tokens for which the classifier is evaluated; declared default."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if a value is out of range."""
-        if not (self.gamma >= 0 and 0 <= self.alpha <= 1 and self.top >= 1):
-            raise ValueError(
-                f"gamma must be 0 or more, alpha in [0, 1] and top 1 or more, got {self.gamma}, {self.alpha}, {self.top}"
-            )
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
         """Return the prompt with the null tag for emotion."""
