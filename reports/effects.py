@@ -24,11 +24,10 @@ from ablations.stats.inference import correlation, improvement, ratio_of_means
 from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, in_points, t_interval
 from ablations.tracking.records import Record
-from reports import reward_models
+from reports import manipulation
 from reports.loading import Selection
 from reports.verdicts import CONTRAST, INTERIM, VERDICT, Row, judge, scored, simultaneous
 from rrpo.arms import BASE, RRPO, name_of
-from rrpo.regularizers import CONTROLS
 
 SECONDARY = "secondary, not tested"
 BESIDE_IT = {ABOVE_SFT: "beside it"}
@@ -67,7 +66,7 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     if selection.screen:
         return []
     records, family = selection.records, selection.tested.get("", {})
-    failed = [name for name, check in reward_models.checks(records, family).items() if check.failed]
+    failed = [name for name, check in manipulation.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
     computed += judge(selection, records, above_sft(), score=score, family=family)
     outcomes = scored(primary().values(records), selection, score)
@@ -126,43 +125,11 @@ def differences(
     return {pair: means for pair, means in by_pair.items() if means[difference_column(primary())].n}
 
 
-def against_rrpo(selection: Selection) -> list[tuple[str, str]]:
-    """Return the pairs (RRPO, other arm) of a selection."""
-    return [(RRPO, arm) for arm in selection.arms if arm != RRPO]
-
-
-def controls_of(selection: Selection) -> list[tuple[str, str]]:
-    """Return the pairs (control, component that it controls) of which both arms are in the selection."""
-    pairs = [(arm, CONTROLS[arm].control_of) for arm in selection.arms if arm in CONTROLS]
-    return [(control, part) for control, part in pairs if part in selection.arms]
-
-
-def screen(selection: Selection) -> Sheet | None:
-    """Return the first table of a screen: RRPO minus every other arm, and controls minus their component, in the primary outcome,
-    `BESIDE`, and without the rule on odd lengths; None without RRPO."""
-    notes = (
-        "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
-        "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
-        "tables at equal KL, roll-outs and seconds. Learning rate, batch, content weight and number of updates were "
-        "chosen on vanilla DiffRO, beta in advance; all are the same for every optimizer (GRPO makes two updates per batch), so "
-        "that a system below RRPO may be one at the wrong rate.",
-        f"{OWN_RM} Arms that use no reward model (guided decoding, Emo-DPO on pairs of speech) are evaluated by the pre-trained "
-        "one or DiffRO's.",
-        f"{clean_at_any_length().label.capitalize()}: {clean_at_any_length().note}.",
-        primary().note,
-    )
-    pairs = [*against_rrpo(selection), *controls_of(selection)]
-    rows: list[dict[Column, Value]] = [
-        {CONTRAST: f"{one} - {other}", N: float(means[difference_column(primary())].n), **means}
-        for (one, other), means in differences(selection, pairs, *BESIDE, clean_at_any_length().name).items()
-    ]
-    return Sheet.of("screen", "RRPO against the other systems", rows, *notes)
-
-
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
-    """Return the first table of a report: the family and RRPO - SFT, in the primary outcome and `BESIDE`; None if empty."""
+    """Return the first table of a report: the family and RRPO - SFT, in the primary outcome and `BESIDE`; None for a screen, or
+    if empty."""
     if selection.screen:
-        return screen(selection)
+        return None
     family = selection.tested.get("", {})
     beside = estimates(selection, family | above_sft(), map(find, BESIDE), selection.tested_seeds)
     body: list[dict[Column, Value]] = [

@@ -1,111 +1,34 @@
-"""Reward models: whether each component caused its intended change (manipulation check), accuracies, and emotion recognition.
+"""Reward models: accuracies, gradient fidelity, and emotion recognition on the user's own test sets.
 
-A component whose manipulation check fails has not been tested, unless a difference is found (`reports.verdicts`). Emotion
-recognition on the user's own test sets is like RRPO's Table 2: accuracies of each reward model, and effects of the components.
+Emotion recognition is like RRPO's Table 2: accuracies of each reward model, and effects of the components.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ablations.components import COMPONENTS, Component, component
+from ablations.components import COMPONENTS, component
 from ablations.judges import tuning
 from ablations.outcomes import Outcome, followed
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import N, by_arm, rm_outcomes, scalar
-from ablations.stats.contrasts import apply, component_of, corner_effects, difference, main_effects, overall
-from ablations.stats.family import labelled, margin_text
-from ablations.stats.statistics import Interval, t_interval
+from ablations.stats.contrasts import apply, corner_effects, difference, main_effects, overall
+from ablations.stats.family import margin_text
+from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
+from reports import manipulation
 from reports.loading import Selection
 from reports.verdicts import CONTRAST, VERDICT, simultaneous, verdict
 from rrpo.arms import BASE
 from rrpo.regularizers import CONTROLS
 
-ASKED = 0.5
-"""A component counts as tested only if it acted (`ManipulationCheck.activity`) on at least this share of its reward models."""
-LEAST = 3
-"""Minimum number of seeds of a check: with two, the interval is so wide that any effect fails."""
 TEST_SET = "rm_accuracy_test_"
 """Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
 """Prefixes of the scalars of a test set, see `rrpo.diagnostics.examine.build_test_set`."""
-
-
-class Checked(NamedTuple):
-    """Manipulation check of one component."""
-
-    component: Component
-    """Component that is checked."""
-    moved: Interval
-    """Effect on its target scalar over seeds; n = 0 if it was not measured."""
-    weak: bool
-    """Whether the component did not act on most of its reward models."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it did not act, or the interval over at least `LEAST` seeds is not entirely on the intended side of 0."""
-        check = self.component.check
-        if check is None or self.weak or self.moved.n < LEAST:
-            return self.weak
-        return not (self.moved.low > 0 if check.direction > 0 else self.moved.high < 0)
-
-
-def check(records: Sequence[Record], component: Component, contrast: Mapping[str, float]) -> Checked:
-    """Return a component's effect on its target. The arms with positive weight in ``contrast`` have the component."""
-    declared = component.check
-    if declared is None:
-        return Checked(component, t_interval([]), weak=False)
-    seeds = sorted({record.seed for record in records})
-    treated = {label for label, weight in contrast.items() if weight > 0}
-    measured = scalar(declared.activity, records)
-    activity = [value >= declared.at_least for (label, _), value in measured.items() if label in treated]
-    moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
-    return Checked(component, moved, weak=bool(activity) and float(np.mean(activity)) < ASKED)
-
-
-def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
-    """Return contrast -> check of its component, for contrasts of one component.
-
-    Each component is checked once, by its first contrast that was measured on `LEAST` seeds: the main effect, if the factorial
-    is complete there.
-    """
-    parts = {name: part for name in contrasts if (part := component_of(name))}
-    results: dict[Component, Checked] = {}
-    for name, part in parts.items():
-        if part not in results or results[part].moved.n < LEAST:
-            checked = check(records, part, contrasts[name])
-            if part not in results or checked.moved.n >= LEAST:
-                results[part] = checked
-    return {name: results[part] for name, part in parts.items()}
-
-
-def component_notes(selection: Selection) -> list[str]:
-    """Return the checks of the components that are tested as lines for the caption, one for each setting."""
-    lines = []
-    for setting, contrasts in selection.tested.items():
-        by_label = {name: labelled(weights, setting) for name, weights in contrasts.items()}
-        lines += note(checks(selection.records, by_label), f" at {setting}" if setting else "")
-    return lines
-
-
-def note(checked: Mapping[str, Checked], where: str = "") -> list[str]:
-    """Return a line for the caption; empty if nothing was measured."""
-    lines = []
-    for check in {check.component: check for check in checked.values()}.values():
-        moved, declared = check.moved, check.component.check
-        if declared is None or (not moved.n and not check.weak):
-            continue
-        bounds = "" if moved.n < 2 else f" [{moved.low:+.3f}, {moved.high:+.3f}]"
-        effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
-        weak = f", {declared.weak}" if check.weak else ""
-        lines.append(f"{check.component.label}{effect}{weak}{' FAILED' if check.failed else ''}")
-    return [f"Manipulation checks{where}, effects on the reward model: {'; '.join(lines)}."] if lines else []
 
 
 def sheet(selection: Selection) -> Sheet | None:
@@ -139,11 +62,11 @@ def sheet(selection: Selection) -> Sheet | None:
         "models agree on such swaps.",
     )
     controls = {
-        arm: check(selection.records, component(arm), difference(arm, BASE))
+        arm: manipulation.check(selection.records, component(arm), difference(arm, BASE))
         for arm in selection.arms
         if arm in CONTROLS
     }
-    notes += (*_recognition_notes(selection), *component_notes(selection), *note(controls))
+    notes += (*_recognition_notes(selection), *manipulation.component_notes(selection), *manipulation.note(controls))
     records = [record for record in selection.records if record.label in first_arm.values()]
     return by_arm("reward_models", "Reward models", records, outcomes, *notes)
 

@@ -17,9 +17,10 @@ from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.tracking.runs_folder import check
 from reports import page
+from reports.latex import figures_latex
 from reports.loading import select
 from reports.report import Figure, Report, make
-from reports.writers import FORMATS, LISTING, figures_latex, sweep, writable, write
+from reports.writers import FORMATS, LISTING, sweep, writable, write
 from rrpo.commands import Plugin, program
 from rrpo.errors import choose
 

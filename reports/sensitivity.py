@@ -18,7 +18,7 @@ from ablations.stats.contrasts import OVERALL, Weights, apply
 from ablations.stats.family import BESIDE, DIVERGED, family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
-from reports import reward_models
+from reports import manipulation
 from reports.effects import ORACLE, difference_column, estimates, secondary
 from reports.loading import Selection
 from reports.settings import SHORTCUT, Setting, settings
@@ -51,7 +51,7 @@ def findings(selection: Selection, score: float = DIVERGED) -> list[Finding]:
     results = []
     for setting in settings(selection.records, selection.planned):
         contrasts = {name: setting.weights(weights) for name, weights in selection.tested.get(setting.name, {}).items()}
-        failed = [name for name, check in reward_models.checks(setting.records, contrasts).items() if check.failed]
+        failed = [name for name, check in manipulation.checks(setting.records, contrasts).items() if check.failed]
         judged = judge(selection, setting.records, contrasts, failed, score)
         results += [Finding(**vars(row), setting=setting) for row in judged]
     return results

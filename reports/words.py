@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ablations.components import COMPONENTS
 from ablations.judges import gold
@@ -12,11 +12,11 @@ from ablations.rendering.summary import redraws
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, component_of
 from ablations.stats.family import DIVERGED, PILOT, PRIMARY_OUTCOME, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
-from ablations.stats.statistics import Interval, in_points, listed
+from ablations.stats.statistics import in_points, listed
 from ablations.tracking import plugin_files
 from ablations.tracking.records import Record
 from ablations.tracking.source_version import code_versions
-from reports import effects, settings, worlds
+from reports import effects, screen, settings, worlds
 from reports.loading import Selection
 from reports.made_with import devices, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, NO_VERDICT, UNDECIDED, WORSE, Row, without_diverged
@@ -41,8 +41,8 @@ def answer(selection: Selection, rows: Sequence[Row]) -> list[str]:
 def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) -> str:
     """Return which component has an effect, how large, and whether it is tested; ``score`` is that of a diverged cell."""
     if selection.screen and _policies(selection.records):
-        gains = effects.differences(selection, effects.against_rrpo(selection), score=score)
-        return _screen_answer(selection, {arm: gain for (_, arm), means in gains.items() for gain in means.values()})
+        gains = effects.differences(selection, screen.against_rrpo(selection), score=score)
+        return screen.answer(selection, {arm: gain for (_, arm), means in gains.items() for gain in means.values()})
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:
@@ -65,23 +65,6 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
         share = f"{len(tested)}"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
     return f"{'; '.join(filter(None, [claim, *_component_effects(parts), worlds.span(selection, score), scope]))}."
-
-
-def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
-    """Return which systems end above and below RRPO, each by its own interval, from RRPO's ``gains`` over them; empty without
-    RRPO."""
-    n = max((gain.n for gain in gains.values()), default=len(selection.seeds_run))
-    screen = f"Screen with {n} seed{'s' if n > 1 else ''}, estimates only, nothing is tested"
-    if not gains:
-        return f"{screen}. It does not compare RRPO with another arm, so nothing can be said about reward hacking."
-    by_side = {
-        "above": [arm for arm, gain in gains.items() if gain.low > 0],
-        "below": [arm for arm, gain in gains.items() if gain.high < 0],
-    }
-    phrases = [f"{side} {', '.join(arms)}" for side, arms in by_side.items() if arms]
-    undistinguished = [arm for arm in gains if not any(arm in arms for arms in by_side.values())]
-    phrases += [f"not distinguished from {', '.join(undistinguished)}"] if undistinguished else []
-    return f"{screen}: RRPO's {primary().label} is {'; '.join(phrases)} (unadjusted 95 % intervals)."
 
 
 def _claim(overall: Row, above_sft: Row | None) -> str:

@@ -9,7 +9,7 @@ import pytest
 from synthetic import Fake
 
 from ablations.rendering.sheet import Sheet, Value, markdown
-from reports.arm_tables import AXES, at_equal
+from reports.at_equal import AXES, sheets
 from reports.loading import Selection
 
 
@@ -23,7 +23,7 @@ def shown(*records: Fake) -> Selection:
 
 
 def table(selection: Selection, name: str = "at_kl") -> Sheet | None:
-    return next((sheet for sheet in at_equal(selection) if sheet.name == name), None)
+    return next((sheet for sheet in sheets(selection) if sheet.name == name), None)
 
 
 def rows(sheet: Sheet | None) -> dict[tuple[Value, Value], dict[str, Value]]:

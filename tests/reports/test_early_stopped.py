@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from synthetic import Fake
 
-from reports import arm_tables
+from reports import early_stopped
 from reports.loading import Selection
 
 
@@ -28,7 +28,7 @@ def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(
     accuracy: Sequence[float], expected: int | None
 ) -> None:
     points = pd.DataFrame({"step": range(len(accuracy)), "val_accuracy": np.array(accuracy, float)})
-    assert arm_tables.selected(Fake("diffro", 1, points)) == expected
+    assert early_stopped.selected(Fake("diffro", 1, points)) == expected
 
 
 def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
@@ -47,11 +47,11 @@ def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
         record("diffro", 2, [0.9, 0.8, 0.7], [0.6, 0.9, 0.9]),
         record("best_of_16", 1, [0.5, 0.7], [0.5, 0.6]),
     )
-    sheet = arm_tables.early_stopped(Selection("x", records, {"sft": 1, "diffro": 2, "best_of_16": 1}, ()))
+    sheet = early_stopped.sheet(Selection("x", records, {"sft": 1, "diffro": 2, "best_of_16": 1}, ()))
     assert sheet is not None
     assert [row[0] for row in sheet.rows] == ["diffro"]
     row = sheet.row("diffro")
     assert row["step"].mean == 5.0  # type: ignore[union-attr]
     assert row["gold"].mean == pytest.approx(0.7)  # type: ignore[union-attr]
     assert row["gold"].n == 2  # type: ignore[union-attr]
-    assert arm_tables.early_stopped(Selection("x", records[:1], {"sft": 1}, ())) is None
+    assert early_stopped.sheet(Selection("x", records[:1], {"sft": 1}, ())) is None

@@ -19,7 +19,7 @@ from ablations.tracking.records import Record
 from reports.arm_tables import results
 from reports.effects import ablation, first_sheet, rows, sheet
 from reports.loading import Selection
-from reports.reward_models import checks, component_notes
+from reports.manipulation import checks, component_notes
 from reports.verdicts import Row, verdict
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}

@@ -12,7 +12,7 @@ from stored import report, store_cells, tiny_grid
 from test_writers import MADE
 
 from ablations.components import factorial
-from reports.writers import PACKAGES, latex
+from reports.latex import PACKAGES, latex
 
 PAPER = """\\documentclass[twocolumn]{article}\\usepackage[a4paper,margin=2cm]{geometry}\\usepackage[utf8]{inputenc}
 \\usepackage{PACKAGES}\\begin{document}

@@ -9,15 +9,15 @@ import pytest
 from synthetic import Fake, record
 
 from ablations.stats.inference import wilson
-from reports.arm_tables import collapses, overoptimisation
 from reports.loading import Selection
+from reports.overoptimisation import collapses, sheet
 
 
 def test_peak_loss_and_divergence_by_hand():
     curves = {("diffro", 1): [0.5, 0.9, 0.6], ("diffro", 2): [0.5, 0.7, 0.7], ("sft", 1): [0.5]}
     records = tuple(Fake(arm, seed, pd.DataFrame({"test_accuracy": gold})) for (arm, seed), gold in curves.items())
     lost = {("diffro", 3): "diverged"}
-    table = overoptimisation(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
+    table = sheet(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
     assert table is not None
     assert [row[0] for row in table.rows] == ["diffro"], "SFT does not move"
     row = table.row("diffro")
@@ -26,7 +26,7 @@ def test_peak_loss_and_divergence_by_hand():
     assert row["diverged"] == wilson(1, 3)
     assert row["gamma"].n == 0, "no proxy was recorded"  # type: ignore[union-attr]
     assert row["reward_variance"].n == 0, "nor were samples"  # type: ignore[union-attr]
-    assert overoptimisation(Selection("x", records[2:], {"sft": 1}, ())) is None
+    assert sheet(Selection("x", records[2:], {"sft": 1}, ())) is None
 
 
 def test_a_collapse_is_below_a_third_of_sft_and_a_diverged_seed_is_one():

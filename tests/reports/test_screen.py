@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from synthetic import record
 
-from reports.effects import first_sheet, rows
+from reports import screen
+from reports.effects import rows
 from reports.loading import Selection
 from reports.report import make
 from reports.words import answer
@@ -30,7 +31,7 @@ def screened(grid: str = "baselines") -> Selection:
 def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
     selection = screened()
     assert selection.tested == {}
-    table = first_sheet(selection, rows(selection))
+    table = screen.sheet(selection)
     assert table is not None
     assert [row[0] for row in table.rows] == ["rrpo - sft", "rrpo - diffro", "rrpo - grpo", "rrpo - mixup"]
     assert table.row("rrpo - grpo")["clean_success"].mean == pytest.approx(-0.1)  # type: ignore[union-attr]
@@ -55,9 +56,7 @@ def test_a_screen_without_rrpo_says_what_it_cannot_say():
 def test_a_control_is_held_against_its_component_if_that_was_run_too():
     selection = screened()
     eam = tuple(record("eam", seed, 0.65 + noise) for seed, noise in NOISE.items())
-    table = first_sheet(
-        replace(selection, records=(*selection.records, *eam), planned=selection.planned | {"eam": 3}), []
-    )
+    table = screen.sheet(replace(selection, records=(*selection.records, *eam), planned=selection.planned | {"eam": 3}))
     assert table is not None
     assert [row[0] for row in table.rows][-2:] == ["rrpo - eam", "mixup - eam"]
     row = table.row("mixup - eam")
@@ -72,7 +71,7 @@ def test_a_diverged_cell_counts_as_zero_in_a_screen_too():
     )
     lost = {("grpo", 1): "diverged", **{("mixup", seed): "diverged" for seed in (1, 2, 3)}}
     selection = replace(selection, records=records, lost=lost)
-    table = first_sheet(selection, rows(selection))
+    table = screen.sheet(selection)
     assert table is not None
     assert table.row("rrpo - grpo")["n"] == 3
     assert table.row("rrpo - grpo")["clean_success"].mean == pytest.approx((0.681 - 0.1 - 0.1) / 3)  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from ablations.tracking.runs_folder import check
-from reports import effects, reward_models, settings
+from reports import effects, manipulation, reward_models, settings
 from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import DEPENDENT, Finding, answer, changes, findings, outcomes, sheet, uptake, words
@@ -222,7 +222,7 @@ def test_two_seeds_check_no_manipulation():
     for seeds, expected in ((2, False), (6, True)):
         records = grid(seeds, scalars=lambda label, seed: {"rm_smoothness": 0.5})
         weights = {f"eam@{OWN}": 1.0, f"diffro@{OWN}": -1.0}
-        assert reward_models.check(records, eam, weights).failed is expected
+        assert manipulation.check(records, eam, weights).failed is expected
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():

@@ -12,7 +12,8 @@ from ablations.rendering.figure_style import NARROW, figure_of, save
 from ablations.rendering.figure_style import WIDE as WIDEST
 from ablations.rendering.sheet import Column, Sheet, html
 from ablations.stats.statistics import Interval
-from reports.writers import FORMATS, WIDE, figures_latex, latex, write
+from reports.latex import WIDE, figures_latex, latex
+from reports.writers import FORMATS, write
 
 MADE = Sheet(
     "table",
