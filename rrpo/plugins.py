@@ -72,7 +72,8 @@ class Search(NamedTuple):
 def searched(default: T, *values: T, log: bool = False, within: str = "") -> T:
     """Return a field for a dataclass in an `OptionRegistry` that the study ``tune-arm`` searches; for ``values`` see `Search`.
 
-    ``within`` is the interval of all valid values, as in `rrpo.identity.option`.
+    ``within`` is the interval of all valid values, as in `rrpo.identity.option`; a class that derives from `rrpo.config.Checked`
+    refuses others.
     """
     search = Search(values, log)  # type: ignore[arg-type]
     field: T = dataclasses.field(default=default, metadata={"search": search, "within": within})

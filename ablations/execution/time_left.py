@@ -44,7 +44,7 @@ class TimeLeft:
         self._parts = {part.key: part for task in tasks for part in task.parts}
         owners = {part.key: task.key for task in tasks for part in task.parts}
         self._open = {task.key: task for task in tasks}
-        self._needs = {task.key: {owners.get(need, need) for need in task.needs} for task in tasks}
+        self._needs = {task.key: {owners.get(need, need) for need in task.needs} | task.needs for task in tasks}
         self._stages = dict(stages)
         self._estimator, self._workers, self._clock = estimator, workers, clock
         self.running: dict[str, _Running] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,8 @@ OTHER: Style = (GREY, "-", "o")
 
 def style_of(arm: str) -> Style:
     """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` has that of ``diffro``."""
-    of_components = {name_of([c.name]): style for c, style in zip(COMPONENTS, cycle(COMPONENT_STYLES))}
+    styles = chain(COMPONENT_STYLES, cycle(COMPONENT_STYLES[3:]))  # only the paper's three have one of their own
+    of_components = {name_of([c.name]): style for c, style in zip(COMPONENTS, styles, strict=False)}
     return (HIGHLIGHTED | of_components).get(split_label(arm)[0], OTHER)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -41,6 +42,7 @@ from rrpo.optimizers.loop import Trajectory, prompts_of
 from rrpo.optimizers.parallel import ALONE, Processes
 from rrpo.optimizers.rollout import Prompts
 from rrpo.pipeline.stages import Context
+from rrpo.pipeline.versions import VERSIONS
 from rrpo.regularizers.registry import switched_on
 
 
@@ -64,7 +66,8 @@ def train(
         corpus: Labelled tokens, in a format of `rrpo.cosyvoice.tokens.read`.
         out: Folder of the results; created if it does not exist.
         config: All settings.
-        context: Device, and the parent folder of checkpoints (their folder is named by a hash of the settings).
+        context: Device, and the parent folder of checkpoints (their folder is named by a hash of the settings and of
+            the code's version).
         tell: Called with lines of progress.
 
     Raises:
@@ -72,11 +75,6 @@ def train(
         DivergedError: A loss or gradient of the optimization is not finite.
     """
     OPTIMIZERS.check(config.optimize)  # before hours of training
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fix = "give a folder, which may be new, in a place where you may write"
-        raise InputError("the folder of the results cannot be created", got=error, fix=fix) from None
     context = context or Context()
     processes = Processes.join(context.device)
     method = OPTIMIZERS.create(config.optimize.optimizer)
@@ -85,8 +83,16 @@ def train(
     if not processes.first:
         context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
     if context.checkpoints is not None:
-        key = content_hash(replace(config, model=Source.of(model), corpus=Source.of(corpus)))
+        versions = [VERSIONS[name] for name in ("cosyvoice_start", "cosyvoice")]
+        key = content_hash([versions, replace(config, model=Source.of(model), corpus=Source.of(corpus))])
         context = replace(context, checkpoints=context.checkpoints / key)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(f"{out} is read-only")
+    except OSError as error:
+        fix = "give a folder, which may be new, in a place where you may write"
+        raise InputError("the folder of the results cannot be written", got=error, fix=fix) from None
     start = begin(model, corpus, config, context, tell)
     processes.share(*start.models().values())
     scalars = finish(start, out, config, context, tell, processes)

@@ -71,7 +71,7 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     size = min(config.prompts, len(evaluation.phones))
     evaluation = evaluation.select(torch.arange(size, device=evaluation.prefix.device))
-    silent = replace(context, report=Context.report, on_measures=Context.on_measures)
+    silent = replace(context.part("optimize"), report=Context.report, on_measures=Context.on_measures)
     # Again, because the stage ``optimize`` stores no policies.
     optimize(models, train, config.optimize, silent, inputs, lambda step: ({}, None), updates=config.updates)
     current = replace(models, reference=frozen(models.policy))

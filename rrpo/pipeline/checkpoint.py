@@ -1,10 +1,10 @@
 """Checkpoints of a running stage: a build that was killed resumes from the newest one, with bit-identical results.
 
-A checkpoint is a torch archive of tensors, numbers and text in the stage's own folder, named ``STEP-SHA256.ckpt`` after the
-step to resume from and the hash of its bytes. It is written under a temporary name, flushed and renamed, so a final name never
-refers to a partial file. The newest two are kept. A checkpoint is refused if its hash does not match (truncated or altered), or
-if it records another stage, precision or software (whose rounding may differ). A refused checkpoint is logged, and the one
-before it is used.
+A checkpoint is a torch archive of tensors, numbers and text in the stage's own folder (if it has several trainings, in one for
+each, see `Context.part`), named ``STEP-SHA256.ckpt`` after the step to resume from and the hash of its bytes. It is written
+under a temporary name, flushed and renamed, so a final name never refers to a partial file. The newest two are kept, or only
+the last one of a finished part. A checkpoint is refused if its hash does not match (truncated or altered), or if it records
+another stage, precision or software (whose rounding may differ). A refused checkpoint is logged, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -55,11 +55,8 @@ class Checkpoints:
         Returns:
             The step to resume from and the loop's own state (tensors on the CPU); ``(0, {})`` without a checkpoint.
         """
-        folder = self.context.checkpoints
-        if folder and math.isfinite(self.context.checkpoint_seconds):  # not the one that another process is writing
-            for draft in folder.glob(".*.draft"):
-                draft.unlink(missing_ok=True)
-        checkpoint = load(folder, self._description()) if folder else None
+        folder, writes = self.context.checkpoints, math.isfinite(self.context.checkpoint_seconds)
+        checkpoint = load(folder, self._description(), remove=writes) if folder else None
         if checkpoint is None:
             return 0, {}
         with torch.no_grad():
@@ -98,7 +95,7 @@ class Checkpoints:
             raise Interrupted(f"stopped before step {step + 1}; run the same command again to resume")
 
     def discard(self) -> None:
-        """Remove every checkpoint of this stage."""
+        """Remove every checkpoint of this training."""
         if self.context.checkpoints is not None:
             shutil.rmtree(self.context.checkpoints, ignore_errors=True)
 
@@ -156,14 +153,22 @@ def save(folder: Path, step: int, content: Mapping[str, Any], kept: int = KEPT) 
     return path
 
 
-def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the newest checkpoint of ``folder`` that is valid and matches ``description``; remove the others it meets."""
+def load(folder: Path, description: Mapping[str, Any], *, remove: bool = True) -> dict[str, Any] | None:
+    """Return the newest checkpoint of ``folder`` that is valid and matches ``description``.
+
+    ``remove``: whether refused ones and drafts are removed. If several processes share a run, only the one that writes does so.
+    """
+    for draft in folder.glob(".*.draft") if remove else ():
+        draft.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)
-        except (ValueError, FileNotFoundError) as error:  # another process of the same run removes older ones
+        except FileNotFoundError:
+            continue  # the process that writes has just replaced it
+        except ValueError as error:
             log.warning("checkpoint %s refused: %s; trying the previous one", path, error)
-            path.unlink(missing_ok=True)
+            if remove:
+                path.unlink(missing_ok=True)
     return None
 
 

@@ -68,7 +68,7 @@ class Context:
     stop: Callable[[], bool] = lambda: False
     """Called between two steps. When it returns True, the loop saves a checkpoint and raises `Interrupted`."""
     checkpoints: Path | None = None
-    """Folder of this stage's checkpoints, named like the stage's own; None disables them."""
+    """Folder of checkpoints, named like the stage's own, or like the `part` for one of several trainings; None: no checkpoint."""
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints; 0: one per step; inf: only when a stop is requested."""
     keep_last: bool = False

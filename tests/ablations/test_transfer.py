@@ -54,10 +54,7 @@ def test_a_server_that_died_is_told_before_anything_is_measured(tmp_path: Path, 
 
 
 def recorded(label: str, world: str = "0", profile: str = "tiny", time: int = 0) -> SimpleNamespace:
-    params = {"world.seed": world}
-    return SimpleNamespace(
-        label=label, seed=1, profile=profile, world_hash=world, params=params, recorded=time, tags={}
-    )
+    return SimpleNamespace(label=label, seed=1, profile=profile, world_hash=world, world=world, recorded=time, tags={})
 
 
 def compared(

@@ -144,23 +144,24 @@ def test_of_stages_that_run(tmp_path: Path):
 
 
 def test_a_failed_part_of_a_stack_is_awaited_again(tmp_path: Path):
-    """A stack of two stages of 100 s: one ends, the other one is retried on its own."""
-    stages = [cell.stages["optimized"] for cell in fakes.cells(["a", "b"], [1])]
+    """A stack of two stages of 100 s: one ends, the other one is retried on its own; a third of 100 s needs both."""
+    stages = [cell.stages["optimized"] for cell in fakes.cells(["a", "b", "c"], [1])]
     for stage in stages:
         marked(tmp_path, stage, 100.0)
-    done, failed = singly = stage_tasks(stages, tmp_path, "cpu")
-    stack = replace(done, key="stack", parts=tuple(singly))
+    done, failed, after = stage_tasks(stages, tmp_path, "cpu")
+    stack = replace(done, key="stack", parts=(done, failed))
+    after = replace(after, needs=frozenset({done.key, failed.key}))
     by_key = {stage.folder: stage for stage in stages}
-    time_left = TimeLeft([stack], by_key, Estimator(tmp_path), 1, Clock())
+    time_left = TimeLeft([stack, after], by_key, Estimator(tmp_path), 2, Clock())
     time_left.started(stack.key)
-    assert time_left.seconds() == 200.0
+    assert time_left.seconds() == 300.0
     time_left.ended(done.key, 100.0)
     time_left.stopped(failed.key)
     time_left.ended(stack.key)
-    assert time_left.seconds() == 100.0
+    assert time_left.seconds() == 200.0
     time_left.started(failed.key)
     time_left.ended(failed.key, 100.0)
-    assert time_left.seconds() == 0.0
+    assert time_left.seconds() == 100.0
 
 
 def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):

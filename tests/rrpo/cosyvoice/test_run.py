@@ -355,7 +355,7 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
         (["--precision", "fp16"], "precision must be one of fp32, bf16"),
         (["--lora", "-8"], "--lora must be positive"),
         (["--micro", "0"], "--micro must be positive"),
-        (["--out", f"{tiny}/llm.pt"], "the folder of the results cannot be created"),
+        (["--out", f"{tiny}/llm.pt"], "the folder of the results cannot be written"),
     ):
         result = run(app, [*arguments, *wrong])
         assert (result.exit_code, words in result.output) == (2, True), result.output

@@ -39,9 +39,11 @@ CHILD = """
 import pickle, sys
 from pathlib import Path
 from rrpo.cosyvoice.run import train
+from rrpo.pipeline.stages import Context
 
 model, corpus, out, config = map(Path, sys.argv[1:])
-train(model, corpus, out, pickle.loads(config.read_bytes()))
+context = Context(checkpoints=out / "checkpoints", checkpoint_seconds=0.0)
+train(model, corpus, out, pickle.loads(config.read_bytes()), context=context)
 """
 CONFIG = OptimizeConfig(
     steps=2, batch=8, lr=1e-3, warmup=0, beta=0.01, content_weight=0.0, checkpoints=(), eval_prompts=4, final_prompts=4

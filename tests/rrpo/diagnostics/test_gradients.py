@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from rrpo.diagnostics import gradients
 from rrpo.diagnostics.gradients import METHODS, Moments, against
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
 from rrpo.testing.toy_models import optimize_inputs
@@ -116,14 +118,25 @@ def test_measuring_restores_the_policy(tmp_path: Path) -> None:
     assert torch.equal(parameters_to_vector(models.policy.parameters()), before)
 
 
-def test_the_policies_are_those_of_the_optimisation(tmp_path: Path) -> None:
-    """After half the updates, the evaluation samples and their measures equal those that a whole optimization stores."""
+def test_the_policies_are_those_of_the_optimisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After half the updates, which are resumed after the first, the evaluation samples and their measures equal those that a
+    whole optimization stores."""
+    measured: list[Models] = []
+    monkeypatch.setattr(gradients, "compared", lambda current, *rest: measured.append(current) or ())
     inputs = optimize_inputs(tmp_path / "toy")
     (tmp_path / "out").mkdir()
     loop.build(replace(OPTIMIZE, checkpoints=(3,)), inputs, tmp_path / "out", Context())
-    models = Models.load(inputs, "cpu")
-    train = Prompts.load(inputs["rl_prompts"], models)
-    loop.optimize(models, train, OPTIMIZE, Context(), inputs, lambda step: ({}, None), updates=3)
+    asked: list[int] = []
+    for stop_after, updates in ((1, 1), (9, 2)):
+        asked.clear()
+        context = Context(
+            checkpoints=tmp_path / "checkpoints", stop=lambda last=stop_after: asked.append(0) or len(asked) == last
+        )
+        with pytest.raises(Interrupted) if stop_after == 1 else nullcontext():
+            gradients.build(replace(CONFIG, updates=3), inputs, tmp_path / "out", context)
+        assert len(asked) == updates, "asked once after each update"
+    (current,) = measured
+    models = replace(current, reference=Models.load(inputs, "cpu").reference)
     evaluation = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(6))
     noise = uniform((models.policy.max_tokens, 6), OPTIMIZE.seed, "evaluation noise")
     stored = pd.read_parquet(tmp_path / "out" / "points.parquet").set_index("step").loc[3]

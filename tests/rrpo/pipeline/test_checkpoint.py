@@ -97,10 +97,11 @@ def test_the_newest_two_stay_and_the_newest_is_read(tmp_path: Path) -> None:
     assert load(tmp_path / "none", OURS) is None
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(30.0, 0), (math.inf, 1)])
-def test_a_half_written_one_is_removed_by_who_writes(tmp_path: Path, seconds: float, left: int) -> None:
+@pytest.mark.parametrize(("seconds", "left"), [(30.0, 0), (math.inf, 2)])
+def test_half_written_and_damaged_ones_are_removed_by_who_writes(tmp_path: Path, seconds: float, left: int) -> None:
     """The other processes of a run do not save, and may find the draft of the one that does."""
     (tmp_path / ".00000004.77.draft").write_bytes(b"half")
+    (tmp_path / "00000003-abc.ckpt").write_bytes(b"damaged")
     context = Context(checkpoints=tmp_path, checkpoint_seconds=seconds)
     parameter = torch.nn.Parameter(torch.zeros(1))
     assert Checkpoints(context, [parameter], torch.optim.Adam([parameter])).resume() == (0, {})
