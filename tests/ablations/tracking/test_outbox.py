@@ -319,8 +319,8 @@ def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracke
     records, lost = store.states("tiny")
     assert set(records) == {good.hash}
     assert str(lost[bad.hash]) == "bug: planted"
-    (parent,) = store.plans("tiny")
-    assert store.client.get_run(parent.run_id).info.status == "FINISHED"
+    (parent,) = store.runs("tiny", "parent")
+    assert parent.info.status == "FINISHED"
 
 
 def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
