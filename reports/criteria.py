@@ -71,7 +71,7 @@ def definitions(selection: Selection, cells: Cells) -> Sheet | None:
     """Return the contrasts of the first table under other definitions of clean success, one row per definition; None if there is
     no such contrast."""
     available = {record.label for record in selection.records}
-    contrasts = selection.tested.get("", {}) | ({} if selection.screen else above_sft())
+    contrasts = selection.family | ({} if selection.screen else above_sft())
     contrasts = {name: weights for name, weights in contrasts.items() if set(weights) <= available}
     by = primary().by
     if not contrasts or by is None:

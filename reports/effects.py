@@ -65,7 +65,7 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     """
     if selection.screen:
         return []
-    records, family = selection.records, selection.tested.get("", {})
+    records, family = selection.records, selection.family
     failed = [name for name, check in manipulation.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
     computed += judge(selection, records, above_sft(), score=score, family=family)
@@ -122,7 +122,7 @@ def differences(
     contrasts = {f"{one} - {other}": difference(one, other) for one, other in pairs}
     by_name = estimates(selection, contrasts, [primary(), *map(find, names)], selection.seeds(()), score)
     by_pair = dict(zip(pairs, by_name.values(), strict=True))
-    return {pair: means for pair, means in by_pair.items() if means[difference_column(primary())].n}
+    return {pair: means for pair, means in by_pair.items() if of_primary(means).n}
 
 
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
@@ -130,7 +130,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     if empty."""
     if selection.screen:
         return None
-    family = selection.tested.get("", {})
+    family = selection.family
     beside = estimates(selection, family | above_sft(), map(find, BESIDE), selection.tested_seeds)
     body: list[dict[Column, Value]] = [
         {
@@ -160,7 +160,7 @@ def _sft_notes(selection: Selection) -> list[str]:
     """Return how the row RRPO - SFT is to be read; empty without such a row."""
     if primary().name != clean_success(gold()).name:
         return []
-    outcome, family = clean_at_any_length(), selection.tested.get("", {})
+    outcome, family = clean_at_any_length(), selection.family
     values = scored(outcome.values(selection.records), selection, DIVERGED)
     x = t_interval(apply(above_sft()[ABOVE_SFT], values, selection.tested_seeds), simultaneous(family))
     if not x.n:
@@ -170,7 +170,7 @@ def _sft_notes(selection: Selection) -> list[str]:
 
 def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
-    family = selection.tested.get("", {})
+    family = selection.family
     body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
@@ -206,7 +206,7 @@ def _detectable(values: Sequence[float], m: int) -> float:
 
 def _interim(selection: Selection) -> list[str]:
     available = {record.label for record in selection.records} | {arm for arm, _ in selection.diverged}
-    missing = [name for name, weights in selection.tested.get("", {}).items() if not set(weights) <= available]
+    missing = [name for name, weights in selection.family.items() if not set(weights) <= available]
     suffix = f" Missing: {'; '.join(missing)}." if missing else ""
     planned = (
         f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none is planned)"
@@ -268,7 +268,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
 def outcomes_sheet(selection: Selection) -> Sheet | None:
     """Return the contrasts of the first table in every outcome; None if none can be computed."""
     outcomes, available = shown(selection.records), {record.label for record in selection.records}
-    contrasts = selection.tested.get("", {}) | above_sft()
+    contrasts = selection.family | above_sft()
     contrasts = {name: weights for name, weights in contrasts.items() if set(weights) <= available}
     by_contrast = estimates(selection, contrasts, outcomes, selection.tested_seeds)
     tested = "" if selection.screen else f" (the primary outcome, {primary().label}, is tested in the first table)"
@@ -279,6 +279,11 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
     rows: list[dict[Column, Value]] = [{CONTRAST: name, **means} for name, means in by_contrast.items()]
     computed = any(mean.n for means in by_contrast.values() for mean in means.values())
     return Sheet.of("outcomes", "Every outcome", rows, note) if computed else None
+
+
+def of_primary(means: Mapping[Column, Interval]) -> Interval:
+    """Return the difference in the primary outcome, from those of all outcomes."""
+    return means[difference_column(primary())]
 
 
 def difference_column(outcome: Outcome) -> Column:

@@ -105,6 +105,11 @@ class Selection:
         return {} if self.screen else declared(dict.fromkeys([*self.planned, *sorted(self.grid_labels)]))
 
     @property
+    def family(self) -> dict[str, Weights]:
+        """Contrasts tested among plain arms; empty for a screen and for a grid of settings."""
+        return self.tested.get("", {})
+
+    @property
     def screen(self) -> bool:
         """Whether all grids are screens."""
         return all(name in GRIDS and GRIDS[name].screen for name in self.grids)
@@ -124,7 +129,7 @@ class Selection:
     @cached_property
     def tested_seeds(self) -> list[int]:
         """The seeds of the tests of plain arms; all seeds if nothing is tested."""
-        return self.seeds({arm for weights in self.tested.get("", {}).values() for arm in weights})
+        return self.seeds({arm for weights in self.family.values() for arm in weights})
 
     @cached_property
     def diverged(self) -> frozenset[Key]:

@@ -19,7 +19,7 @@ from ablations.stats.family import BESIDE, DIVERGED, family, margin_text, primar
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import manipulation
-from reports.effects import ORACLE, difference_column, estimates, secondary
+from reports.effects import ORACLE, estimates, of_primary, secondary
 from reports.loading import Selection
 from reports.settings import SHORTCUT, Setting, settings
 from reports.verdicts import CONTRAST, INTERIM, UNDECIDED, Row, judge, simultaneous, without_diverged
@@ -143,11 +143,11 @@ def _rows(selection: Selection, setting: Setting, contrasts: Mapping[str, Weight
         {
             Column("setting", "setting"): setting.name,
             CONTRAST: name,
-            N: float(means[difference_column(primary())].n),
+            N: float(of_primary(means).n),
             **means,
         }
         for name, means in estimated.items()
-        if means[difference_column(primary())].n
+        if of_primary(means).n
     ]
 
 

@@ -56,7 +56,7 @@ def _answer(selection: Selection, rows: Sequence[Row], score: float = DIVERGED) 
     raised = (
         f" (the plan was raised from {' and '.join(map(str, selection.plans[:-1]))})" if selection.plans[1:] else ""
     )
-    tested = selection.tested.get("", {})
+    tested = selection.family
     if not tested.keys() <= family().keys():
         share = f"{len(tested)} contrasts"
     elif len(tested) < len(family()):

@@ -14,7 +14,7 @@ from ablations.rendering.summary import N, over_seeds
 from ablations.stats.contrasts import OVERALL, SFT, overall
 from ablations.stats.family import BESIDE, DIVERGED, primary
 from ablations.stats.statistics import Interval
-from reports.effects import difference_column, estimates
+from reports.effects import estimates, of_primary
 from reports.loading import Elsewhere, Selection, world_name
 from rrpo.arms import BASE, RRPO
 
@@ -46,13 +46,13 @@ def by_world(selection: Selection, score: float = DIVERGED) -> dict[str, Estimat
         name: estimates(part, weights, outcomes, part.tested_seeds, score)[OVERALL]
         for name, part in parts(selection).items()
     }
-    known = {name: means for name, means in by_name.items() if means[difference_column(primary())].n}
+    known = {name: means for name, means in by_name.items() if of_primary(means).n}
     return known if len(known) > 1 else {}
 
 
 def span(selection: Selection, score: float = DIVERGED) -> str:
     """Return the range of the mean primary outcome over worlds as a part of the answer; empty for a single world."""
-    means = [of_world[difference_column(primary())] for of_world in by_world(selection, score).values()]
+    means = [of_primary(of_world) for of_world in by_world(selection, score).values()]
     if not means:
         return ""
     low, high = (f"{100 * value:+z.1f}" for value in (min(m.mean for m in means), max(m.mean for m in means)))
@@ -83,7 +83,7 @@ def sheet(selection: Selection) -> Sheet | None:
     rows: list[dict[Column, Value]] = [
         {
             Column("world", "world"): name,
-            N: float(means[difference_column(primary())].n),
+            N: float(of_primary(means).n),
             **means,
             **levels(cells[name]),
         }
