@@ -105,8 +105,8 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet]) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for sheet in sheets:
-        (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
-        (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
+        (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}", encoding="utf-8")
+        (out / f"{sheet.name}.csv").write_text(as_csv(sheet), encoding="utf-8")
     results.write_trials(study, out / "trials.csv")
     pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]
     page.write(search.name, sheets, pictures, f"optuna-dashboard {search.address}", out)
