@@ -6,15 +6,7 @@ import math
 from dataclasses import replace
 
 from ablations.judges import gold
-from ablations.outcomes import (
-    COSTS,
-    Outcome,
-    all_outcomes,
-    ends,
-    followed,
-    hacked_share,
-    measured,
-)
+from ablations.outcomes import COSTS, Outcome, all_outcomes, ends, followed, hacked_share, measured
 from ablations.parameters import differing, headings
 from ablations.rendering.sheet import NONE, Column, Sheet
 from ablations.rendering.summary import ARM, over_seeds, table

@@ -14,14 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.judges import vetoing
-from ablations.outcomes import (
-    COSTS,
-    UPTAKE_BY_KIND,
-    Outcome,
-    find,
-    followed,
-    shown,
-)
+from ablations.outcomes import COSTS, UPTAKE_BY_KIND, Outcome, find, followed, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, by_arm
 from ablations.stats.family import KL_POINTS

@@ -126,10 +126,8 @@ def differences(
 
 
 def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
-    """Return the first table of a report: the family and RRPO - SFT, in the primary outcome and `BESIDE`; None for a screen, or
-    if empty."""
-    if selection.screen:
-        return None
+    """Return the first table of a report, except of a screen: the family and RRPO - SFT, in the primary outcome and `BESIDE`;
+    None if empty."""
     family = selection.family
     beside = estimates(selection, family | above_sft(), map(find, BESIDE), selection.tested_seeds)
     body: list[dict[Column, Value]] = [

@@ -20,9 +20,8 @@ from ablations.tracking.runs_folder import check
 from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
-from reports.writers import writable
 from rrpo.commands import Plugin, program
-from rrpo.errors import InputError
+from rrpo.errors import InputError, writable
 
 app, main = program("reports.listen")
 

@@ -7,11 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ablations.judges import gold
-from ablations.outcomes import (
-    OVEROPTIMISATION,
-    Outcome,
-    ends,
-)
+from ablations.outcomes import OVEROPTIMISATION, Outcome, ends
 from ablations.rendering.sheet import Column, Sheet
 from ablations.rendering.summary import by_arm
 from ablations.stats.family import COLLAPSED, DIVERGED, primary

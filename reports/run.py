@@ -20,9 +20,9 @@ from reports import page
 from reports.latex import figures_latex
 from reports.loading import select
 from reports.report import Figure, Report, make
-from reports.writers import FORMATS, LISTING, sweep, writable, write
+from reports.writers import FORMATS, LISTING, sweep, write
 from rrpo.commands import Plugin, program
-from rrpo.errors import choose
+from rrpo.errors import choose, writable
 
 app, main = program("reports.run")
 

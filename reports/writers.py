@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.rendering.sheet import Sheet, as_csv, html, markdown
+from ablations.rendering.sheet import Sheet, as_csv, html, markdown_page
 from reports.latex import latex
-from rrpo.errors import InputError
 
 TEMPLATES = Path(__file__).parent
 """Folder of the templates of pages and texts."""
@@ -18,11 +16,7 @@ LISTING = "files.json"
 """File that lists a report's files, so that the next report in the folder can remove those that it does not write."""
 
 
-def _md(sheet: Sheet) -> str:
-    return f"# {sheet.title}\n\n{markdown(sheet)}"
-
-
-FORMATS: dict[str, Callable[[Sheet], str]] = {"md": _md, "csv": as_csv, "tex": latex, "html": html}
+FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown_page, "csv": as_csv, "tex": latex, "html": html}
 """File ending -> writer."""
 
 
@@ -33,19 +27,6 @@ def render(template: str, **values: Any) -> str:
     escape = template.endswith(".html.j2")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=escape, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
-
-
-def writable(folder: Path, file: Path | None = None) -> Path:
-    """Create the folder if it is missing, and return it. Raise InputError if nothing, or not that ``file``, can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        if file is not None and file.is_dir():
-            raise IsADirectoryError(f"{file} is a folder")
-    except OSError as error:
-        raise InputError("output cannot be written there", got=f"{folder}: {error}", fix="give another --out") from None
-    return folder
 
 
 def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -1,8 +1,9 @@
-"""The error raised for bad user input: what is wrong, what was given, how to fix it."""
+"""The error raised for bad user input (what is wrong, what was given, how to fix it), and checks that raise it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -33,3 +34,22 @@ def positive(flag: str, value: int) -> int:
     if value < 1:
         raise InputError(f"{flag} must be positive", got=value, fix=f"give {flag} 1 or more")
     return value
+
+
+def writable(folder: Path, file: Path | None = None, *, what: str = "output cannot be written there") -> Path:
+    """Create the folder if it is missing, and return it.
+
+    Raises:
+        InputError: Nothing, or not that ``file``, can be written; ``what`` is its first line.
+    """
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if file is not None and file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder")
+    except OSError as error:
+        raise InputError(what, got=f"{folder}: {error}", fix="give another --out") from None
+    return folder

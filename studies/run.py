@@ -16,7 +16,7 @@ from optuna.study import Study as OptunaStudy
 from rich.console import Console
 
 from ablations.commands import print_line, terminal
-from ablations.rendering.sheet import Sheet, as_csv, markdown
+from ablations.rendering.sheet import Sheet, as_csv, markdown, markdown_page
 from ablations.stats.statistics import Interval
 from ablations.tracking.source_version import git_state
 from rrpo.commands import options_of, program
@@ -105,7 +105,7 @@ def _write(search: Search, study: OptunaStudy, sheets: Sequence[Sheet]) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for sheet in sheets:
-        (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}", encoding="utf-8")
+        (out / f"{sheet.name}.md").write_text(markdown_page(sheet), encoding="utf-8")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet), encoding="utf-8")
     results.write_trials(study, out / "trials.csv")
     pictures = [path for path in figures.draw(study, search, out) if path.suffix == ".png"]

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 
 from ablations.rendering.figure_style import figure_of
 from ablations.rendering.figure_style import save as save_figure
-from ablations.rendering.sheet import Column, Sheet, as_csv, markdown
+from ablations.rendering.sheet import Column, Sheet, as_csv, markdown_page
 from rrpo.validation.lines import NOT_INSTALLED, Line, save
 
 HEAD = ("section", "line", "value", "95 % interval", "threshold", "verdict", "note")
@@ -87,8 +87,8 @@ def sheet(lines: Sequence[Line], title: str) -> Sheet:
 
 def write(lines: Sequence[Line], title: str, out: Path) -> None:
     """Write ``card.md``, ``card.csv`` (unrounded) and ``card.json`` to ``out``. Equal lines give identical bytes."""
-    table = markdown(sheet(lines, title).with_notes(CAPTION, "", conclusion(lines)))
-    (out / "card.md").write_text(f"# {title}\n\n{table}", encoding="utf-8")
+    table = sheet(lines, title).with_notes(CAPTION, "", conclusion(lines))
+    (out / "card.md").write_text(markdown_page(table), encoding="utf-8")
     names = ("section", "line", "value", "low", "high", "threshold", "verdict", "note")
     raw = tuple((x.section, x.name, x.value, x.low, x.high, x.threshold, verdict(x), x.note) for x in lines)
     (out / "card.csv").write_text(

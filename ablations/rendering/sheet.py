@@ -135,6 +135,11 @@ def markdown(sheet: Sheet) -> str:
     return "\n".join([*lines, "", *sheet.notes]) + "\n"
 
 
+def markdown_page(sheet: Sheet) -> str:
+    """Return a Markdown page: the title as its heading, and the table."""
+    return f"# {sheet.title}\n\n{markdown(sheet)}"
+
+
 def as_csv(sheet: Sheet) -> str:
     """Return CSV with unrounded values; an interval has four fields, and a missing value is an empty field."""
     intervals = [any(isinstance(row[index], Interval) for row in sheet.rows) for index in range(len(sheet.columns))]

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -104,7 +103,7 @@ def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple
     for utterance in utterances:
         count += 1
         place = utterance.audio and os.path.abspath(utterance.audio)  # planned and built from different folders
-        key.update(repr((replace(utterance, audio=None), place)).encode())
+        key.update(repr(vars(utterance) | {"audio": place}).encode())
         if audio is not None and utterance.audio is not None:
             try:
                 stat = os.stat(utterance.audio)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -33,7 +32,7 @@ from rrpo.cosyvoice.reward import (
 )
 from rrpo.cosyvoice.supervised import supervise
 from rrpo.cosyvoice.text import prompt_text
-from rrpo.errors import InputError
+from rrpo.errors import writable
 from rrpo.identity import content_hash, described
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
@@ -86,13 +85,7 @@ def train(
         versions = [VERSIONS[name] for name in ("cosyvoice_start", "cosyvoice")]
         key = content_hash([versions, replace(config, model=Source.of(model), corpus=Source.of(corpus))])
         context = replace(context, checkpoints=context.checkpoints / key)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK):
-            raise PermissionError(f"{out} is read-only")
-    except OSError as error:
-        fix = "give a folder, which may be new, in a place where you may write"
-        raise InputError("the folder of the results cannot be written", got=error, fix=fix) from None
+    writable(out, what="the folder of the results cannot be written")
     start = begin(model, corpus, config, context, tell)
     processes.share(*start.models().values())
     scalars = finish(start, out, config, context, tell, processes)

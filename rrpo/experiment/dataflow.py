@@ -367,8 +367,14 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int, label: str)
     own_seeds = {name: replace(getattr(config, name), seed=seed) for name in ("pretrain", "supervised", "recogniser")}
     shared = CosyVoiceConfig(  # what `rrpo.cosyvoice.run.begin` reads
         **own_seeds,
-        **{name: getattr(config, name) for name in ("model", "corpus", "emotions", "words", "reward_model")},
-        **{name: getattr(config, name) for name in ("precision", "recompute", "max_tokens")},
+        model=config.model,
+        corpus=config.corpus,
+        emotions=config.emotions,
+        words=config.words,
+        reward_model=config.reward_model,
+        precision=config.precision,
+        recompute=config.recompute,
+        max_tokens=config.max_tokens,
         optimize=OptimizeConfig(content_weight=float(config.optimize.content_weight > 0)),
     )
     start = Stage.of("cosyvoice_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import shutil
 import time
@@ -55,8 +54,8 @@ class Checkpoints:
         Returns:
             The step to resume from and the loop's own state (tensors on the CPU); ``(0, {})`` without a checkpoint.
         """
-        folder, writes = self.context.checkpoints, math.isfinite(self.context.checkpoint_seconds)
-        checkpoint = load(folder, self._description(), remove=writes) if folder else None
+        folder, clock = self.context.checkpoints, self.context.clock
+        checkpoint = load(folder, self._description(), remove=self.context.saves) if folder else None
         if checkpoint is None:
             return 0, {}
         with torch.no_grad():
@@ -66,9 +65,7 @@ class Checkpoints:
         torch.set_rng_state(checkpoint["generator"])
         if "cuda_generator" in checkpoint:
             torch.cuda.set_rng_state(checkpoint["cuda_generator"], self._device())
-        self.context.clock.earlier = max(
-            self.context.clock.earlier, checkpoint["seconds"]
-        )  # includes earlier trainings
+        clock.earlier = max(clock.earlier, checkpoint["seconds"])  # which include those of earlier trainings
         log.warning("resuming from step %d of %s", checkpoint["step"], checkpoint["stage"])
         return checkpoint["step"], checkpoint["kept"]
 

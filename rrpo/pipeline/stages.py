@@ -87,13 +87,17 @@ class Context:
     wait: bool = True
     """Whether to wait for a stage that another process builds; if False, ClaimedError is raised."""
 
+    @property
+    def saves(self) -> bool:
+        """Whether this process saves checkpoints without being stopped: of the processes of a run, only one does."""
+        return math.isfinite(self.checkpoint_seconds)
+
     def part(self, name: str) -> Context:
         """Return the context of one of several trainings of the stage, which has a folder of checkpoints of its own.
 
         A build that was interrupted in a later training then trains none of the earlier ones again.
         """
-        checkpoints = self.checkpoints and self.checkpoints / name
-        return dataclasses.replace(self, checkpoints=checkpoints, keep_last=math.isfinite(self.checkpoint_seconds))
+        return dataclasses.replace(self, checkpoints=self.checkpoints and self.checkpoints / name, keep_last=self.saves)
 
 
 @dataclass(frozen=True)
