@@ -209,6 +209,8 @@ def _interim(selection: Selection) -> list[str]:
     planned = (
         f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none is planned)"
     )
+    if selection.planned_n == 1:
+        planned = "all planned seeds, of which a test requires two (one is planned)"
     return [f"Interim: a contrast is tested once its cells are complete in {planned}.{suffix}"]
 
 

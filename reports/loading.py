@@ -77,6 +77,8 @@ class Selection:
     """Planned cell without a record -> the newest attempt at it, if there was one."""
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
     """Name of each other world of the profile -> its cells of these grids, if the same code made them."""
+    setting_plans: Mapping[str, int] = field(default_factory=dict)
+    """Setting of the first grid -> number of seeds planned for its tested arms; `plans` applies to the others."""
 
     @property
     def grids(self) -> list[str]:
@@ -98,6 +100,11 @@ class Selection:
     def planned_n(self) -> int:
         """Number of seeds at which contrasts are tested; 0 if none was planned."""
         return self.plans[-1] if self.plans else 0
+
+    def planned_in(self, setting: str) -> int:
+        """Return the number of seeds at which the contrasts of a setting (empty: of plain arms) are tested; 0 if none was
+        planned."""
+        return self.setting_plans.get(setting, self.planned_n)
 
     @cached_property
     def tested(self) -> dict[str, dict[str, Weights]]:
@@ -232,10 +239,21 @@ def select(
     begun = {split_label(arm)[1] for arm in by_arm}  # each setting is tested by itself
     of_tests = [label for label in _labels(names[:1], recorded) if split_label(label)[1] in begun]
     totals = tuple(planned_seeds(invocations[0], of_tests))
+    by_setting = {name: max(planned_seeds(invocations[0], of_tests, name), default=0) for name in begun - {""}}
     notes += [f"Reported separately: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported separately, because other code made it: {name}." for name in left_out]
     return Selection(
-        "+".join(names), chosen, by_arm, tuple(notes), totals, frozenset(labels), folder, lost, unfinished, elsewhere
+        "+".join(names),
+        chosen,
+        by_arm,
+        tuple(notes),
+        totals,
+        frozenset(labels),
+        folder,
+        lost,
+        unfinished,
+        elsewhere,
+        by_setting,
     )
 
 

@@ -27,7 +27,7 @@ from rrpo.arms import BASE
 
 NAMED = 3
 """Maximum number of settings that a sentence lists by name."""
-UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
+UNTESTED = "Interim, not tested: planned cells are missing, or fewer than two seeds are planned."
 DEPENDENT = (
     "All settings have the same seeds, SFT policies and prompts, so they do not confirm each other. Cells that another grid has "
     "too (those of the default setting are in `full`) are the same cells, and no replication."
@@ -58,9 +58,9 @@ def findings(selection: Selection, score: float = DIVERGED) -> list[Finding]:
 
 
 def sheet(findings: Sequence[Finding]) -> Sheet | None:
-    """Return the table of every estimate and verdict, one row per setting; None below two settings."""
+    """Return the table of every estimate and verdict, one row per setting; None if there are none."""
     places = {finding.setting.name: finding.setting for finding in findings}
-    if len(places) < 2:
+    if not places:
         return None
     names = list(dict.fromkeys(finding.name for finding in findings))
     by_setting = {(finding.setting.name, finding.name): finding for finding in findings}
@@ -91,11 +91,9 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
 
 
 def outcomes(selection: Selection) -> Sheet | None:
-    """Return the tested contrasts and oracle - DiffRO in each setting, in the primary outcome and `BESIDE`; None below two
-    settings."""
+    """Return the tested contrasts and oracle - DiffRO in each setting, in the primary outcome and `BESIDE`; None for a grid of
+    plain arms."""
     known = settings(selection.records, selection.planned)
-    if len(known) < 2:
-        return None
     to_oracle = {name: weights for name, weights in secondary().items() if ORACLE in weights}
     body = []
     for setting in known:
@@ -158,9 +156,9 @@ def _numbers(findings: Sequence[Finding]) -> str:
 
 
 def words(name: str, findings: Sequence[Finding]) -> str:
-    """Return a sentence on one conclusion over all settings."""
+    """Return a sentence on one conclusion over all settings: the estimates if all are interim, otherwise the verdicts."""
     same_conclusion = [finding for finding in findings if finding.name == name]
-    if any(finding.verdict == INTERIM for finding in same_conclusion):
+    if all(finding.verdict == INTERIM for finding in same_conclusion):
         means = [finding.interval for finding in same_conclusion if finding.interval.n]
         above, up, down = (
             sum(x > 0 for x in xs) for xs in ([m.mean for m in means], [m.low for m in means], [-m.high for m in means])

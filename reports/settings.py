@@ -157,5 +157,6 @@ def plain(selection: Selection) -> tuple[Selection, str]:
         if split_label(arm)[1] == chosen.name
     }
     planned = dict(Counter([*(record.label for record in records), *(arm for arm, _ in lost)]))
-    selected = replace(selection, records=records, planned=planned, lost=lost)
+    plans = (selection.planned_in(chosen.name),)
+    selected = replace(selection, records=records, planned=planned, lost=lost, plans=plans)
     return selected, f"Setting: {chosen.name}, of {len(all_settings)}."

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablations.grids import split_label
 from ablations.judges import Judge, vetoing
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values, apply
@@ -93,13 +94,15 @@ def judge(
     other_outcomes = [scored(by_judge(other_judge, records), selection, score) for other_judge in vetoing()]
     tested = contrasts if family is None else family
     level = simultaneous(tested)
-    seeds = selection.seeds({label for weights in tested.values() for label in weights})
+    labels = {label for weights in tested.values() for label in weights}
+    seeds = selection.seeds(labels)
+    planned = {selection.planned_in(split_label(label)[1]) for label in labels}
     rows = []
     for name, weights in contrasts.items():
         differences = (apply(weights, values, seeds) for values in (outcomes, *other_outcomes))
         x, *veto_values = (values[np.isfinite(values)] for values in differences)
         decision = INTERIM
-        if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
+        if planned == {len(seeds)} and len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
             veto_intervals = [t_interval(values, level) for values in veto_values]
             decision = verdict(x, level, veto_intervals)
             if name in failed:

@@ -85,7 +85,10 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
     if overall.word == WORSE:
         return f"RRPO does not reduce reward hacking: {_differences(overall, above_sft)}"
     suffix = overall.verdict.removeprefix(UNDECIDED) if overall.word == UNDECIDED else f", {overall.verdict}"
-    return f"Whether RRPO stops or reduces reward hacking is undecided: {_differences(overall, above_sft, suffix)}"
+    open_question = "Whether RRPO stops or reduces reward hacking is undecided"
+    if above_sft and above_sft.word == WORSE:
+        open_question = "RRPO does not stop reward hacking; whether it reduces it is undecided"
+    return f"{open_question}: {_differences(overall, above_sft, suffix)}"
 
 
 def _differences(overall: Row, above_sft: Row | None, suffix: str = "") -> str:
@@ -99,6 +102,8 @@ def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
     done, seeds = len(selection.records) + len(selection.diverged), len(selection.seeds(()))
     if selection.lost.keys() - selection.diverged:
         reason = f"{done} of {len(selection.records) + len(selection.lost)} planned cells"
+    elif selection.planned_n == 1:
+        reason = "one seed is planned, and a test requires two"
     elif selection.planned_n:
         reason = f"seeds: {seeds} run, {selection.planned_n} planned"
     else:
@@ -158,6 +163,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         first=records[0],
         arms=[arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items()],
         seeds=seeds,
+        planned=sorted({selection.planned_in(setting) for setting in selection.tested}),
         listed=listed,
         policies=_policies(records),
         idle=[

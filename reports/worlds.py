@@ -61,7 +61,7 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     ]
     unfinished = any(other.unfinished for other in selection.elsewhere.values())
     interim = "; not all planned cells are complete" if unfinished else ""
-    widths = f"half the 95 % interval: {', '.join(halves)}{interim}"
+    widths = f"half the unadjusted 95 % interval: {', '.join(halves)}{interim}"
     return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points ({widths})"
 
 
@@ -90,7 +90,7 @@ def sheet(selection: Selection) -> Sheet | None:
         for name, means in by_world(selection).items()
     ]
     note = (
-        f"{OVERALL} within seeds at the last update, in each world by itself, mean ± half the 95 % t-interval; "
+        f"{OVERALL} within seeds at the last update, in each world by itself, mean ± half the unadjusted 95 % t-interval; "
         f"{primary().label} and the outcomes beside it; then the arms' own means, which show whether SFT is intelligible "
         f"there and whether DiffRO loses anything. Estimates, not tested. Diverged cells count as {primary().label} 0 in "
         "differences, and have no other outcome."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.failures import KINDS, Lost
-from ablations.grids import DEVELOPMENT
+from ablations.grids import DEVELOPMENT, split_label
 from ablations.stats.family import declared, labelled
 from ablations.tracking.records import TAG_FAILED, TAG_FAILURE_KIND, TAG_PROFILE, TAG_WORLD_HASH, Record
 from rrpo.experiment.cell import Cell
@@ -110,7 +110,9 @@ def needed(labels: Iterable[str]) -> set[str]:
     return tested or all_labels
 
 
-def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ()) -> list[int]:
+def planned_seeds(
+    invocations: Sequence[Invocation], labels: Iterable[str] = (), setting: str | None = None
+) -> list[int]:
     """Return the total number of planned seeds after each invocation, as distinct values in ascending order.
 
     The last value is the current plan; earlier values are smaller plans that were raised. A seed counts once every arm that the
@@ -120,9 +122,12 @@ def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ())
     Args:
         invocations: Invocations of one grid, oldest first.
         labels: Labels of the whole grid, in addition to those that the invocations planned.
+        setting: Count the seeds of one setting, for which its own arms suffice; None: of all of them.
     """
     seeds = reported(seed for invocation in invocations for seed in invocation.seeds)
     required = needed({*labels, *(arm for invocation in invocations for arm in invocation.plan)})
+    if setting is not None:
+        required = {label for label in required if split_label(label)[1] == setting}
     arms: dict[int, set[str]] = defaultdict(set)
     totals = set()
     for invocation in invocations:

@@ -150,7 +150,9 @@ def test_every_setting_has_its_contrasts_in_several_outcomes():
     gain = rows["noise0.3_shortcut0", "oracle - DiffRO"]
     assert (gain["n"], gain["clean_success"].mean) == (6, pytest.approx(0.3, abs=0.01))
     assert rows[OWN, "Adv, added to DiffRO"]["hacked_share"].mean == pytest.approx(0.12, abs=0.01)
-    assert outcomes(selection_of([r for r in grid() if OWN in r.label])) is None, "one setting is shown by other tables"
+    alone = outcomes(selection_of([r for r in grid() if OWN in r.label]))
+    assert alone is not None
+    assert list(by_contrast(alone)) == [key for key in rows if key[0] == OWN]
 
 
 def test_the_answer_without_diverged_cells_is_told_too():
@@ -182,7 +184,7 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(plans: tuple[int, 
         "Interim, not tested, n = 6: the estimate is above zero in"
     )
     assert sheet(computed).notes[-1] == (  # type: ignore[union-attr]
-        "Interim, not tested: cells are missing, or no number of seeds was planned."
+        "Interim, not tested: planned cells are missing, or fewer than two seeds are planned."
     )
 
 
@@ -213,7 +215,33 @@ def test_a_whole_setting_that_is_lost_is_still_there():
     assert [row[0] for row in by_setting.rows] == [f"{OWN} *", setting, "noise0.3_shortcut0"]
     assert [row[1] for row in by_setting.rows] == ["", "", "planted shortcut 0"], "of the lost one nothing is known"
     assert by_setting.row(setting)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
-    assert "in 1 of 2 settings" in words("EAM, added to DiffRO", computed)
+    assert words("EAM, added to DiffRO", computed) == (
+        f"Better in the default setting. Other settings: interim in {setting}; worse in noise0.3_shortcut0."
+    ), "the others are tested"
+
+
+def test_one_setting_alone_is_tested_and_answers():
+    selection = selection_of([r for r in grid() if r.label.endswith("@noise0.3_shortcut0")])
+    computed = findings(selection)
+    table = sheet(computed)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["noise0.3_shortcut0"]
+    first, second = answer(selection, computed)
+    assert first == (
+        "RRPO - DiffRO: No setting is known to be the default one. Other settings: equivalent in noise0.3_shortcut0."
+    )
+    assert "EAM, added to DiffRO: No setting is known to be the default one. Other settings: worse in" in second
+
+
+def test_each_setting_has_its_own_number_of_planned_seeds():
+    """Noisy raters are planned on four of the six seeds, and complete there."""
+    fewer = "noise0.6_shortcut0.9"
+    records = [r for r in grid() if not (r.label.endswith(f"@{fewer}") and r.seed > 3)]
+    selection = replace(selection_of(records, (4,)), setting_plans={OWN: 6, fewer: 4, "noise0.3_shortcut0": 5})
+    verdicts = verdicts_of(findings(selection))
+    assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
+    assert verdicts[fewer, "EAM, added to DiffRO"] == "equivalent"
+    assert verdicts["noise0.3_shortcut0", "EAM, added to DiffRO"] == "interim", "six seeds were run, and five planned"
 
 
 def test_two_seeds_check_no_manipulation():
@@ -516,4 +544,7 @@ def test_whole_settings_are_tested_before_the_others_are_planned(
     recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(planned, {})
     store_cells(runs, planned)
-    assert select(runs, "tiny").plans == plans
+    selection = select(runs, "tiny")
+    assert selection.plans == plans
+    whole = {setting: 2 for setting in begun if setting != "half"}
+    assert selection.setting_plans == whole | ({"beta0.01": 0} if "half" in begun else {})

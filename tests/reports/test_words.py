@@ -69,6 +69,15 @@ def test_a_difference_of_a_component_that_moved_nothing_is_told_with_it():
     )
 
 
+def test_an_arm_below_sft_does_not_stop_hacking_even_if_its_gain_is_undecided():
+    sentence, *_ = answer_of(grid({}, noise=0.04, base=0.3))
+    assert sentence.startswith(
+        "RRPO does not stop reward hacking; whether it reduces it is undecided: clean success dif"
+    )
+    sentence, *_ = answer_of(grid({}, noise=0.04, base=0.3, without="sft"))
+    assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
+
+
 def test_where_nothing_helps_nothing_is_named():
     sentence, *_ = answer_of(grid({}))
     assert sentence.startswith(

@@ -36,7 +36,10 @@ def several(elsewhere: float) -> Selection:
 def test_the_answer_has_the_range_over_worlds_and_each_has_a_row():
     selection = several(-0.04)
     sentence, *_ = answer(selection, effects.rows(selection))
-    assert "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (half the 95 % interval: 0." in sentence
+    assert (
+        "; over 3 worlds, RRPO - DiffRO ranges from -10.0 to +10.6 points (half the unadjusted 95 % interval: 0."
+        in sentence
+    )
     table = worlds.sheet(selection)
     assert table is not None
     assert [row[0] for row in table.rows] == ["world  (w)", "world 1 (w1)", "world 2 (w2)"]
@@ -77,8 +80,8 @@ def test_diverged_cells_count_in_every_world():
     assert other.mean == pytest.approx((0.08 + 0.08 - 0.58) / 3)
     assert [row[1] for row in table.rows] == [8.0, 3.0]
     first, second, *_ = answer(selection, effects.rows(selection))
-    assert re.search(r"half the 95 % interval: \S+ with 8 seeds, \S+ with 3 seeds\)", first)
-    assert re.search(r"half the 95 % interval: \S+ with 7 seeds, \S+ with 2 seeds\)", second)
+    assert re.search(r"half the unadjusted 95 % interval: \S+ with 8 seeds, \S+ with 3 seeds\)", first)
+    assert re.search(r"half the unadjusted 95 % interval: \S+ with 7 seeds, \S+ with 2 seeds\)", second)
 
 
 def test_the_own_world_has_the_seeds_of_the_tests():
@@ -98,7 +101,8 @@ def test_half_an_interval_needs_two_seeds():
     single = replace(world, records=tuple(r for r in world.records if r.seed == 0))
     selection = replace(selection, elsewhere={**selection.elsewhere, name: single})
     assert re.search(
-        r"half the 95 % interval: \S+ with 8 seeds, unknown with one seed, \S+ with 3 seeds\)", worlds.span(selection)
+        r"half the unadjusted 95 % interval: \S+ with 8 seeds, unknown with one seed, \S+ with 3 seeds\)",
+        worlds.span(selection),
     )
 
 
