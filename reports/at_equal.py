@@ -38,7 +38,7 @@ OTHERS = [
 NOTE = (
     "Value where a run first reaches the level, by linear interpolation between checkpoints (between the first and "
     "the last for measures taken only there, such as naturalness). Mean over seeds ± half the 95 % t-interval. n: "
-    "number of seeds that reached the level; only these enter the means. A dash: none did. Levels that no run "
+    "number of seeds that reached the level; at most these enter the means. A dash: none did. Levels that no run "
     "reached are omitted. Estimates, not tested."
 )
 COST = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ablations.grids import CONTROLS
 from ablations.outcomes import clean_at_any_length, find
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import N
+from ablations.rendering.summary import N, seeds_of
 from ablations.stats.contrasts import SFT, difference
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.statistics import Interval, in_points
@@ -69,7 +69,7 @@ def sheet(controls: list[Control]) -> Sheet | None:
     rows: list[dict[Column, Value]] = [
         {
             Column("control", "control"): control.arm,
-            N: float(max(change.n for change in control.changes.values())),
+            N: seeds_of(control.changes.values()),
             **{columns[name]: change for name, change in control.changes.items()},
             columns[any_length.name]: control.at_any_length,
             VERDICT: control.verdict,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ablations.judges import Judge, gold, vetoing
 from ablations.outcomes import EMOTION, Met, Outcome, all_but, criteria
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import N, by_arm
+from ablations.rendering.summary import N, by_arm, seeds_of
 from ablations.stats.family import primary
 from ablations.tracking.records import Record
 from reports.effects import above_sft, difference_column, estimates
@@ -87,7 +87,10 @@ def definitions(selection: Selection, cells: Cells) -> Sheet | None:
         by_contrast = {name: mean[difference_column(outcome)] for name, mean in means.items()}
         if any(mean.n for mean in by_contrast.values()):
             columns = {Column(name, f"{name}, points", "gain"): mean for name, mean in by_contrast.items()}
-            counts = {PROMPTS: float(prompts(selection, judge)), N: float(max(mean.n for mean in by_contrast.values()))}
+            counts: dict[Column, Value] = {
+                PROMPTS: float(prompts(selection, judge)),
+                N: seeds_of(mean for mean in by_contrast.values() if mean.n),
+            }
             rows.append({DEFINITION: label, **counts, **columns})
     note = (
         f"The contrasts of the first table in {primary().label}, by the judges that can withhold a verdict (on the samples that "

@@ -17,7 +17,7 @@ from ablations.grids import ALTERNATIVES
 from ablations.judges import gold
 from ablations.outcomes import Outcome, clean_at_any_length, clean_success, ends, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import ARM, N, over_seeds
+from ablations.rendering.summary import ARM, N, over_seeds, seeds_of
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Values, Weights, apply, corner_effect, difference, interactions
 from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.inference import correlation, improvement, ratio_of_means
@@ -68,9 +68,10 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     records, family = selection.records, selection.family
     failed = [name for name, check in manipulation.checks(records, family).items() if check.failed]
     computed = judge(selection, records, family, failed, score)
-    computed += judge(selection, records, above_sft(), score=score, family=family)
+    if family:
+        computed += judge(selection, records, above_sft(), score=score, family=family)
     outcomes = scored(primary().values(records), selection, score)
-    for name, weights in secondary().items():
+    for name, weights in (secondary() if family else secondary() | above_sft()).items():
         x = [value for value in apply(weights, outcomes, selection.tested_seeds) if math.isfinite(value)]
         computed.append(Row(name, False, tuple(x), t_interval(x), SECONDARY))
     return [row for row in computed if row.values]
@@ -141,13 +142,19 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         for row in rows
         if row.name in beside
     ]
-    notes = (
+    tested = (
         f"Differences within seeds at the last update, mean ± half the interval. {primary().title}: paired "
         f"t-intervals, simultaneous over {len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval "
         f"that excludes 0: the arms differ; within ±{margin_text()}: equivalent; otherwise undecided, with the number "
         f"of seeds needed to detect {margin_text()} with power {POWER:g} (at the 80 % upper bound of the standard "
-        f"deviation). No verdict is given if the {primary().label} by another judge has an interval, at the same level, "
-        "entirely on the opposite side of 0. All other columns: 95 % intervals, estimates only.",
+        f"deviation). {ABOVE_SFT} is not one of these contrasts, and has an interval of the same level. No verdict is given "
+        f"if the {primary().label} by another judge has an interval, at the same level, entirely on the opposite side of 0. "
+        "All other columns: 95 % intervals, estimates only."
+    )
+    untested = "Differences within seeds at the last update, mean ± half the 95 % t-interval. These arms allow no test."
+    notes = (
+        tested if family else untested,
+        *(manipulation.unchecked(manipulation.checks(selection.records, family)) if selection.planned_n > 1 else []),
         *_sft_notes(selection),
         primary().note,
     )
@@ -172,6 +179,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
+            N: float(len(row.values)),
             Column("family", "family"): "primary" if row.primary else BESIDE_IT.get(row.name, "secondary"),
             Column("points", "points", "gain"): row.interval,
             VERDICT: row.verdict,
@@ -276,9 +284,16 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
         "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested"
         f"{tested}. {OWN_RM}"
     )
-    rows: list[dict[Column, Value]] = [{CONTRAST: name, **means} for name, means in by_contrast.items()]
-    computed = any(mean.n for means in by_contrast.values() for mean in means.values())
-    return Sheet.of("outcomes", "Every outcome", rows, note) if computed else None
+    rows: list[dict[Column, Value]] = [
+        {CONTRAST: name, N: seeds_of(filter(_measured, means.values())), **means}
+        for name, means in by_contrast.items()
+        if any(map(_measured, means.values()))
+    ]
+    return Sheet.of("outcomes", "Every outcome", rows, note) if rows else None
+
+
+def _measured(mean: Interval) -> bool:
+    return mean.n > 0
 
 
 def of_primary(means: Mapping[Column, Interval]) -> Interval:

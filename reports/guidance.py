@@ -80,7 +80,7 @@ def intensity(records: Sequence[Record]) -> Sheet | None:
         rows.append(
             {
                 Column("measure", "rises with alpha?"): name,
-                N: float(len(by_seed)),
+                N: float(t_interval(plain).n),
                 Column("spearman", "Spearman's correlation with alpha", "effect"): t_interval(plain),
                 Column("partial", "at equal phone errors", "effect"): t_interval(partial),
             }

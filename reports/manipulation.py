@@ -72,6 +72,21 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
     return {name: results[part] for name, part in parts.items()}
 
 
+def unchecked(checked: Mapping[str, Checked]) -> list[str]:
+    """Return a line for the caption that names the components of `checks` that too few seeds check; empty if there are none."""
+    names = [
+        part.component.label
+        for part in {part.component: part for part in checked.values()}.values()
+        if part.component.check and not part.weak and part.moved.n < LEAST
+    ]
+    if not names:
+        return []
+    return [
+        f"Manipulation not checked (measured on fewer than {LEAST} seeds): {', '.join(names)}. The verdicts assume that these "
+        "components changed the reward model as intended."
+    ]
+
+
 def component_notes(selection: Selection) -> list[str]:
     """Return the checks of the components that are tested as lines for the caption, one for each setting."""
     lines = []

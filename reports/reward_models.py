@@ -14,13 +14,13 @@ from ablations.judges import tuning
 from ablations.outcomes import Outcome, followed
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import N, by_arm, rm_outcomes, scalar
-from ablations.stats.contrasts import apply, corner_effects, difference, main_effects, overall
-from ablations.stats.family import margin_text
+from ablations.stats.contrasts import apply, difference
+from ablations.stats.family import family, margin_text
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 from reports import manipulation
 from reports.loading import Selection
-from reports.verdicts import CONTRAST, VERDICT, simultaneous, verdict
+from reports.verdicts import CONTRAST, INTERIM, VERDICT, simultaneous, verdict, with_check
 from rrpo.arms import BASE
 from rrpo.regularizers import CONTROLS
 
@@ -29,6 +29,8 @@ TEST_SET = "rm_accuracy_test_"
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
 """Prefixes of the scalars of a test set, see `rrpo.diagnostics.examine.build_test_set`."""
+OF_FOLDS = "none (folds)"
+"""In place of a verdict on folds, which are not independent."""
 
 
 def sheet(selection: Selection) -> Sheet | None:
@@ -124,10 +126,16 @@ def _recognition_notes(selection: Selection) -> list[str]:
 
 def recognition_effects(selection: Selection) -> Sheet | None:
     """Return each regularizer's effect on UA, over the factorial and within RRPO, on every test set; None if no seed has the
-    arms."""
-    contrasts = main_effects() | corner_effects() | overall()
+    arms.
+
+    The verdicts are those of the primary family's rule. There are none with folds.
+    """
+    contrasts = family()
     level = simultaneous(contrasts)
-    seeds = selection.seeds_run
+    failed = [name for name, check in manipulation.checks(selection.records, contrasts).items() if check.failed]
+    seeds = selection.seeds({arm for weights in contrasts.values() for arm in weights})
+    complete = selection.planned_n == len(seeds) > 1
+    training_sets = {record.config.get("profile.manifests.rm_pretrain.digest") for record in selection.records}
     rows: list[dict[Column, Value]] = []
     for name in sets_examined(selection):
         values = scalar(f"{UNWEIGHTED}{name}", selection.records)
@@ -137,12 +145,17 @@ def recognition_effects(selection: Selection) -> Sheet | None:
             if len(x):
                 row: dict[Column, Value] = {CONTRAST: f"{name}: {contrast}", N: float(len(x))}
                 row[Column("ua", "UA, points", "gain")] = t_interval(x, level)
-                rows.append(row | {VERDICT: verdict(x, level)})
+                decision = with_check(verdict(x, level), failed=contrast in failed)
+                if len(training_sets) > 1:
+                    decision = OF_FOLDS
+                elif not (complete and len(x) == len(seeds)):
+                    decision = INTERIM
+                rows.append(row | {VERDICT: decision})
     note = (
         f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
         f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "
-        f"±{margin_text()} an equivalence. Not part of the primary family. Folds share training speakers, which makes "
-        "their intervals too narrow."
+        f"±{margin_text()} an equivalence, once all planned seeds are complete. Not part of the primary family. Folds share "
+        "training speakers, which makes their intervals too narrow for a verdict."
     )
     return Sheet.of("recognition_effects", "Effects on emotion recognition", rows, note)
 

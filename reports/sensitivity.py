@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value, show
-from ablations.rendering.summary import ARM, N
+from ablations.rendering.summary import ARM, N, seeds_of
 from ablations.stats.contrasts import OVERALL, Weights, apply
 from ablations.stats.family import BESIDE, DIVERGED, family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
@@ -78,7 +78,7 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         f"simultaneous over the setting's {len(names)} contrasts" if len(names) > 1 else "for one contrast a setting"
     )
     notes = (
-        f"*: default setting. n = {_numbers(findings)} seeds.",
+        f"*: default setting. n = {seeds_of(finding.interval for finding in findings)} seeds.",
         f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, {several} "
         f"({100 * simultaneous(names):.4g} %), at the planned number of seeds. An interval that excludes 0: better or worse; "
         f"within ±{margin_text()}: equivalent. No correction over settings: secondary. A diverged cell counts as "
@@ -149,12 +149,6 @@ def _rows(selection: Selection, setting: Setting, contrasts: Mapping[str, Weight
     ]
 
 
-def _numbers(findings: Sequence[Finding]) -> str:
-    """Return the number of seeds of the differences: ``5``, or ``4 to 5``."""
-    n = [finding.interval.n for finding in findings]
-    return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
-
-
 def words(name: str, findings: Sequence[Finding]) -> str:
     """Return a sentence on one conclusion over all settings: the estimates if all are interim, otherwise the verdicts."""
     same_conclusion = [finding for finding in findings if finding.name == name]
@@ -164,8 +158,8 @@ def words(name: str, findings: Sequence[Finding]) -> str:
             sum(x > 0 for x in xs) for xs in ([m.mean for m in means], [m.low for m in means], [-m.high for m in means])
         )
         return (
-            f"Interim, not tested, n = {_numbers(same_conclusion)}: the estimate is above zero in {above} of {len(means)} "
-            f"settings, its interval lies above zero in {up} and below in {down}."
+            f"Interim, not tested, n = {seeds_of(f.interval for f in same_conclusion)}: the estimate is above zero in {above} "
+            f"of {len(means)} settings, its interval lies above zero in {up} and below in {down}."
         )
     default = next((f"{f.verdict.capitalize()} in the default setting" for f in same_conclusion if f.setting.own), "")
     settings_of: dict[str, list[str]] = {}

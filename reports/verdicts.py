@@ -104,12 +104,16 @@ def judge(
         decision = INTERIM
         if planned == {len(seeds)} and len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
             veto_intervals = [t_interval(values, level) for values in veto_values]
-            decision = verdict(x, level, veto_intervals)
-            if name in failed:
-                absent = word_of(decision) in (EQUIVALENT, UNDECIDED)
-                decision = NOT_MOVED if absent else f"{decision}{CHECK_FAILED}"
+            decision = with_check(verdict(x, level, veto_intervals), failed=name in failed)
         rows.append(Row(name, family is None, tuple(x), t_interval(x, level), decision))
     return rows
+
+
+def with_check(decision: str, *, failed: bool) -> str:
+    """Return a verdict on a component, given whether its manipulation check failed."""
+    if not failed:
+        return decision
+    return NOT_MOVED if word_of(decision) in (EQUIVALENT, UNDECIDED) else f"{decision}{CHECK_FAILED}"
 
 
 def scored(outcomes: Values, selection: Selection, score: float) -> Values:

@@ -20,6 +20,7 @@ from ablations.commands import print_line
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.family import MARGIN
+from ablations.stats.inference import varies
 from ablations.stats.statistics import Interval, in_points, listed, t_interval
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError
@@ -179,7 +180,9 @@ def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh,
         else ""
     )
     complete = len(seeds) > 1 and not why  # which seeds are missing may depend on the arm
-    relation = _relation(search.directions[0], first) if complete else "not to be compared with"
+    objective = search.spec.objectives[0]
+    by_seed = _values(fresh.best, objective, seeds) - _values(fresh.baseline, objective, seeds)
+    relation = _relation(search.directions[0], by_seed, first) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
     by = f": {in_points(first)} points" if complete else ""
     suffix = f" (check {check} of this study)" if len(seeds) > 1 and not fresh.missing else ""
@@ -217,8 +220,10 @@ def _against_sft(fresh: Fresh, best: FrozenTrial, baseline: Baseline, seeds: Seq
     ]
 
 
-def _relation(direction: str, difference: Interval) -> str:
+def _relation(direction: str, values: np.ndarray, difference: Interval) -> str:
+    if not varies(values):
+        return "not to be compared (no spread over seeds) with"
     if difference.low > 0 or difference.high < 0:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"
-    within = max(-difference.low, difference.high) <= MARGIN
+    within = max(-difference.low, difference.high) < MARGIN
     return "equivalent to" if within else "not distinguishable from"

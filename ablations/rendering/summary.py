@@ -115,6 +115,12 @@ def user_splits(records: Sequence[Record]) -> list[str]:
     return sorted({name.split(".")[2] for name in manifests})
 
 
+def seeds_of(intervals: Iterable[Interval]) -> str:
+    """Return the number of seeds of several means: ``5``, or ``4 to 5``."""
+    n = [interval.n for interval in intervals]
+    return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
+
+
 def redraws(records: Sequence[Record]) -> str:
     """Return a sentence on which parts of the records' experiment differ between seeds."""
     if on_cosyvoice(records):

@@ -20,13 +20,15 @@ def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None) -> list[st
         n: Total number of planned seeds.
         pilot: The measured spread over seeds; None if there is no pilot.
     """
-    contrasts = next(filter(None, declared(labels).values()), {})
+    tested = {setting: contrasts for setting, contrasts in declared(labels).items() if contrasts}
+    contrasts = next(iter(tested.values()), {})
     if not contrasts:
         return []
     m = len(contrasts)
+    scope = f"in each of {len(tested)} settings, without a correction for their number, " if len(tested) > 1 else ""
     lines = [
-        f"primary outcome: {primary().label} at the last update; tested at a family-wise level of {ALPHA:g} (each interval "
-        f"{1 - ALPHA / m:.4f}): "
+        f"primary outcome: {primary().label} at the last update; tested {scope}at a family-wise level of {ALPHA:g} "
+        f"(each interval {1 - ALPHA / m:.4f}): "
         f"{'; '.join(contrasts)}; estimates only: "
         + ", ".join(outcome.label for outcome in all_outcomes() if outcome.name != primary().name)
     ]

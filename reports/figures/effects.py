@@ -69,7 +69,7 @@ def reach_caption() -> str:
         f"Difference in {primary().label} for each conclusion and setting: mean with simultaneous interval (drawn "
         "from three seeds on; all are in the tables). *: default setting; the dashed line marks its mean. Filled "
         "markers show verdicts: blue disc better, red square worse, green diamond equivalent; hollow: undecided, "
-        f"interim or no verdict. Gray band: equivalence margin of {margin_text()}."
+        f"interim, not tested or no verdict. Gray band: equivalence margin of {margin_text()}."
     )
 
 

@@ -263,6 +263,34 @@ def test_a_component_is_checked_by_its_first_contrast_that_three_seeds_have():
     assert not only_two.failed
 
 
+def test_a_component_that_too_few_seeds_check_is_named():
+    selection = grid({"ls": 0.1})
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    assert any(
+        note.startswith("Manipulation not checked (measured on fewer than 3 seeds): LS, EAM, Adv.")
+        for note in table.notes
+    )
+    for record_ in selection.records:
+        record_.__dict__["scalars"] = {"rm_ece": 0.2 - 0.01 * with_part(record_.label, "ls")}
+    table = first_sheet(selection, rows(selection))
+    assert table is not None
+    assert any(
+        note.startswith("Manipulation not checked (measured on fewer than 3 seeds): EAM, Adv.") for note in table.notes
+    )
+
+
+def test_without_a_contrast_of_the_family_nothing_is_tested():
+    selection = grid({"ls": 0.1})
+    records = tuple(r for r in selection.records if r.label in ("sft", "rrpo"))
+    pair = replace(selection, records=records, planned=dict.fromkeys(("sft", "rrpo"), 8))
+    (row,) = rows(pair)
+    assert (row.name, row.verdict) == ("RRPO - SFT", "secondary, not tested")
+    table = first_sheet(pair, [row])
+    assert table is not None
+    assert table.notes[0].endswith("These arms allow no test.")
+
+
 @pytest.mark.parametrize(("ratio", "words"), [(1.05, "equivalent"), (1.04, "not tested (manipulation check failed)")])
 def test_adv_is_not_tested_where_its_attack_was_weak(ratio: float, words: str):
     selection = changed(

@@ -97,7 +97,7 @@ def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
 def test_with_shuffled_labels_none_is_named(seed: int, first_screen: FirstScreen) -> None:
     """The cells in which a component helps by ten points, with arm names shuffled within every seed."""
     text = first_screen(shuffled(full({"ls": 0.1}), seed))
-    assert text.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
+    assert "undecided: clean success differs" in text.split("\n\n")[0]
     assert "of its components, none is shown to help" in text
     assert "helps" not in text
     assert not [verdict for verdict in verdicts(text).values() if verdict.startswith(("better", "worse"))]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic import Fake, with_part
@@ -31,7 +34,7 @@ def selection() -> Selection:
             if seed > 1:
                 scalars |= {"rm_ua_own": 0.25, "rm_wa_own": 0.5, "rm_n_own": 10.0 + seed, "rm_left_out_own": 0.0}
             records.append(Fake(arm, seed, pd.DataFrame(), scalars=scalars))
-    return Selection("rm", tuple(records), dict.fromkeys(factorial(), SEEDS), ())
+    return Selection("rm", tuple(records), dict.fromkeys(factorial(), SEEDS), (), (SEEDS,))
 
 
 def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
@@ -55,6 +58,28 @@ def test_effects_are_paired_within_seeds() -> None:
     assert str(ls["verdict"]).startswith("better")
     assert sheet.row("ESD: Adv, in RRPO")["verdict"] == "worse (by less than 5 points)"
     assert str(sheet.row("ESD: EAM, main effect")["verdict"]).startswith("not tested")
+    assert sheet.row("own: LS, main effect")["verdict"] == "interim", "two of the four seeds have this set"
+
+
+def test_the_verdict_waits_for_the_planned_seeds_and_the_manipulation_check() -> None:
+    early = recognition_effects(replace(selection(), plans=(2 * SEEDS,)))
+    assert early is not None
+    assert {row[-1] for row in early.rows} == {"interim"}
+    complete = selection()
+    for record in complete.records:
+        record.__dict__["scalars"] = record.scalars | {"rm_ece": 0.2 + 0.001 * np.sin(record.seed)}
+    checked = recognition_effects(complete)
+    assert checked is not None
+    assert checked.row("ESD: LS, main effect")["verdict"] == "better (manipulation check failed)"
+
+
+def test_folds_have_no_verdict() -> None:
+    folds = selection()
+    for record in folds.records:
+        record.config["profile.manifests.rm_pretrain.digest"] = f'"{record.seed}"'
+    sheet = recognition_effects(folds)
+    assert sheet is not None
+    assert {row[-1] for row in sheet.rows} == {"none (folds)"}
 
 
 def test_without_a_test_set_there_is_no_table() -> None:

@@ -145,6 +145,8 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
         ([-0.1, -0.11, -0.09], "hacked_share", "better than"),
         ([0.001, -0.001, 0.0], "clean_success", "equivalent to"),  # 0 +- .0025
         ([0.2, -0.1, 0.05], "clean_success", "not distinguishable from"),  # .05 +- .37
+        ([0.25, 0.25, 0.25], "clean_success", "not to be compared (no spread over seeds) with"),
+        ([0.0, 0.0, 0.0], "clean_success", "not to be compared (no spread over seeds) with"),
         (
             [-0.055, 0.001, -0.028],
             "clean_success",

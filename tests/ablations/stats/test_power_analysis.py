@@ -53,6 +53,12 @@ def test_the_level_is_that_of_the_contrasts_that_the_arms_allow(labels: list[str
     assert f"(each interval {level}): {names}" in analyze_power(labels, 8, None)[0]
 
 
+def test_settings_are_tested_without_a_correction_for_their_number() -> None:
+    tested, _ = analyze_power([f"{arm}@{place}" for arm in singles() for place in "abc"], 8, None)
+    assert "; tested in each of 3 settings, without a correction for their number, at a family-wise level" in tested
+    assert "settings" not in analyze_power(singles(), 8, None)[0]
+
+
 def test_one_seed_gets_a_warning_and_a_grid_without_the_family_nothing() -> None:
     assert analyze_power(FACTORIAL, 1, None)[-1].startswith("WARNING")
     assert analyze_power(("sft", "diffro"), 8, None) == []
