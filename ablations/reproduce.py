@@ -51,6 +51,8 @@ SINGLY = {MARK: "single"}
 """A marker without an executor is that of a stage that was built singly, in float32."""
 TIMES = "seconds"
 """Prefix of the names of durations, which are not compared because they differ between runs."""
+OPTIONS = "options.json"
+"""File in the scratch store with the options of the call that fills it."""
 SHOWN = 20
 """Maximum number of differences that are printed."""
 app, main = program("ablations.reproduce")
@@ -84,6 +86,7 @@ def command(
     device_name = _json(record.folder / ENVIRONMENT_FILE).get("device", "auto") if device == "recorded" else device
     builder = Builder.of(device_name, workers, runs_dir, console)
     scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
+    resume_only({"device": builder.device, "reuse_world": reuse_world}, scratch.root)
     if reuse_world:
         shared = share_world(cell, folder.root, scratch.root)
         say(f"{shared} stages of the world are reused from the runs folder.")
@@ -105,9 +108,20 @@ def command(
         say(line)
     if equal:
         shutil.rmtree(scratch.root, ignore_errors=True)
-    else:
-        say(f"The rebuilt stages are kept in {scratch.root}")
+    else:  # the next call builds again
+        earlier = scratch.root.parent.glob(f"{scratch.root.name}-differs-*")
+        kept = scratch.root.rename(f"{scratch.root}-differs-{1 + sum(1 for _ in earlier)}")
+        say(f"The rebuilt stages are kept in {kept}")
     raise typer.Exit(0 if equal else 1)
+
+
+def resume_only(options: Mapping[str, object], scratch: Path) -> None:
+    """Remove what an interrupted call left in the scratch store, unless it had the same options, and note them there."""
+    note = scratch / OPTIONS
+    if _json(note) != options:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        note.write_text(json.dumps(options))
 
 
 def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ablations.tracking.connection import answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.tracking.run_files import put_text
@@ -138,11 +139,12 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
     test = ListeningTest(id=opaque(key, "test"), grid=grid, key=key, emotions=tuple(emotions), items=names)
     tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id}
     experiment = store.about_experiment(grid)
-    run = store.client.create_run(experiment, run_name=f"listening test {test.id}", tags=tags)
-    store.client.log_param(run.info.run_id, "arms", ",".join(dict.fromkeys(item.arm for item in items)))
-    store.client.log_param(run.info.run_id, "items", len(items))
-    put_text(store.folder, run, json.dumps(asdict(test), indent=2), FILE)
-    store.client.set_terminated(run.info.run_id, "FINISHED")
+    with answering(store.folder):
+        run = store.client.create_run(experiment, run_name=f"listening test {test.id}", tags=tags)
+        store.client.log_param(run.info.run_id, "arms", ",".join(dict.fromkeys(item.arm for item in items)))
+        store.client.log_param(run.info.run_id, "items", len(items))
+        put_text(store.folder, run, json.dumps(asdict(test), indent=2), FILE)
+        store.client.set_terminated(run.info.run_id, "FINISHED")
     return test
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.tracking.connection import answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
 from ablations.tracking.run_files import put_text
@@ -141,13 +142,13 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
 def keep(store: Store, file: Ratings) -> None:
     """Store one person's ratings."""
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
-    run = store.client.create_run(
-        store.about_experiment(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
-    )
-    store.client.log_metric(run.info.run_id, "ratings", len(file.rows))
-    put_text(store.folder, run, file.content.decode("utf-8-sig"), FILE)
-    store.client.set_terminated(run.info.run_id, "FINISHED")
-    store.client.set_tag(run.info.run_id, TAG_COMPLETE, file.digest)
+    experiment = store.about_experiment(file.test.grid)
+    with answering(store.folder):
+        run = store.client.create_run(experiment, run_name=f"ratings by {file.rater}", tags=tags)
+        store.client.log_metric(run.info.run_id, "ratings", len(file.rows))
+        put_text(store.folder, run, file.content.decode("utf-8-sig"), FILE)
+        store.client.set_terminated(run.info.run_id, "FINISHED")
+        store.client.set_tag(run.info.run_id, TAG_COMPLETE, file.digest)
 
 
 def load(selection: Selection) -> pd.DataFrame:

@@ -12,10 +12,11 @@ from reports.latex import latex
 
 TEMPLATES = Path(__file__).parent
 """Folder of the templates of pages and texts."""
-LISTING = "files.json"
+LISTING = "report-files.json"
 """File that lists a report's files, so that the next report in the folder can remove those that it does not write."""
 
-
+WRITTEN = "files written by reports.run"
+"""Key of the list in `LISTING`."""
 FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown_page, "csv": as_csv, "tex": latex, "html": html}
 """File ending -> writer."""
 
@@ -48,11 +49,11 @@ def sweep(folder: Path, paths: Sequence[Path]) -> None:
     """
     listing = folder / LISTING
     try:
-        previous = json.loads(listing.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        previous = []
+        previous = {str(name) for name in json.loads(listing.read_text(encoding="utf-8"))[WRITTEN]}
+    except (OSError, ValueError, KeyError, TypeError):
+        previous = set()
     current = sorted(path.name for path in paths)
-    for name in {str(name) for name in previous} - set(current) if isinstance(previous, list) else ():
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
-    listing.write_text(json.dumps(current, indent=1) + "\n", encoding="utf-8")
+    for name in previous - set(current):
+        if Path(name).name == name and (folder / name).is_file():
+            (folder / name).unlink()
+    listing.write_text(json.dumps({WRITTEN: current}, indent=1) + "\n", encoding="utf-8")

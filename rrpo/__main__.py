@@ -22,7 +22,7 @@ from rich.table import Table
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
 from rrpo.commands import Plugin, Set, program
-from rrpo.errors import InputError
+from rrpo.errors import InputError, writable
 from rrpo.pipeline.errors import failure_kind
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import PROFILES
@@ -67,6 +67,7 @@ def command(
     try:
         values = assignments(settings or ())
         cell = make_cell(arm, seed=seed, profile=profile, settings=values)
+        writable(out, what="the results cannot be written there")
         for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
             console.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
         with _show_progress(console) as report:

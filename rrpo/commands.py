@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -93,6 +94,19 @@ def start(app: App, name: str) -> None:
         app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def paced(write: Callable[[str], object], seconds: float = 5.0) -> Callable[[str], None]:
+    """Return a function that writes a line of progress, at most one every ``seconds``, and the first one after as many."""
+    last = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            write(line)
+            last = time.monotonic()
+
+    return tell
 
 
 def option(panel: str, default: Any, among: Iterable[str] = (), flag: str = "", metavar: str | None = None) -> Any:

@@ -36,11 +36,17 @@ def positive(flag: str, value: int) -> int:
     return value
 
 
-def writable(folder: Path, file: Path | None = None, *, what: str = "output cannot be written there") -> Path:
+def writable(
+    folder: Path,
+    file: Path | None = None,
+    *,
+    what: str = "output cannot be written there",
+    fix: str = "give another --out",
+) -> Path:
     """Create the folder if it is missing, and return it.
 
     Raises:
-        InputError: Nothing, or not that ``file``, can be written; ``what`` is its first line.
+        InputError: Nothing, or not that ``file``, can be written; it says ``what`` is wrong and how to ``fix`` it.
     """
     import tempfile
 
@@ -51,5 +57,5 @@ def writable(folder: Path, file: Path | None = None, *, what: str = "output cann
         if file is not None and file.is_dir():
             raise IsADirectoryError(f"{file} is a folder")
     except OSError as error:
-        raise InputError(what, got=f"{folder}: {error}", fix="give another --out") from None
+        raise InputError(what, got=f"{folder}: {error}", fix=fix) from None
     return folder

@@ -255,7 +255,10 @@ def load(path: Path, module: str | None = None) -> str:
         return _loaded[path][0]
     if not path.is_file():
         raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PluginError("a plugin cannot be read", got=error, fix="make the file readable") from error
     source = hashlib.sha256(content).hexdigest()[:16]
     name = module or f"rrpo_plugin_{path.stem}_{source}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -54,9 +54,13 @@ def serve(descriptor: int, parent: int) -> None:
             if (message := _connection.recv()) is None:
                 continue  # the request to stop came after the task had ended
             function, arguments, log = message
-            _write_to(Path(log))
-            answer = perform(function, arguments, _reporter(_connection), sys.stderr.write)
-            _flush()
+            try:
+                _write_to(Path(log))
+            except OSError as error:  # such as a full disk, for which the run pauses
+                answer: End = Lost.of(error)
+            else:
+                answer = perform(function, arguments, _reporter(_connection), sys.stderr.write)
+                _flush()
             _connection.send(answer)
 
 

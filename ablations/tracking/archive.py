@@ -21,12 +21,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from filelock import FileLock
 
 from ablations.tracking import recorder, records
+from ablations.tracking.connection import answering
 from ablations.tracking.outbox import ARTIFACTS, ENTRY, Entry
 from ablations.tracking.reader import Store, require_artifacts
 from ablations.tracking.run_files import files_in
@@ -165,7 +166,8 @@ def _entry_of(store: Store, run: Any) -> Entry:
 
 def _members(store: Store, run: Any, entry: Entry) -> dict[str, bytes]:
     """Return the files of one run by their names below its key."""
-    inputs = store.client.get_run(run.info.run_id).inputs
+    with answering(store.folder):
+        inputs = store.client.get_run(run.info.run_id).inputs
     datasets = sorted((each.dataset.name, each.dataset.digest) for each in inputs.dataset_inputs)
     entry = dataclasses.replace(entry, datasets=dict(datasets))
     folder = store.artifacts_of(run)
@@ -196,13 +198,17 @@ def _entry(path: Path, members: Members) -> Entry:
 
 def _put(store: Store, entry: Entry, members: Members) -> None:
     """Put a run of an archive into the outbox."""
-    with TemporaryDirectory() as temporary:
-        artifacts = {}
-        for number, (name, content) in enumerate(members.items()):
-            if name != ENTRY:
-                artifacts[name.removeprefix(f"{ARTIFACTS}/")] = place = Path(temporary) / str(number)
-                place.write_bytes(content)
-        store.replay.outbox.put(entry, artifacts)
+    try:
+        with TemporaryDirectory() as temporary:
+            artifacts = {}
+            for number, (name, content) in enumerate(members.items()):
+                if name != ENTRY:
+                    artifacts[name.removeprefix(f"{ARTIFACTS}/")] = place = Path(temporary) / str(number)
+                    place.write_bytes(content)
+            store.replay.outbox.put(entry, artifacts)
+    except OSError as error:
+        fix = f"free space there and in {gettempdir()}, then restore the archive again; restored runs are kept"
+        raise InputError("the runs cannot be restored", got=error, fix=fix) from error
 
 
 def _read(path: Path) -> dict[str, Members]:

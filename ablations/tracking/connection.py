@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment that makes MLflow open the page of training runs instead of the one for language models."""
 PARTIAL = ".partial-"
 """Suffix that a store's name has while the store is being created."""
+OUTDATED = "out-of-date database schema"
+"""Part of MLflow's message about a store with the tables of another version."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -141,7 +144,8 @@ def _file_trouble(folder: RunsFolder, wait: float) -> str:
 
 @contextmanager
 def answering(folder: RunsFolder) -> Iterator[None]:
-    """Raise UnavailableError instead of MLflow's errors if the store stops answering."""
+    """Raise UnavailableError instead of MLflow's errors if the store stops answering, and InputError if another version of MLflow
+    made it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -149,6 +153,11 @@ def answering(folder: RunsFolder) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         if reason := trouble(folder):
             raise UnavailableError(folder, reason) from error
+        if OUTDATED in str(error):
+            fix = "update it, after a copy, with: mlflow db upgrade "
+            fix += "ITS-DATABASE, on the server's machine" if folder.server else shlex.quote(folder.tracking_uri)
+            what = "another version of MLflow made the tracking store"
+            raise InputError(what, got=folder.address, fix=f"{fix}; or install the MLflow that made it") from error
         raise
 
 

@@ -18,7 +18,7 @@ from ablations.tracking import curves, records
 from ablations.tracking.connection import WAIT, answering, describe_error, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
 from ablations.tracking.outbox import ARTIFACTS, Entry, Outbox
-from ablations.tracking.run_files import locate, repository
+from ablations.tracking.run_files import cached, locate, repository
 from ablations.tracking.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Replay:
                     break
                 try:
                     run = self._write(entry, curves.stored(folder / ARTIFACTS), folder / ARTIFACTS)
-                    keep = self.folder.cache / run.info.run_id if self.folder.server and entry.complete else None
+                    keep = cached(self.folder, run) if self.folder.server and entry.complete else None
                     self.outbox.remove(folder, keep)
                 except Exception as error:  # tracking must never make a cell fail, whatever the store raises
                     self.why.append(describe_error(self.folder, error))
@@ -158,7 +158,7 @@ class Replay:
         self._copy(run, artifacts)
         roles = records.roles(run.data.tags) | records.roles(entry.tags)
         self.client.set_tag(run.info.run_id, records.TAG_OPTIONAL, ",".join(sorted(roles)))
-        shutil.rmtree(self.folder.cache / run.info.run_id, ignore_errors=True)  # it lacks the new artifacts
+        shutil.rmtree(cached(self.folder, run), ignore_errors=True)  # it lacks the new artifacts
 
     def _copy(self, run: Any, artifacts: Path | None) -> None:
         if artifacts:

@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ablations.tracking import records
 from ablations.tracking.connection import answering, open_client
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo.identity import content_hash
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -35,6 +37,13 @@ def put_text(folder: RunsFolder, run: Any, text: str, name: str) -> None:
         repository(folder, run).log_artifact(str(path))
 
 
+def cached(folder: RunsFolder, run: Any) -> Path:
+    """Return where the artifacts of an MLflow run on a server are cached. The name contains the run's optional results, because
+    another runs folder may add some."""
+    roles = sorted(records.roles(run.data.tags))
+    return folder.cache / "-".join([run.info.run_id, *([content_hash(roles)[:8]] if roles else [])])
+
+
 def locate(folder: RunsFolder, run: Any) -> Path:
     """Return the local folder of the artifacts of an MLflow run, which must have ended.
 
@@ -44,13 +53,13 @@ def locate(folder: RunsFolder, run: Any) -> Path:
     path = Path(folder.here(run.info.artifact_uri).removeprefix("file://"))
     if path.is_absolute() and (path.is_dir() or not folder.server):
         return path
-    fetched = folder.cache / run.info.run_id
+    fetched = cached(folder, run)
     if not fetched.is_dir():
         folder.cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.cache, prefix=".") as temporary, answering(folder):
             partial = Path(temporary) / "artifacts"
             partial.mkdir()
-            open_client(folder).download_artifacts(fetched.name, "", str(partial))
+            open_client(folder).download_artifacts(run.info.run_id, "", str(partial))
             if not fetched.is_dir():  # another process may have fetched them in the meantime
                 os.replace(partial, fetched)
     return fetched

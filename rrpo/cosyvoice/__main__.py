@@ -1,25 +1,31 @@
 """Command line for training CosyVoice2: ``python -m rrpo.cosyvoice train MODEL TOKENS --out OUT``.
 
-Exit status: 0 when done, 2 for bad input, 130 when stopped by Ctrl-C.
+Exit status: 0 when done, 1 if a training failed, 2 for bad input, 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, option, options_of, program
+from rrpo.commands import Plugin, option, options_of, paced, program
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.cosyvoice.config import PRECISIONS, CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
-from rrpo.errors import InputError, choose, positive
+from rrpo.errors import InputError, choose, positive, writable
+from rrpo.pipeline.errors import failure_kind
 from rrpo.plugins import Choice
+
+if TYPE_CHECKING:
+    from rrpo.corpus.manifest import Utterance
 
 app, main = program(
     "rrpo.cosyvoice",
@@ -28,6 +34,12 @@ app, main = program(
 )
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
+REMEDIES = {
+    "diverged": "give a lower --lr",
+    "oom": "give a smaller --micro, --recompute or --lora",
+    "disk": "free space, and give the same command to resume",
+}
+"""What to do about a failure of a training, by its kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +195,7 @@ def standin(out: Annotated[Path, typer.Argument(help="Folder to write.")]) -> No
     """Write a tiny stand-in for a release, with its files and keys and random weights, to try the commands."""
     from rrpo.cosyvoice.standin import write, write_corpus
 
+    writable(out, what="the stand-in cannot be written there", fix="give another folder")
     write(out, eos=6.0)
     write_corpus(out / "tokens.jsonl")
     print(f"{out}: llm.pt, CosyVoice-BlankEN and tokens.jsonl; random weights, for trying the commands only")
@@ -199,8 +212,16 @@ def extract(
     from rrpo.cosyvoice import tokens
     from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
 
-    utterances = read_manifest(manifest, None)
-    count = tokens.write_labelled(out, extract(SpeechTokenizer(onnx), utterances, print))
+    utterances, tokenizer, report = read_manifest(manifest, None), SpeechTokenizer(onnx), paced(print)
+
+    def others(present: Collection[str]) -> Iterable[tuple[Utterance, list[int]]]:
+        if present:
+            print(f"{len(present)} utterances were extracted before")
+        return extract(tokenizer, (u for u in utterances if u.id not in present), print, report)
+
+    with onnx.open("rb") as model, manifest.open("rb") as lines:
+        source = " ".join(hashlib.file_digest(file, "sha256").hexdigest() for file in (model, lines))
+    count = tokens.write_labelled(out, others, source)
     print(f"{out}: {count} of {len(utterances)} utterances")
 
 
@@ -270,14 +291,25 @@ def train(**values: Any) -> None:
         from rrpo.cosyvoice.run import train
         from rrpo.pipeline.stages import Context
 
-        config = settings_of(options)
+        config, report = settings_of(options), paced(print)
         context = Context(
-            device=resolve_device(options.device), micro=micro_of(options), checkpoints=options.out / "checkpoints"
+            device=resolve_device(options.device),
+            report=lambda done, total: report(f"  update {done} of {total}"),
+            micro=micro_of(options),
+            checkpoints=options.out / "checkpoints",
         )
         train(options.model, options.tokens, options.out, config, context=context, tell=print)
+    except InputError:
+        raise
     except KeyboardInterrupt:
         print("Stopped. Checkpoints are kept; run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
+    except Exception as error:
+        kind = failure_kind(error)
+        print(f"failed ({kind}): {type(error).__name__}: {error}", file=sys.stderr)
+        if kind in REMEDIES:
+            print(f"{REMEDIES[kind]}; checkpoints are kept", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 @app.command()

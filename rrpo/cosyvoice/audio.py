@@ -21,7 +21,7 @@ from torch import Tensor
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
 from rrpo.cosyvoice.layout import reading
-from rrpo.errors import InputError
+from rrpo.errors import InputError, writable
 from rrpo.identity import content_hash, files_digest
 from rrpo.packages import present
 
@@ -95,7 +95,7 @@ def decode(
         tell: Called with lines of progress.
 
     Raises:
-        InputError: An id is unknown, or no recording can be a prompt or be read.
+        InputError: An id is unknown, no recording can be a prompt or be read, or a file cannot be written.
     """
     by_id = {utterance.id: utterance for utterance in recorded}
     if unknown := [name for name in samples if name not in by_id]:
@@ -104,7 +104,7 @@ def decode(
             got=", ".join(unknown[:5]),
             fix="give the manifest from which the tokens were extracted",
         )
-    out.mkdir(parents=True, exist_ok=True)
+    writable(out, what="the decoded samples cannot be written", fix="make the folder writable")
     decoded = []
     for done, (name, tokens) in enumerate(samples.items(), 1):
         utterance = by_id[name]
@@ -114,9 +114,13 @@ def decode(
             tell(f"{name}: left out, it has no tokens")
             continue
         if not path.is_file():
-            partial = path.with_suffix(".partial")
-            soundfile.write(partial, decoder(tokens, prompt), decoder.rate, format="WAV", subtype="PCM_16")
-            partial.replace(path)
+            wave, partial = decoder(tokens, prompt), path.with_suffix(".partial")
+            try:
+                soundfile.write(partial, wave, decoder.rate, format="WAV", subtype="PCM_16")
+                partial.replace(path)
+            except (OSError, soundfile.SoundFileError) as error:
+                fix = "free space there, and give the command again; the samples that were decoded are kept"
+                raise InputError("a decoded sample cannot be written", got=f"{path}: {error}", fix=fix) from error
         decoded.append(replace(utterance, audio=path.name, split="spoken", votes=None))
         if done % 10 == 0 or done == len(samples):
             tell(f"{done} of {len(samples)} samples decoded")

@@ -60,15 +60,27 @@ class SpeechTokenizer:
 
 
 def extract(
-    tokenizer: SpeechTokenizer, utterances: Iterable[Utterance], tell: Callable[[str], None] = lambda line: None
+    tokenizer: SpeechTokenizer,
+    utterances: Iterable[Utterance],
+    tell: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Utterance, list[int]]]:
-    """Yield recordings and their token ids, with channels averaged. Files that cannot be used are reported and skipped."""
-    for utterance in utterances:
+    """Yield recordings and their token ids, with channels averaged. Files that cannot be used are told and skipped; ``report`` is
+    called with the number of those read.
+
+    Raises:
+        InputError: The tokenizer fails on an utterance, for example for lack of memory.
+    """
+    for number, utterance in enumerate(utterances, 1):
+        report(f"{number} utterances read")
         try:
-            tokens = tokenizer(wave_of(utterance, SAMPLE_RATE))
+            wave = wave_of(utterance, SAMPLE_RATE)
         except ManifestError as error:
             tell(f"left out: {error}")
             continue
+        fix = "give the command again, which continues here; or leave the utterance out of the manifest"
+        with reading(Path(str(utterance.audio)), "input of the tokenizer", fix):
+            tokens = tokenizer(wave)
         if not tokens:
             tell(f"{utterance.audio}: no tokens, longer than {LONGEST:.0f} s")
         yield utterance, tokens

@@ -218,6 +218,8 @@ def finish(
     processes.wait()
     if not processes.first:
         return scalars
+    (out / tokens.SCALARS).unlink(missing_ok=True)  # of an earlier run, which is finished no longer
+    shutil.rmtree(out / "adapter", ignore_errors=True)
     _save(out, {"policy": start.policy, "reward_model": proxy})
     if config.lora is not None:
         save_adapter(start.policy, out / "adapter")
@@ -227,7 +229,7 @@ def finish(
     tokens.write(out / tokens.SAMPLES, samples)
     settings = {"switched_on": switched_on(config.finetune.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
-    (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
+    (out / tokens.SCALARS).write_text(json.dumps(scalars, indent=1))
     return scalars
 
 

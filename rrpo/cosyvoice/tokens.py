@@ -11,8 +11,9 @@ files),
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
 """Columns of a parquet file, or keys of a JSON line."""
 SAMPLES = "utt2speech_token.pt"
 """File of tokens by utterance in a run's output folder, in upstream's format."""
+SCALARS = "scalars.json"
+"""File of a run's numbers, the last one that is written."""
 SHOWN = 5
 """Maximum number of faults that an error lists; the others are counted."""
 
@@ -103,38 +106,61 @@ def load(run: Path) -> dict[str, list[int]]:
     """Return what `write` wrote into the output folder of a run.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The run is not finished, or the file cannot be read.
     """
-    path = run / SAMPLES
-    if not path.is_file():
-        fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
-        raise InputError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
-    tokens: dict[str, list[int]] = torch.load(path, weights_only=True)
-    return tokens
+    fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
+    if missing := [name for name in (SAMPLES, SCALARS) if not (run / name).is_file()]:
+        raise InputError(f"{run} contains no finished run", got=f"no {', no '.join(missing)}", fix=fix)
+    with reading(run / SAMPLES, "samples", fix):
+        return dict(torch.load(run / SAMPLES, weights_only=True))
 
 
-def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> int:
+def write_labelled(
+    path: Path, extract: Callable[[Collection[str]], Iterable[tuple[Utterance, Sequence[int]]]], source: str
+) -> int:
     """Write utterances of a manifest and their tokens as JSON lines for `read`; return their number.
 
-    The lines are written as they come, to ``PATH.partial``, which is renamed at the end.
+    The lines are written as they come, to ``PATH.partial``, which is renamed at the end. What an interrupted call with the same
+    source has written is kept.
+
+    Args:
+        path: File to write.
+        extract: Given the ids of the utterances that are there already, yields the others and their tokens.
+        source: Hash of what determines the tokens.
 
     Raises:
-        InputError: ``path`` has another suffix than .jsonl, or its folder does not exist or cannot be written.
+        InputError: ``path`` has another suffix than .jsonl, or cannot be written.
     """
     if path.suffix != ".jsonl":
         raise InputError("labelled tokens are written as JSON lines", got=path, fix="give a name that ends in .jsonl")
-    partial, count = path.with_name(f"{path.name}.partial"), 0
+    partial, made_from = (path.with_name(f"{path.name}.{ending}") for ending in ("partial", "source"))
     try:
-        file = partial.open("w", encoding="utf-8")
+        if not (made_from.is_file() and made_from.read_text() == source):
+            partial.unlink(missing_ok=True)
+            made_from.write_text(source)
+        present = _written(partial)
+        with partial.open("a", encoding="utf-8") as file:
+            for u, ids in extract(present):
+                row = (u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids])
+                file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
+                file.flush()
+                present.add(u.id)
+        partial.replace(path)
+        made_from.unlink()
     except OSError as error:
-        raise InputError("the tokens cannot be written", got=error, fix="give a file in a writable folder") from error
-    with file:
-        for u, ids in labelled:
-            row = (u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids])
-            file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+        fix = "give a file in a writable folder with enough free space; the tokens that were written are kept"
+        raise InputError("the tokens cannot be written", got=error, fix=fix) from error
+    return len(present)
+
+
+def _written(partial: Path) -> set[str]:
+    """Return the ids of the utterances in an unfinished file, from which a line that was cut off is removed."""
+    if not partial.is_file():
+        return set()
+    whole = partial.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    os.truncate(partial, len(whole))
+    return {str(json.loads(line)["utt"]) for line in whole.splitlines()}
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:

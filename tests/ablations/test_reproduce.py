@@ -24,6 +24,7 @@ from ablations.tracking.runs_folder import check
 from rrpo.corpus.config import ManifestConfig
 from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell
+from rrpo.pipeline.stages import place, walk
 from rrpo.profiles import PROFILES
 
 
@@ -157,7 +158,27 @@ def test_numbers_that_differ_in_the_last_bit_are_told_and_end_with_1(runs: Path,
     assert "required to be equal to the last bit" in result.output
     assert "  rm_ece: " in result.output
     assert "  points.parquet: proxy_accuracy: " in result.output
-    assert list((runs / "reproduced").iterdir())
+    again = call(runs, record.run_id)
+    assert again.exit_code == 1, again.output
+    assert "stage 5 of 5 done" in again.output, "nothing is reused from the first call"
+    kept = sorted(folder.name for folder in (runs / "reproduced").iterdir())
+    assert kept == [f"{record.cell_hash[:12]}-differs-{number}" for number in (1, 2)]
+
+
+@pytest.mark.parametrize(("before", "stages"), [({"device": "cpu", "reuse_world": False}, 4), ({"device": "cuda"}, 5)])
+def test_an_interrupted_call_is_resumed_by_the_same_call_only(
+    runs: Path, record: Record, before: dict[str, object], stages: int
+):
+    """The base policy is there already."""
+    (cell,) = fakes.cells(["rrpo"], [1])
+    scratch = runs / "reproduced" / record.cell_hash[:12]
+    scratch.mkdir(parents=True)
+    (scratch / "options.json").write_text(json.dumps(before))
+    stage = next(iter(walk(*cell.stages.values())))
+    shutil.copytree(stage.path(runs), place(scratch, stage.folder))
+    result = call(runs, record.run_id)
+    assert result.exit_code == 0, result.output
+    assert f"stage {stages} of {stages} done" in result.output
 
 
 def test_other_software_is_told_and_gets_the_tolerance(runs: Path, record: Record):

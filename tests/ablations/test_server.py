@@ -25,7 +25,7 @@ from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from requests.adapters import HTTPAdapter
 from typer.testing import CliRunner
 
-from ablations.execution.jobs import record_cell
+from ablations.execution.jobs import add_optional, record_cell
 from ablations.grids import GRIDS, Grid
 from ablations.run import app
 from ablations.tracking import connection, recorder, replay
@@ -222,6 +222,27 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
         assert [point.step for point in history] == list(range(1, 21))
 
 
+def test_results_that_another_folder_adds_are_fetched(server: Server, grid: str, tmp_path: Path):
+    """The first folder has its own copy of the run, which the second one completes with the results of a listener."""
+    (plain,), (heard,) = fakes.cells(["rrpo"], [1]), fakes.cells(["rrpo"], [1], listener="voice")
+    first, second = (check(tmp_path / name) for name in ("first", "second"))
+    for folder, cell in ((first, plain), (second, heard)):
+        recorder.create(folder, grid)
+        tracker = Tracker(folder, grid, {}, {})
+        for stage in [*cell.stages.values(), *cell.optional.values()]:
+            materialise(stage, folder.root, Context())
+        record_cell(cell, folder.root, tracker, lambda done, total: None)
+        if folder is first:
+            (before,) = Store(first).records(grid)
+            assert not (before.folder / "voice" / "stage.json").exists()
+            continue
+        add_optional(cell, folder.root, tracker, lambda done, total: None)
+    for folder in (first, second):
+        (after,) = Store(folder).records(grid)
+        assert after.optional == {"voice"}
+        assert (after.folder / "voice" / "stage.json").is_file()
+
+
 def test_a_dead_server_is_asked_once_with_a_short_wait_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connection.trouble, "__defaults__", (0.5,))
     asked: list[tuple[int, float]] = []
@@ -282,6 +303,9 @@ def test_artifacts_that_cannot_be_fetched_leave_nothing_behind(tmp_path: Path, m
     with pytest.raises(UnavailableError):
         locate(
             folder,
-            SimpleNamespace(info=SimpleNamespace(run_id="0" * 32, artifact_uri="mlflow-artifacts:/1/0/artifacts")),
+            SimpleNamespace(
+                info=SimpleNamespace(run_id="0" * 32, artifact_uri="mlflow-artifacts:/1/0/artifacts"),
+                data=SimpleNamespace(tags={}),
+            ),
         )
     assert list(folder.cache.iterdir()) == []

@@ -75,12 +75,16 @@ def test_what_a_former_report_left_is_removed_and_nothing_else(reported: Path, t
     (tmp_path / "out" / "my notes.csv").write_text("mine")
     (tmp_path / "precious").write_text("mine")
     listing = tmp_path / "out" / LISTING
-    listing.write_text(json.dumps([*json.loads(listing.read_text()), "../precious", 3]))
+    (tmp_path / "out" / "folder").mkdir()
+    ((key, names),) = json.loads(listing.read_text()).items()
+    listing.write_text(json.dumps({key: [*names, "../precious", "..", "folder", 3]}))
+    (tmp_path / "out" / "files.json").write_text('["my notes.csv"]')
     assert report(tmp_path / "runs", tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     suffixes = {path.suffix for path in (tmp_path / "out").iterdir()}
-    assert suffixes == {".md", ".pdf", ".png", ".html", ".json", ".csv"}
+    assert suffixes == {".md", ".pdf", ".png", ".html", ".json", ".csv", ""}
     assert [path.name for path in (tmp_path / "out").glob("*.csv")] == ["my notes.csv"]
     assert (tmp_path / "precious").exists()
+    assert (tmp_path / "out" / "folder").is_dir()
 
 
 def store_of(runs: Path) -> Store:

@@ -143,6 +143,9 @@ def test_the_command_ends_with_the_statuses_of_the_others(tmp_path: Path, monkey
         result = CliRunner().invoke(command.app, [*options, "--out", str(tmp_path / "out")])
         assert (result.exit_code, words in result.output) == (2, True), result.output
         assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(command.app, ["--out", str(tmp_path / "file")])
+    assert (result.exit_code, "the results cannot be written there" in result.output) == (2, True), result.output
     (tmp_path / "trouble").write_text("diverge")
     result = call(monkeypatch, tmp_path / "out", trouble={"rrpo/1": tmp_path / "trouble"})
     assert result.exit_code == 1

@@ -79,6 +79,16 @@ def test_a_plugin_that_fails_says_why(things: Registry[object], tmp_path: Path, 
         plugins.use([tmp_path / "none.py"])
 
 
+def test_a_plugin_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(path: Path) -> bytes:
+        raise PermissionError(f"Permission denied: {path}")
+
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(PluginError, match=r"cannot be read(.|\n)*Permission denied"):
+        plugins.use([tmp_path / "mine.py"])
+
+
 def test_workers_load_what_the_environment_names(
     things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -206,6 +207,17 @@ def test_optional_results_are_added_to_archive_and_runs(runs: Path, saved: Path,
     assert record.points.equals(complete.points)
     list(archive.save(Store(other), "tiny", tmp_path / "again"))
     assert contents(tmp_path / "again")["seed-1.zip"] == contents(saved)["seed-1.zip"]
+
+
+def test_a_full_disk_is_told_and_what_is_restored_is_kept(
+    saved: Path, other: RunsFolder, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot be restored(.|\n)*No space left(.|\n)*free space there and in"):
+        list(archive.restore(other, saved))
 
 
 def test_a_run_without_its_artifacts_never_replaces_a_whole_one(runs: Path, saved: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """End to end on the stand-in: from labelled tokens through reward model, DiffRO and RRPO to an llm.pt that loads."""
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -29,7 +30,7 @@ from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.models.ensemble import RewardEnsemble, load_reward_model
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.pipeline.errors import Interrupted
+from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.controls import CONTROLS
 
@@ -105,6 +106,8 @@ def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) 
     changed = {name for name in stored if not torch.equal(stored[name], written[name])}
     assert changed == {f"llm.model.model.layers.{i}.self_attn.v_proj.weight" for i in range(2)}
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    train(release, release / "tokens.jsonl", tmp_path, replace(config, lora=None))
+    assert not (tmp_path / "adapter").exists(), "of the earlier run"
 
 
 SEVERAL = replace(
@@ -370,6 +373,39 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
     assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DivergedError("loss"), "failed (diverged): DivergedError: loss\ngive a lower --lr; checkpoints are kept"),
+        (RuntimeError("CUDA out of memory"), "give a smaller --micro, --recompute or --lora; checkpoints are kept"),
+        (OSError(errno.ENOSPC, "No space left"), "free space, and give the same command to resume; checkpoints"),
+        (TypeError("x"), "failed (bug): TypeError: x"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_training_that_fails_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rrpo.cosyvoice.run.train", failing)
+    result = CliRunner().invoke(app, ["train", str(tmp_path), str(tmp_path), "--out", str(tmp_path)])
+    assert (result.exit_code, words in result.output) == (1, True), result.output
+
+
+def test_progress_is_told_while_it_trains(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrpo.cosyvoice.__main__.paced", lambda write: write)
+    arguments = (
+        f"train {release} {release}/tokens.jsonl --out {tmp_path} --batch 2 --content 0 --max-tokens 4 --precision fp32"
+    )
+    steps = "--arm diffro --steps 2 --reward-steps 3 --robust-steps 0 --sft-steps 1"
+    result = CliRunner().invoke(app, [*arguments.split(), *steps.split()])
+    assert result.exit_code == 0, result.output
+    for line in ("update 3 of 3", "update 1 of 1", "update 2 of 2"):
+        assert f"  {line}" in result.output.splitlines()
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo"])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -159,12 +159,12 @@ def labelled(name: str) -> tuple[Utterance, list[int]]:
     ("name", "message"), [("tokens.json", "a name that ends in .jsonl"), ("none/tokens.jsonl", "a writable folder")]
 )
 def test_where_tokens_cannot_be_written_none_is_extracted(tmp_path: Path, name: str, message: str) -> None:
-    def extracted() -> Iterator[tuple[Utterance, list[int]]]:
+    def extracted(present: Collection[str]) -> Iterator[tuple[Utterance, list[int]]]:
         pytest.fail("an utterance is extracted")
         yield labelled("a")
 
     with pytest.raises(InputError, match=message):
-        tokens.write_labelled(tmp_path / name, extracted())
+        tokens.write_labelled(tmp_path / name, extracted, "source")
     assert not list(tmp_path.iterdir())
 
 
@@ -173,15 +173,42 @@ def test_labelled_tokens_are_written_as_they_come(tmp_path: Path) -> None:
     path.write_text("of before")
     large = 1 << 16
 
-    def extracted() -> Iterator[tuple[Utterance, list[int]]]:
+    def extracted(present: Collection[str]) -> Iterator[tuple[Utterance, list[int]]]:
+        assert not present
         utterance, ids = labelled("a")
         yield utterance, large * ids
         assert partial.stat().st_size >= large
         assert path.read_text() == "of before"
         yield labelled("b")
 
-    assert tokens.write_labelled(path, extracted()) == 2
+    assert tokens.write_labelled(path, extracted, "source") == 2
     assert [(u.id, u.emotion, len(u.tokens)) for u in tokens.read(path)] == [("a", "sad", 2 * large), ("b", "sad", 2)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("source", "extracted"), [("same", ["b", "c"]), ("other", ["a", "b", "c"])])
+def test_an_interrupted_extraction_goes_on_if_its_source_is_the_same(
+    tmp_path: Path, source: str, extracted: list[str]
+) -> None:
+    path, asked = tmp_path / "tokens.jsonl", []
+
+    def interrupted(present: Collection[str]) -> Iterator[tuple[Utterance, list[int]]]:
+        yield labelled("a")
+        raise KeyboardInterrupt
+
+    def others(present: Collection[str]) -> Iterator[tuple[Utterance, list[int]]]:
+        for name in ("a", "b", "c"):
+            if name not in present:
+                asked.append(name)
+                yield labelled(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        tokens.write_labelled(path, interrupted, "same")
+    partial = tmp_path / "tokens.jsonl.partial"
+    partial.write_text(partial.read_text() + '{"utt": "b", "te')  # cut off
+    assert tokens.write_labelled(path, others, source) == 3
+    assert asked == extracted
+    assert [u.id for u in tokens.read(path)] == ["a", "b", "c"]
     assert list(tmp_path.iterdir()) == [path]
 
 
