@@ -6,14 +6,13 @@ import ctypes
 import importlib.util
 import os
 import platform
-import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from ablations.tracking.source_version import git_state
 from rrpo.errors import InputError, choose
 from rrpo.pipeline.provenance import processor
+from rrpo.torch_shim import torch_is_cpu_only
 
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),
@@ -59,12 +58,10 @@ def resolve_device(name: str, *, elsewhere: bool = False) -> str:
 
 
 def _no_gpu() -> str:
-    """Return why no GPU can be used, empty if one can. Reads torch's version file, because importing torch takes seconds."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
+    """Return why no GPU can be used, empty if one can. Torch is not imported."""
+    if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    text = Path(spec.origin).with_name("version.py").read_text()
-    if re.search(r"^cuda\b[^=]*= *None", text, re.MULTILINE):
+    if torch_is_cpu_only():
         return "torch is a CPU build"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
     return "" if _devices() else f"no NVIDIA driver, or it shows no GPU; CUDA_VISIBLE_DEVICES is {visible or 'empty'}"

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.execution.options import Options
 from ablations.grids import GRIDS
+from rrpo.commands import paced
 from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
 from rrpo.errors import InputError, choose, positive
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 PATIENCE = 2.0
-"""Checks that take longer, in seconds, are reported."""
+"""Seconds between two lines of progress of a check."""
 TRAINED = {"rm_pretrain": ("train",), "annotated": ("train",), "rm_valid": ("valid", "test")}
 """Split filled by ``--train`` -> parts of the corpus that may fill it; the first existing one is used."""
 BASE = ("base", "sft_heldout")
@@ -183,13 +185,13 @@ def _refusing(entries: Sequence[str]) -> Iterator[None]:
 
 
 def _checked(manifest: Manifest, profile: Profile, emotions: tuple[str, ...]) -> ManifestConfig:
-    """Check a manifest's recordings, and print how fast if that takes longer than `PATIENCE`."""
+    """Check a manifest's recordings, and print how many and how fast every few seconds."""
     from rrpo.corpus.intake import check_manifest
 
+    tell = paced(partial(print, file=sys.stderr), PATIENCE)
+
     def report(utterances: int, seconds: float) -> None:
-        if seconds > PATIENCE:
-            speed = f"{utterances} utterances checked, {utterances / seconds:.0f} per second"
-            print(f"{manifest.path}: {speed}", file=sys.stderr)
+        tell(f"{manifest.path}: {utterances} utterances checked, {utterances / max(seconds, 1e-9):.0f} per second")
 
     audio = profile.world.audio if manifest.audio else None
     return replace(check_manifest(manifest.path, manifest, audio, tell=report), emotions=emotions)

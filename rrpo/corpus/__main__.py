@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rrpo.commands import Plugin, option, options_of, program
+from rrpo.commands import Plugin, option, options_of, paced, program
 from rrpo.corpus.importing import Settings, Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
@@ -58,9 +58,10 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
         with console.status("reading") as status:
             label_map = READERS[reader].labels if labels is None else read_labels(labels)
             start = time.monotonic()
+            tell = status.update if console.is_terminal else paced(console.print)
 
             def report(summary: Summary) -> None:
-                status.update(progress(summary, time.monotonic() - start))
+                tell(progress(summary, time.monotonic() - start))
 
             summary = import_corpus(READERS[reader], labels=label_map, report=report, **values)
             seconds = time.monotonic() - start
@@ -76,7 +77,8 @@ def import_(reader: str, labels: Path | None, plugin: Any, **values: Any) -> Non
 def progress(summary: Summary, seconds: float) -> str:
     """Return one line with the number of utterances read and skipped, and the throughput."""
     used, left_out = summary.utterances.total(), len(summary.skipped) + summary.unmapped.total()
-    return f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} per second"
+    line = f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} per second"
+    return line if summary.copies is None else f"{line}; {summary.written.total()} lines written"
 
 
 def read_labels(path: Path) -> dict[str, str]:

@@ -144,7 +144,7 @@ def import_corpus(
         path: Folder of the corpus.
         out: JSON-lines file; an existing file is replaced after the corpus has been read.
         labels: Map from labels to emotions; empty: labels are emotions.
-        report: Called after each entry.
+        report: Called after each entry, and after each converted copy.
         settings: Fields of `Settings`.
 
     Raises:
@@ -154,6 +154,10 @@ def import_corpus(
     """
     options, summary = Settings(**settings), Summary()
     options.shares()  # raises before anything is read
+    if options.loudness is not None and not -100 <= options.loudness <= 0:
+        raise ManifestError(
+            f"--loudness takes a level in dBFS from -100 to 0; got {options.loudness:g}; use, for example, -26"
+        )
     if out.is_dir():
         raise ManifestError(f"{out}: a folder, not a manifest to write; give a file, such as {out / 'manifest.jsonl'}")
     partial = out.with_name(f".{out.name}.{os.getpid()}")
@@ -164,7 +168,7 @@ def import_corpus(
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if not summary.utterances:
             raise ManifestError(f"{path}: no usable recording: {_why_empty(summary, labels)}")
-        _distribute(partial, out, options, summary)
+        _distribute(partial, out, options, summary, report)
     finally:
         for leftover in out.parent.glob(f"{escape(partial.name)}*"):
             leftover.unlink()
@@ -272,7 +276,7 @@ def _phones(text: str, language: str) -> tuple[str, ...]:
     return espeak.phones([text], language)[0]
 
 
-def _distribute(lines: Path, out: Path, options: Settings, summary: Summary) -> None:
+def _distribute(lines: Path, out: Path, options: Settings, summary: Summary, report: Callable[[Summary], None]) -> None:
     """Write each of ``lines`` to the manifests of its speaker; with a loudness, convert its audio to a copy."""
     parts = options.parts(set(summary.spoken))
     if options.loudness is not None:
@@ -291,6 +295,7 @@ def _distribute(lines: Path, out: Path, options: Settings, summary: Summary) -> 
                 gain = round(options.loudness - level, 2)
                 copy = _converted(out.parent / row["audio"], gain, summary.copies / f"{row['sha256']}{gain:+.2f}dB.wav")
                 row["audio"] = f"{summary.copies.name}/{copy.name}"
+                report(summary)
             for name in parts[speaker]:
                 files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
                 summary.written[split_path(out, name)] += 1
@@ -299,12 +304,21 @@ def _distribute(lines: Path, out: Path, options: Settings, summary: Summary) -> 
 
 
 def _converted(audio: Path, gain: float, copy: Path) -> Path:
-    """Write ``copy``, mono at the models' rate and ``gain`` dB louder, unless it exists. Return its path."""
+    """Write ``copy``, mono at the models' rate and ``gain`` dB louder, unless it exists. Return its path.
+
+    Raises:
+        OSError: The recording cannot be read any more, or the copy cannot be written.
+    """
     if not copy.is_file():
         rate = AudioConfig().sample_rate
         partial = copy.with_name(f".{copy.name}.{os.getpid()}.wav")
-        soundfile.write(partial, load_wave(audio, rate).numpy() * 10 ** (gain / 20), rate, subtype="FLOAT")
-        os.replace(partial, copy)
+        try:
+            soundfile.write(partial, load_wave(audio, rate).numpy() * 10 ** (gain / 20), rate, subtype="FLOAT")
+            os.replace(partial, copy)
+        except (AudioError, soundfile.SoundFileError) as error:  # it raises its own error for a full disk
+            raise OSError(f"{audio} cannot be converted to {copy}: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
     return copy
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
@@ -37,7 +37,7 @@ def check_manifest(
         path: Path of the manifest.
         utterances: Its lines; iterated over twice.
         audio: None for prompts, which have no audio.
-        tell: Called with the number of utterances checked and the seconds elapsed.
+        tell: Called with the number of utterances checked so far and the seconds elapsed; the last call is on all of them.
 
     Raises:
         ManifestError: The audio of an utterance is missing, unreadable, empty, silent, not finite or sampled at too low a rate.
@@ -50,11 +50,21 @@ def check_manifest(
         lines = iter(utterances)
         batches = iter(lambda: list(islice(lines, BATCH)), [])
         checked = in_order(check, batches, 1 if cache is None else usable_cpus())
-        digest = _digest(chain.from_iterable(checked), audio)
+        digest = _digest(
+            _counting(chain.from_iterable(checked), lambda done: tell(done, time.monotonic() - start)), audio
+        )
         if cache is not None:
             _write_cache(cache, digest)
     tell(count, time.monotonic() - start)
     return ManifestConfig(digest=digest, path=str(path.resolve()))
+
+
+def _counting(utterances: Iterable[Utterance], tell: Callable[[int], None]) -> Iterator[Utterance]:
+    """Yield utterances, and tell their number so far after every `BATCH`."""
+    for number, utterance in enumerate(utterances, 1):
+        yield utterance
+        if number % BATCH == 0:
+            tell(number)
 
 
 def require_unchanged(manifest: ManifestConfig, utterances: Iterable[Utterance], audio: AudioConfig | None) -> None:

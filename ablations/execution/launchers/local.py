@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from ablations.execution import worker
-from ablations.execution.launchers.pool import Event, Progress, Task, died
+from ablations.execution.launchers.pool import Event, Progress, Task, died, no_interrupt
 
 EXIT_WAIT = 5.0
 """Seconds to wait for the exit code of a worker that has closed its pipe."""
@@ -101,12 +101,13 @@ class LocalPool:
             f"import sys; sys.path[:] = {sys.path}; from ablations.execution.worker import serve; "
             f"serve({theirs.fileno()}, {os.getpid()})"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | worker.ENVIRONMENT | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
-            pass_fds=[theirs.fileno()],
-        )
+        with no_interrupt():  # until the worker ignores Ctrl-C itself
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | worker.ENVIRONMENT | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
+                pass_fds=[theirs.fileno()],
+            )
         theirs.close()
         member = _Worker(process, ours, gpu)
         self._workers.append(member)

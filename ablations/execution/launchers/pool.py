@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,3 +88,13 @@ class Pool(Protocol):
 
     def stop(self, grace: float) -> None:
         """End all tasks: running ones get ``grace`` seconds to clean up after SIGTERM."""
+
+
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Block SIGINT, so that processes started meanwhile never receive Ctrl-C; this process handles it afterwards."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

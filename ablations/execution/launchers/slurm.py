@@ -7,16 +7,13 @@ submitit requeues a preempted job, which resumes from its checkpoint.
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablations.execution.launchers import Launching, sbatch_options
-from ablations.execution.launchers.pool import End
+from ablations.execution.launchers.pool import End, no_interrupt
 from ablations.execution.launchers.remote import JobPool, run_job
 from rrpo.errors import InputError
 
@@ -59,7 +56,7 @@ class SlurmPool(JobPool):
 
     def start(self, *arguments: Any) -> Any:
         """Submit a job."""
-        with _no_interrupt():
+        with no_interrupt():
             return self._executor.submit(run_job, *arguments)
 
     def result(self, job: Any) -> End:
@@ -80,13 +77,3 @@ class SlurmPool(JobPool):
         for job, _ in self._jobs.values():
             job.cancel(check=False)
         super().stop(grace)
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Block SIGINT, so that processes started meanwhile never receive Ctrl-C; this process handles it afterwards."""
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -79,7 +79,7 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any] | Except
     try:
         for batch in batches:
             yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:  # ValueError: text that is not UTF-8
         yield error
 
 
@@ -126,7 +126,8 @@ def _to_recording(
 
 def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
     """Return the audio as a file: written under the hash of its bytes, or found at its path; None if neither exists."""
-    sound = sound if isinstance(sound, dict) else {"path": sound}
+    if not isinstance(sound, dict):
+        sound = {"bytes" if isinstance(sound, bytes) else "path": sound}
     if content := sound.get("bytes"):
         ending = next((ending for mark, ending in MARKS.items() if content.startswith(mark)), None)
         ending = ending or Path(sound.get("path") or "").suffix.lower() or ".wav"
@@ -137,8 +138,8 @@ def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
             partial.write_bytes(content)
             os.replace(partial, file)
         return file
-    file = path / (sound.get("path") or "")
-    return file if file.is_file() else None
+    name = sound.get("path")
+    return path / name if isinstance(name, str) and (path / name).is_file() else None
 
 
 READERS.register("hugging-face", HuggingFace())

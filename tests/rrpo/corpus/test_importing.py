@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from rrpo.corpus import importing
 from rrpo.corpus.__main__ import app
 from rrpo.corpus.importing import Summary, assign, import_corpus
 from rrpo.corpus.manifest import ManifestError, read_manifest
@@ -150,6 +151,28 @@ def test_loudness_is_one_gain_a_speaker(tmp_path: Path) -> None:
         angry, sad = power[speaker, "anger"], power[speaker, "sadness"]
         assert 10 * np.log10((angry + sad) / 2) == pytest.approx(-20, abs=0.05)
         assert angry / sad == pytest.approx(16, rel=0.01), "who shouts still shouts"
+
+
+@pytest.mark.parametrize("level", ["nan", "inf", "3", "-300"])
+def test_a_loudness_that_is_no_level_is_refused(tmp_path: Path, level: str) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    result = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--loudness", level)
+    assert (result.exit_code, "--loudness takes a level in dBFS from -100 to 0" in result.output) == (2, True)
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_a_copy_that_cannot_be_written_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        Path(path).write_bytes(b"RIFF")
+        raise soundfile.LibsndfileError(2, "No space left: ")
+
+    TestFolders().corpus(tmp_path / "c")
+    monkeypatch.setattr(importing.soundfile, "write", full)
+    result = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--loudness", "-20")
+    assert (result.exit_code, "cannot be converted to" in result.output) == (2, True), result.output
+    assert list((tmp_path / "m.audio").iterdir()) == []
 
 
 def test_labels_that_are_in_no_map_are_counted_and_left_out(tmp_path: Path) -> None:

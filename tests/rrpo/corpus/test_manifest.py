@@ -239,6 +239,7 @@ def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
     plain = check_manifest(path, lines, AudioConfig())
     monkeypatch.setattr(intake, "load_wave", lambda audio, rate: decoded.append(audio))
     monkeypatch.setattr(intake, "MANY", 3)
+    monkeypatch.setattr(intake, "BATCH", 2)
     monkeypatch.setattr(intake, "usable_cpus", lambda: 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     counts: list[int] = []
@@ -249,7 +250,7 @@ def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert check_manifest(Path("m.jsonl"), Manifest(path=Path("m.jsonl"), emotions=None), AudioConfig()) == plain
     assert len(decoded) == 3, "also from where paths are relative"
-    assert counts == [3, 3]
+    assert counts == [2, 3, 3], "after every batch, and at the end"
     write_tone(tmp_path / "1.wav", 900)
     assert check_manifest(path, lines, AudioConfig()) != plain
     assert len(decoded) == 6

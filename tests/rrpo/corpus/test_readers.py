@@ -346,6 +346,24 @@ class TestHuggingFace(CorpusReaderContract):
         ]
         assert "9" in {entry.speaker for entry in entries if isinstance(entry, Recording)}
 
+    def test_audio_without_a_path_is_bytes_or_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "corpus").mkdir()
+        table = pa.table({"audio": [sound(30), b""], "emotion": ["joy", "joy"]})
+        pq.write_table(table, tmp_path / "corpus" / "bytes.parquet")
+        pq.write_table(pa.table({"audio": [[0.1, 0.2]], "emotion": ["joy"]}), tmp_path / "corpus" / "samples.parquet")
+        recording, *skipped = self.reader.read(tmp_path / "corpus")
+        assert isinstance(recording, Recording)
+        assert recording.audio.read_bytes() == sound(30)
+        assert [facts(entry) for entry in skipped] == 2 * [("no sound in the row, and no such file",)]
+
+    def test_text_that_is_not_utf8_ends_a_table_and_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "corpus").mkdir()
+        text = pa.array([b"joy", b"\xff"]).view(pa.string())
+        pq.write_table(pa.table({"audio": [b"", b""], "emotion": text}), tmp_path / "corpus" / "a.parquet")
+        (entry,) = self.reader.read(tmp_path / "corpus")
+        assert isinstance(entry, Skipped)
+        assert entry.reason == "the rest of a table cannot be read"
+
     def test_audio_that_cannot_be_written_is_no_fault_of_the_table(self, written: Path) -> None:
         written.with_name("corpus.audio").write_text("a file where the folder would be")
         with pytest.raises(FileExistsError):
