@@ -55,7 +55,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 """Learning rate of the policy after warm-up: unchanged, or decayed to zero, which is reached after the last update."""
 PENALTIES = {
     "kl": Form("sum_t sum_k p log(p / q)", "DiffRO (arXiv 2507.05911), Eq. 6"),
-    "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Huang et al. 2024 (arXiv 2403.03185), position by position"),
+    "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Laidlaw et al. 2024 (arXiv 2403.03185), position by position"),
 }
 """Penalty on the distance to the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
@@ -222,7 +222,7 @@ class FinetuneConfig(Checked):
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
     """LS, EAM, Adv."""
     seed: int = 0
-    """Redraws initialization, data order and noise of this stage."""
+    """Redraws data order and noise of this stage, which starts from trained weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,7 +396,7 @@ class OptimizeConfig(Checked):
     final_prompts: int = 1200
     """Number of evaluation prompts sampled after the last update. They determine the primary outcome."""
     seed: int = 0
-    """Redraws initialization, data order and noise of this stage."""
+    """Redraws prompt order and noise of this stage, which starts from the SFT policy."""
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return the order of the two numbers of prompts."""

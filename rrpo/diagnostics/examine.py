@@ -227,8 +227,8 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
 def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: float, steps: int) -> Tensor:
     """Return δ ``[B, T', D]`` with ``||δ|| <= eps ||h'||`` that increases ``losses``: FGM for one step, else projected ascent.
 
-    Projected gradient ascent (PGD) starts at δ = 0. Each step goes ``2.5 eps / steps`` of the norm (one step: ``eps``) along
-    the normalized gradient of Eq. 4 and projects back onto the ball.
+    Projected gradient ascent (PGD) starts at δ = 0. Each step goes ``2.5 eps / steps`` of ``||h' + δ||`` (one step: ``eps``)
+    along the normalized gradient of Eq. 4 and projects back onto the ball.
     """
     radius = eps * sample_norm(h, mask)[:, None, None]
     ascent = Adversarial(adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)

@@ -20,7 +20,8 @@ from rrpo.seeding import uniform
 def roll_out(
     models: Models, prompts: Prompts, config: OptimizeConfig, step: int, numbers: Sequence[int] | None = None
 ) -> Batch:
-    """Draw one sample for each of the B ``prompts``, with noise keyed by seed, step and row: the same for all arms.
+    """Draw one sample for each of the B ``prompts``, with noise keyed by seed, step and row: the same for all arms of one batch
+    size.
 
     ``numbers`` are the rows of these prompts in the whole batch, if other processes roll out the others.
     """
@@ -56,7 +57,7 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
     """Run one parallel forward of the policy and of the reference.
 
     ``kl``: ``sum_v p log(p / q)``. ``chi2``: ``sum_v p^2 / q - 1``, the chi-squared divergence of each position's distribution
-    (Huang et al. 2024, arXiv 2403.03185, penalize that of whole sequences; the per-position form is ours). The penalty's
+    (Laidlaw et al. 2024, arXiv 2403.03185, penalize that of whole sequences; the per-position form is ours). The penalty's
     gradient omits its prefix term: the effect of early samples on the contexts of later terms.
     """
     tokens, counts = part.rollout.tokens, part.rollout.counts

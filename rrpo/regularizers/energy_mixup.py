@@ -151,7 +151,8 @@ def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -
 
 
 def other_sample(uniform: Tensor) -> Tensor:
-    """Return the index of a partner for each sample ``[B]``, never the sample itself, from uniforms ``[B]``."""
+    """Return the index of a partner for each sample ``[B]``, never the sample itself unless it is the only one, from uniforms
+    ``[B]``."""
     import torch
 
     B = len(uniform)
