@@ -16,9 +16,9 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from torchaudio.functional import edit_distance
 
 from rrpo.corpus import espeak
-from rrpo.judges.metrics import edit_distance
 from rrpo.judges.words import transcribe
 
 RATE = 16000

@@ -6,7 +6,7 @@ whether ``ARTEFACTS[k]``, the planted shortcut of ``EMOTIONS[k]``, was detected.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,37 +79,14 @@ def shortcut_uptake(flags: Array, targets: Array) -> float:
     return float(np.mean(gaps)) if gaps else 0.0
 
 
-def edit_distance(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
-    """Return the Levenshtein distance: the minimum number of insertions, deletions and substitutions.
-
-    Uses the bit-parallel algorithm (Myers 1999, as in Hyyrö 2003). Rows of the table are phones of the reference. A column is
-    stored as two integers, whose bits mark the rows that are one above (``rises``) or one below (``falls``) the previous row.
-    """
-    if not reference:
-        return len(hypothesis)
-    positions: dict[Hashable, int] = {}
-    for row, symbol in enumerate(reference):
-        positions[symbol] = positions.get(symbol, 0) | 1 << row
-    rows = (1 << len(reference)) - 1
-    last = 1 << (len(reference) - 1)
-    rises, falls, distance = rows, 0, len(reference)
-    for symbol in hypothesis:
-        equal = positions.get(symbol, 0)
-        # rows that cost no more than their upper left neighbor
-        diagonal = (((equal & rises) + rises) ^ rises) | equal | falls
-        increases, decreases = falls | (rows & ~(diagonal | rises)), diagonal & rises  # relative to the previous column
-        distance += bool(increases & last) - bool(decreases & last)
-        increases, decreases = increases << 1 | 1, decreases << 1
-        rises, falls = rows & (decreases | ~(diagonal | increases)), rows & increases & diagonal
-    return distance
-
-
 def phone_error_rate(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:
-    """Return total edits divided by total reference phones; may exceed 1.
+    """Return total edits (Levenshtein) divided by total reference phones; may exceed 1.
 
     Raises:
         ValueError: The numbers of samples differ, or the references contain no phone.
     """
+    from torchaudio.functional import edit_distance  # reports use the other functions, without torch
+
     if len(hypotheses) != len(references):
         raise ValueError(f"there must be one hypothesis per reference, got {len(hypotheses)} for {len(references)}")
     phones = sum(map(len, references))

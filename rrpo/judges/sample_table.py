@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torchaudio.functional import edit_distance
 
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt
@@ -164,7 +165,7 @@ def evaluate_samples(
             columns |= opinion(name, judge, F, lengths, own)
         columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
         phones = [prompt.phones for prompt in own]
-        columns["phone_errors"] = list(map(metrics.edit_distance, transcripts, phones))
+        columns["phone_errors"] = list(map(edit_distance, transcripts, phones))
         columns["phones"] = list(map(len, phones))
         columns["tokens"] = chunk.lengths.astype(np.int64)
         columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate

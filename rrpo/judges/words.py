@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from torchaudio.functional import edit_distance
 
-from rrpo.judges.metrics import edit_distance
 from rrpo.packages import package_folder, present
 
 RATE = 16000

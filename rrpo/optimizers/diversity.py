@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import unpad_sequence
+from torchaudio.functional import edit_distance
 
-from rrpo.judges.metrics import edit_distance
 from rrpo.models.protocols import TokenPolicy
 from rrpo.seeding import uniform
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence, unpad_sequence
+from torchaudio.functional import edit_distance
 
 from rrpo.audio import log_mel
 from rrpo.corpus.config import AudioConfig
@@ -17,7 +18,6 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
 from rrpo.corpus.render import render
-from rrpo.judges.metrics import edit_distance
 from rrpo.judges.protocol import TrainedJudge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded

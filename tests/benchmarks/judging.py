@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchaudio.functional import edit_distance
 
 import rrpo.torch_shim  # noqa: F401  (before torchaudio)
 
@@ -32,7 +33,6 @@ from rrpo.judges import phonetics
 from rrpo.judges.artefacts import detect
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import CHUNK, GRIFFIN_LIM_STEPS, Judge
-from rrpo.judges.metrics import edit_distance
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.wave_features import wave_features
 from rrpo.masking import valid_mask
@@ -64,16 +64,6 @@ def library_features(wave: Tensor, rate: int) -> None:
     cepstra = tat.MFCC(rate, n_mfcc=20, log_mels=True, melkwargs=mel)(wave)
     taf.compute_deltas(cepstra)
     torch.stft(wave, 1024, rate // 50, window=torch.hann_window(1024), pad_mode="constant", return_complex=True).abs()
-
-
-def table_distance(hypothesis: list[str], reference: list[str]) -> int:
-    """Return the Levenshtein distance, computed row by row."""
-    place = np.arange(len(reference) + 1)
-    row, target = place.copy(), np.array(reference)
-    for count, symbol in enumerate(hypothesis, start=1):
-        best = np.concatenate([[count], np.minimum(row[1:] + 1, row[:-1] + (target != symbol))])
-        row = np.minimum.accumulate(best - place) + place
-    return int(row[-1])
 
 
 def main() -> None:
@@ -125,10 +115,7 @@ def main() -> None:
         "test judge as a whole": (lambda: test.log_probs(F, lengths), None),
         "val judge": (lambda: val.log_probs(F, lengths), None),
         "transcription": (lambda: recogniser.transcribe(F, lengths), None),
-        "edit distance": (
-            lambda: [edit_distance(*pair) for pair in pairs],
-            lambda: [table_distance(*pair) for pair in pairs],
-        ),
+        "edit distance": (lambda: [edit_distance(*pair) for pair in pairs], None),
         "artefact detectors": (lambda: detect(F, lengths, audio), None),
         **(
             {"Praat's measures": (lambda: [phonetics.measure(each, audio.sample_rate) for each in cut], None)}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn import samples_of
+from torchaudio.functional import edit_distance
 
 from rrpo.audio import resampled
 from rrpo.corpus import espeak
@@ -26,7 +27,6 @@ from rrpo.judges.config import (
     SpeakersConfig,
     VocodeConfig,
 )
-from rrpo.judges.metrics import edit_distance
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rrpo.judges import metrics
 
@@ -68,32 +66,6 @@ def test_uptake_excludes_emotions_without_prompts() -> None:
 
 def test_an_emotion_has_its_own_artefact_whatever_the_classes_are() -> None:
     assert metrics.artefact_columns(["neutral", "angry", "fearful"]) == [-1, 0, 4]
-
-
-@pytest.mark.parametrize(
-    ("hypothesis", "reference", "edits"),
-    [
-        ("kitten", "sitting", 3),
-        ("", "abc", 3),
-        ("abc", "", 3),
-        ("abc", "abc", 0),
-        ("acb", "abc", 2),
-        ("xabc", "abc", 1),
-    ],
-)
-def test_edit_distance(hypothesis: str, reference: str, edits: int) -> None:
-    assert metrics.edit_distance(hypothesis, reference) == edits
-
-
-@given(st.text("abc", max_size=7), st.text("abc", max_size=7))
-@settings(max_examples=150, deadline=None)
-def test_edit_distance_equals_the_recursive_definition(a: str, b: str) -> None:
-    def slow(x: str, y: str) -> int:
-        if not x or not y:
-            return len(x) + len(y)
-        return slow(x[1:], y[1:]) if x[0] == y[0] else 1 + min(slow(x[1:], y), slow(x, y[1:]), slow(x[1:], y[1:]))
-
-    assert metrics.edit_distance(a, b) == slow(a, b)
 
 
 def test_phone_error_rate_weighs_by_phones() -> None:
