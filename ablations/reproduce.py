@@ -109,8 +109,10 @@ def command(
     if equal:
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:  # the next call builds again
-        earlier = scratch.root.parent.glob(f"{scratch.root.name}-differs-*")
-        kept = scratch.root.rename(f"{scratch.root}-differs-{1 + sum(1 for _ in earlier)}")
+        earlier = [
+            int(path.name.rpartition("-")[2]) for path in scratch.root.parent.glob(f"{scratch.root.name}-differs-*")
+        ]
+        kept = scratch.root.rename(f"{scratch.root}-differs-{max(earlier, default=0) + 1}")
         say(f"The rebuilt stages are kept in {kept}")
     raise typer.Exit(0 if equal else 1)
 

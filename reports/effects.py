@@ -176,11 +176,12 @@ def _sft_notes(selection: Selection) -> list[str]:
 def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.family
+    places = BESIDE_IT if family else {}
     body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
             N: float(len(row.values)),
-            Column("family", "family"): "primary" if row.primary else BESIDE_IT.get(row.name, "secondary"),
+            Column("family", "family"): "primary" if row.primary else places.get(row.name, "secondary"),
             Column("points", "points", "gain"): row.interval,
             VERDICT: row.verdict,
             Column("improved", "improved, %", "share"): improvement(row.values),
@@ -192,10 +193,13 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     note = (
         f"Detectable with power {POWER:g} (these seeds, upper bound of their standard deviation), in points: {listed}."
     )
+    levels = (
+        f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, which decides "
+        "between 'stops' and 'reduces', and 95 % for the other contrasts, which are not tested."
+    )
     notes = [
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
-        f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, which decides "
-        "between 'stops' and 'reduces', and 95 % for the other contrasts, which are not tested.",
+        f"{levels if family else '95 %; nothing is tested.'}",
         "Improved: share of seeds with a difference above zero; ties count half.",
         *([note] if listed else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in rows if row.primary) else []),

@@ -239,7 +239,8 @@ def select(
     begun = {split_label(arm)[1] for arm in by_arm}  # each setting is tested by itself
     of_tests = [label for label in _labels(names[:1], recorded) if split_label(label)[1] in begun]
     totals = tuple(planned_seeds(invocations[0], of_tests))
-    by_setting = {name: max(planned_seeds(invocations[0], of_tests, name), default=0) for name in begun - {""}}
+    of_first = {split_label(label)[1] for label in of_tests} - {""}
+    by_setting = {name: max(planned_seeds(invocations[0], of_tests, name), default=0) for name in of_first}
     notes += [f"Reported separately: {other.counted} of {name}." for name, other in elsewhere.items()]
     notes += [f"Not reported separately, because other code made it: {name}." for name in left_out]
     return Selection(

@@ -72,8 +72,8 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
     return {name: results[part] for name, part in parts.items()}
 
 
-def unchecked(checked: Mapping[str, Checked]) -> list[str]:
-    """Return a line for the caption that names the components of `checks` that too few seeds check; empty if there are none."""
+def unchecked(checked: Mapping[str, Checked], where: str = "") -> list[str]:
+    """Return a line for the caption that names the components whose check has too few seeds; empty if there are none."""
     names = [
         part.component.label
         for part in {part.component: part for part in checked.values()}.values()
@@ -82,8 +82,8 @@ def unchecked(checked: Mapping[str, Checked]) -> list[str]:
     if not names:
         return []
     return [
-        f"Manipulation not checked (measured on fewer than {LEAST} seeds): {', '.join(names)}. The verdicts assume that these "
-        "components changed the reward model as intended."
+        f"Manipulation not checked{where} (measured on fewer than {LEAST} seeds): {', '.join(names)}. The verdicts assume that "
+        "these components changed the reward model as intended."
     ]
 
 

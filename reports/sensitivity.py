@@ -41,6 +41,8 @@ class Finding(Row):
 
     setting: Setting
     """Setting of the finding."""
+    check: manipulation.Checked | None
+    """Manipulation check of its component in the setting; None for RRPO - DiffRO."""
 
 
 def findings(selection: Selection, score: float = DIVERGED) -> list[Finding]:
@@ -51,9 +53,10 @@ def findings(selection: Selection, score: float = DIVERGED) -> list[Finding]:
     results = []
     for setting in settings(selection.records, selection.planned):
         contrasts = {name: setting.weights(weights) for name, weights in selection.tested.get(setting.name, {}).items()}
-        failed = [name for name, check in manipulation.checks(setting.records, contrasts).items() if check.failed]
+        checks = manipulation.checks(setting.records, contrasts)
+        failed = [name for name, check in checks.items() if check.failed]
         judged = judge(selection, setting.records, contrasts, failed, score)
-        results += [Finding(**vars(row), setting=setting) for row in judged]
+        results += [Finding(**vars(row), setting=setting, check=checks.get(row.name)) for row in judged]
     return results
 
 
@@ -86,8 +89,15 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         DEPENDENT,
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in findings) else []),
+        *(note for label in places for note in _unchecked(label, findings)),
     )
     return Sheet.of("settings", "Conclusions by setting", rows, *notes)
+
+
+def _unchecked(label: str, findings: Sequence[Finding]) -> list[str]:
+    """Return which components are judged in a setting without a manipulation check."""
+    here = [finding for finding in findings if finding.setting.name == label and finding.verdict != INTERIM]
+    return manipulation.unchecked({finding.name: finding.check for finding in here if finding.check}, f" at {label}")
 
 
 def outcomes(selection: Selection) -> Sheet | None:
@@ -170,7 +180,9 @@ def words(name: str, findings: Sequence[Finding]) -> str:
         f"{verdict} in {', '.join(names) if len(names) <= NAMED else f'{len(names)} settings'}"
         for verdict, names in settings_of.items()
     ]
-    return f"{default or 'No setting is known to be the default one'}. Other settings: {'; '.join(listed) or 'none'}."
+    if not default:
+        return f"{'; '.join(listed).capitalize()} (no setting is known to be the default one)."
+    return f"{default}. Other settings: {'; '.join(listed)}." if listed else f"{default}."
 
 
 def answer(selection: Selection, known: Sequence[Finding]) -> list[str]:

@@ -163,7 +163,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         first=records[0],
         arms=[arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items()],
         seeds=seeds,
-        planned=sorted({selection.planned_in(setting) for setting in selection.tested}),
+        planned=sorted({selection.planned_in(each.name) for each in in_grid} if in_grid else {selection.planned_n}),
         listed=listed,
         policies=_policies(records),
         idle=[

@@ -207,7 +207,7 @@ def _put(store: Store, entry: Entry, members: Members) -> None:
                     place.write_bytes(content)
             store.replay.outbox.put(entry, artifacts)
     except OSError as error:
-        fix = f"free space there and in {gettempdir()}, then restore the archive again; restored runs are kept"
+        fix = f"free space in {store.folder.root} and {gettempdir()}, then restore the archive again; restored runs are kept"
         raise InputError("the runs cannot be restored", got=error, fix=fix) from error
 
 

@@ -83,7 +83,8 @@ class Replay:
                     break
                 try:
                     run = self._write(entry, curves.stored(folder / ARTIFACTS), folder / ARTIFACTS)
-                    keep = cached(self.folder, run) if self.folder.server and entry.complete else None
+                    whole = entry.complete and records.roles(run.data.tags) == records.roles(entry.tags)
+                    keep = cached(self.folder, run) if self.folder.server and whole else None
                     self.outbox.remove(folder, keep)
                 except Exception as error:  # tracking must never make a cell fail, whatever the store raises
                     self.why.append(describe_error(self.folder, error))

@@ -315,7 +315,7 @@ def _converted(audio: Path, gain: float, copy: Path) -> Path:
         try:
             soundfile.write(partial, load_wave(audio, rate).numpy() * 10 ** (gain / 20), rate, subtype="FLOAT")
             os.replace(partial, copy)
-        except (AudioError, soundfile.SoundFileError) as error:  # it raises its own error for a full disk
+        except (AudioError, soundfile.SoundFileError) as error:  # soundfile has its own error for a full disk
             raise OSError(f"{audio} cannot be converted to {copy}: {error}") from error
         finally:
             partial.unlink(missing_ok=True)

@@ -35,8 +35,8 @@ app, main = program(
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
 REMEDIES = {
-    "diverged": "give a lower --lr",
-    "oom": "give a smaller --micro, --recompute or --lora",
+    "diverged": "if the optimization of the policy diverged, give a lower --lr; everything is then trained anew",
+    "oom": "give a smaller --micro to resume; or --recompute, or --lora, with which everything is trained anew",
     "disk": "free space, and give the same command to resume",
 }
 """What to do about a failure of a training, by its kind."""
@@ -308,7 +308,7 @@ def train(**values: Any) -> None:
         kind = failure_kind(error)
         print(f"failed ({kind}): {type(error).__name__}: {error}", file=sys.stderr)
         if kind in REMEDIES:
-            print(f"{REMEDIES[kind]}; checkpoints are kept", file=sys.stderr)
+            print(f"fix: {REMEDIES[kind]}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 

@@ -18,9 +18,12 @@ from transformers import WhisperFeatureExtractor
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.cosyvoice.layout import reading
+from rrpo.errors import InputError
 
 SAMPLE_RATE, MELS = 16000, 128
 """Settings of Whisper's spectrogram."""
+FAILURES = 10
+"""Number of failures in a row that end an extraction."""
 LONGEST = 30.0
 """Maximum duration in seconds."""
 
@@ -65,22 +68,35 @@ def extract(
     tell: Callable[[str], None] = lambda line: None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Utterance, list[int]]]:
-    """Yield recordings and their token ids, with channels averaged. Files that cannot be used are told and skipped; ``report`` is
-    called with the number of those read.
+    """Yield recordings and their token ids, with channels averaged. Those that cannot be used are skipped.
+
+    Args:
+        tokenizer: The tokenizer.
+        utterances: The recordings.
+        tell: Called with a line about each recording that is skipped or has no tokens.
+        report: Called with the number of recordings so far, as a line.
 
     Raises:
-        InputError: The tokenizer fails on an utterance, for example for lack of memory.
+        InputError: The tokenizer fails on `FAILURES` recordings in a row.
     """
+    failures = 0
     for number, utterance in enumerate(utterances, 1):
-        report(f"{number} utterances read")
+        report(f"{number} recordings")
         try:
             wave = wave_of(utterance, SAMPLE_RATE)
         except ManifestError as error:
             tell(f"left out: {error}")
             continue
-        fix = "give the command again, which continues here; or leave the utterance out of the manifest"
-        with reading(Path(str(utterance.audio)), "input of the tokenizer", fix):
-            tokens = tokenizer(wave)
+        try:
+            tokens, failures = tokenizer(wave), 0
+        except Exception as error:  # onnxruntime's errors have no common base class
+            failures += 1
+            if failures == FAILURES:
+                fix = "see to the error, for example free memory, and give the same command to continue"
+                got = f"{failures} recordings in a row, the last: {utterance.audio}: {error}"
+                raise InputError("the tokenizer fails", got=got, fix=fix) from error
+            tell(f"left out: {utterance.audio}: the tokenizer fails: {error}")
+            continue
         if not tokens:
             tell(f"{utterance.audio}: no tokens, longer than {LONGEST:.0f} s")
         yield utterance, tokens

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,23 +135,32 @@ def write_labelled(
     if path.suffix != ".jsonl":
         raise InputError("labelled tokens are written as JSON lines", got=path, fix="give a name that ends in .jsonl")
     partial, made_from = (path.with_name(f"{path.name}.{ending}") for ending in ("partial", "source"))
-    try:
+    with _writing():
         if not (made_from.is_file() and made_from.read_text() == source):
             partial.unlink(missing_ok=True)
             made_from.write_text(source)
         present = _written(partial)
-        with partial.open("a", encoding="utf-8") as file:
-            for u, ids in extract(present):
-                row = (u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids])
+        file = partial.open("a", encoding="utf-8")
+    with file:
+        for u, ids in extract(present):
+            row = (u.id, u.text, u.speaker, u.emotion, [int(token) for token in ids])
+            with _writing():
                 file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
                 file.flush()
-                present.add(u.id)
+            present.add(u.id)
+    with _writing():
         partial.replace(path)
         made_from.unlink()
-    except OSError as error:
-        fix = "give a file in a writable folder with enough free space; the tokens that were written are kept"
-        raise InputError("the tokens cannot be written", got=error, fix=fix) from error
     return len(present)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        fix = "give a file in a writable folder with enough free space; the same command continues"
+        raise InputError("the tokens cannot be written", got=error, fix=fix) from error
 
 
 def _written(partial: Path) -> set[str]:

@@ -2,8 +2,8 @@
 
 Uses samples of a profile's speech, resynthesized by its codec; both come with the package or from the runs folder, or are built.
 Prints the CPU seconds of this process for each part (medians over several interleaved rounds), the time of the library code that
-the part replaced (torchaudio's Griffin-Lim from zero phase with 12 and 3 iterations; its cepstra and deltas; an edit distance
-table in NumPy), and the vocoders' mean error in log-mel.
+the part replaced (torchaudio's Griffin-Lim from zero phase with 12 and 3 iterations; its cepstra and deltas), and the vocoders'
+mean error in log-mel.
 """
 
 from __future__ import annotations

@@ -227,10 +227,31 @@ def test_one_setting_alone_is_tested_and_answers():
     assert table is not None
     assert [row[0] for row in table.rows] == ["noise0.3_shortcut0"]
     first, second = answer(selection, computed)
-    assert first == (
-        "RRPO - DiffRO: No setting is known to be the default one. Other settings: equivalent in noise0.3_shortcut0."
-    )
-    assert "EAM, added to DiffRO: No setting is known to be the default one. Other settings: worse in" in second
+    unknown = "in noise0.3_shortcut0 (no setting is known to be the default one)."
+    assert first == f"RRPO - DiffRO: Equivalent {unknown}"
+    assert f"EAM, added to DiffRO: Worse {unknown}" in second
+
+
+def test_the_default_setting_alone_is_answered_in_its_own_words():
+    selection = selection_of([r for r in grid() if OWN in r.label])
+    first, *_ = answer(selection, findings(selection))
+    assert first == "RRPO - DiffRO: Equivalent in the default setting."
+
+
+def test_components_without_a_check_are_named_in_each_setting():
+    """Of the default setting, all reward models are measured; of the others none."""
+
+    def measured(label: str, seed: int) -> dict[str, float]:
+        names = ("rm_ece", "rm_smoothness", "rm_pgd_accuracy_0.1")
+        return dict.fromkeys(names, 0.5 + 0.01 * seed) if OWN in label else {}
+
+    table = sheet(findings(selection_of(grid(scalars=measured))))
+    assert table is not None
+    lines = [note for note in table.notes if note.startswith("Manipulation not checked at")]
+    assert [line.split(" (")[0].removeprefix("Manipulation not checked at ") for line in lines] == [
+        "noise0.6_shortcut0.9",
+        "noise0.3_shortcut0",
+    ]
 
 
 def test_each_setting_has_its_own_number_of_planned_seeds():

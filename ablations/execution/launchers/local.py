@@ -101,7 +101,7 @@ class LocalPool:
             f"import sys; sys.path[:] = {sys.path}; from ablations.execution.worker import serve; "
             f"serve({theirs.fileno()}, {os.getpid()})"
         )
-        with no_interrupt():  # until the worker ignores Ctrl-C itself
+        with no_interrupt():
             process = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,

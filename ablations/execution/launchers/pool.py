@@ -92,7 +92,7 @@ class Pool(Protocol):
 
 @contextmanager
 def no_interrupt() -> Iterator[None]:
-    """Block SIGINT, so that processes started meanwhile never receive Ctrl-C; this process handles it afterwards."""
+    """Block SIGINT: processes started meanwhile inherit this, and never receive Ctrl-C; this process handles it afterwards."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -378,9 +378,12 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (DivergedError("loss"), "failed (diverged): DivergedError: loss\ngive a lower --lr; checkpoints are kept"),
-        (RuntimeError("CUDA out of memory"), "give a smaller --micro, --recompute or --lora; checkpoints are kept"),
-        (OSError(errno.ENOSPC, "No space left"), "free space, and give the same command to resume; checkpoints"),
+        (
+            DivergedError("loss"),
+            "failed (diverged): DivergedError: loss\nfix: if the optimization of the policy diverged",
+        ),
+        (RuntimeError("CUDA out of memory"), "fix: give a smaller --micro to resume; or --recompute"),
+        (OSError(errno.ENOSPC, "No space left"), "fix: free space, and give the same command to resume"),
         (TypeError("x"), "failed (bug): TypeError: x"),
     ],
     ids=lambda value: type(value).__name__,
