@@ -68,7 +68,12 @@ class Pilot:
         )
 
 
-PILOT: Pilot | None = Pilot(spread=0.0632, seeds=8, world="ab0020a40db8d81a")
+PILOT: Pilot | None = Pilot(
+    spread=0.0632,
+    seeds=8,
+    world="ab0020a40db8d81a",
+    components={"data": (0.0415, 0.0992), "reward model": (0.0516, 0.0876), "optimization": (0.0316, 0.0417)},
+)
 """The pilot of the current world and regime; None until one is committed."""
 
 
