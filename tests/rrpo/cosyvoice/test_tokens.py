@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from rrpo.corpus.__main__ import app as importing
 from rrpo.corpus.manifest import Utterance
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
-from rrpo.cosyvoice.extraction import SpeechTokenizer, whisper_log_mel
+from rrpo.cosyvoice.extraction import SpeechTokenizer, extract, whisper_log_mel
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
@@ -290,6 +291,33 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     (utterance,) = tokens.read(out)
     assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
     assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
+
+
+@pytest.mark.parametrize("broken", [3, 10])
+def test_recordings_on_which_the_tokenizer_fails_are_left_out_until_it_fails_on_ten_in_a_row(
+    tmp_path: Path, broken: int
+) -> None:
+    write_tone(tmp_path / "a.wav", 300.0, seconds=0.5)
+    recordings = [replace(labelled(f"{i}")[0], audio=str(tmp_path / "a.wav")) for i in range(12)]
+    asked, told, progress = [], [], []
+
+    class Tokenizer:
+        def __call__(self, audio: torch.Tensor) -> list[int]:
+            asked.append(audio)
+            if 2 <= len(asked) < 2 + broken:
+                raise RuntimeError("out of memory")
+            return [1]
+
+    done = extract(Tokenizer(), recordings, told.append, progress.append)  # type: ignore[arg-type]
+    if broken == 10:
+        assert next(done)[0].id == "0"
+        with pytest.raises(InputError, match=r"10 recordings in a row(.|\n)*out of memory"):
+            next(done)
+    else:
+        assert [u.id for u, _ in done] == ["0", *map(str, range(4, 12))]
+        assert progress[-1] == "12 recordings"
+    assert len(told) == min(broken, 9)
+    assert told[0] == f"left out: {tmp_path / 'a.wav'}: the tokenizer fails: out of memory"
 
 
 def test_a_folder_of_recordings_becomes_a_table_of_arms(tmp_path: Path) -> None:
