@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from rrpo.arms import BASE, RRPO, name_of
+from rrpo.arms import BASE, RRPO, factorial_arm, name_of
 from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
 
 Strengths = Mapping[str, Any]
@@ -85,8 +85,12 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 def factorial() -> list[str]:
-    """Return the names of the arms of the 2^k factorial, by number of components."""
-    return [name_of(on) for on in subsets()]
+    """Return the names of the arms of the 2^k factorial, by number of components.
+
+    Raises:
+        InputError: Another arm is registered under one of these names.
+    """
+    return [factorial_arm(on) for on in subsets()]
 
 
 def singles() -> list[str]:

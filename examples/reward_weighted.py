@@ -4,14 +4,15 @@
 over the k samples of a prompt: better samples become more likely, worse ones less likely. R is the negative cost of the
 sampled speech: the losses of the emotion reward and of the phone recognizer, with the weights of the config.
 
-    python -m ablations.run --plugin examples/reward_weighted.py ...
+    python -m ablations.run --plugin examples/reward_weighted.py --grid loo --arms sft,diffro,reward-weighted
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rrpo.arms import ARMS
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS, Batch, Loss, PolicyOptimizer, State
 from rrpo.optimizers.rollout import Models
@@ -43,3 +44,4 @@ class RewardWeighted(PolicyOptimizer):
 
 
 OPTIMIZERS.register("reward-weighted", RewardWeighted)
+ARMS.register("reward-weighted", replace(ARMS["diffro"], optimizer=OPTIMIZERS.choice("reward-weighted")))

@@ -16,7 +16,7 @@ from rrpo.regularizers import REGULARIZERS, configured
 
 BASE, RRPO = "diffro", "rrpo"
 """The arm without regularizers, and the arm with exactly the paper's."""
-ARMS: Registry[ArmConfig] = Registry("arm", underscores=True)
+ARMS: Registry[ArmConfig] = Registry("arm", of=ArmConfig, underscores=True)
 """Arms by name, except those named after their regularizers; `arm` finds both."""
 
 ARMS.register("sft", SFT)
@@ -32,6 +32,19 @@ ARMS.register("content_only", ArmConfig(regularizers=OFF, emotion_weight=0.0))
 ARMS.register("diffro_scaled", ArmConfig(regularizers=OFF, match_gradient=True))
 ARMS.register("diffro_kl", ArmConfig(regularizers=OFF, beta=0.03))
 ARMS.register("rrpo_full_l_ser", ArmConfig(reward="full_l_ser"))
+
+
+def factorial_arm(parts: Iterable[str]) -> str:
+    """Return the name of the arm with exactly these regularizers, as `name_of`.
+
+    Raises:
+        InputError: Another arm is registered under that name.
+    """
+    name = name_of(parts)
+    if name in ARMS and ARMS[name] != ArmConfig(regularizers=regularizers(parts)):
+        fix = "register the regularizer, or the arm, under another name"
+        raise InputError("an arm has the name of a combination of regularizers", got=name, fix=fix)
+    return name
 
 
 def arm(name: str) -> ArmConfig:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -23,7 +24,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 from rrpo.errors import InputError
 from rrpo.identity import canonical, option
@@ -32,6 +33,9 @@ VARIABLE = "RRPO_PLUGINS"
 """Environment variable with the paths of the plugin files, separated as in ``PATH``."""
 GROUP = "rrpo.plugins"
 """Entry-point group of installed plugins."""
+OWN = ("rrpo.regularizers", "rrpo.optimizers", "rrpo.models.guidance", "rrpo.judges.protocol")
+"""Modules that register the package's own components. They are imported before any plugin: if a plugin imported them first, they
+would count as the plugin's."""
 Scalar = int | float | str | bool
 T = TypeVar("T")
 _loaded: dict[Path, tuple[str, str]] = {}
@@ -83,9 +87,18 @@ def searched(default: T, *values: T, log: bool = False, within: str = "") -> T:
 class Registry(Mapping[str, T], Generic[T]):
     """Implementations of one Protocol by name, in registration order."""
 
-    def __init__(self, kind: str, *, underscores: bool = False, reserved: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        of: type | None = None,
+        underscores: bool = False,
+        reserved: Collection[str] = (),
+    ) -> None:
         self.kind = kind
         """Kind of component, in the singular, for messages: ``optimizer``."""
+        self.of = of
+        """Class whose instances are registered; None: anything."""
         self.underscores = underscores
         """Whether names may contain ``_``, which in arm names joins the names of regularizers."""
         self.reserved = reserved
@@ -94,11 +107,18 @@ class Registry(Mapping[str, T], Generic[T]):
         self._sources: dict[str, str] = {}
 
     def register(self, name: str, item: T) -> T:
-        """Add ``item`` under ``name`` and return it.
+        """Add ``item`` under ``name`` and return it. Raises PluginError as `require_valid` does."""
+        self.require_valid(name, item)
+        self._items[name] = item
+        self._sources[name] = _sources[-1] if _sources else ""
+        return item
+
+    def require_valid(self, name: str, item: T) -> None:
+        """Check a component before it is registered.
 
         Raises:
             PluginError: The name is taken, or contains other characters than lower-case letters, digits and hyphens (``_`` and
-                ``@`` have meanings in arm labels).
+                ``@`` have meanings in arm labels), or ``item`` is no instance of `of`.
         """
         if name in self._items:
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
@@ -107,11 +127,12 @@ class Registry(Mapping[str, T], Generic[T]):
             raise PluginError(message, got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
-            message = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
+            also = ", underscores" if self.underscores else ""
+            message = f"{self.kind}: a name may contain only lower-case letters, digits{also} and hyphens"
             raise PluginError(message, got=repr(name), fix="choose another name")
-        self._items[name] = item
-        self._sources[name] = _sources[-1] if _sources else ""
-        return item
+        if self.of is not None and not isinstance(item, self.of):
+            fix = f"register an instance of {self.of.__name__}"
+            raise PluginError(f"{self.kind} {name!r} is not a {self.of.__name__}", got=repr(item), fix=fix)
 
     def source(self, name: str) -> str:
         """Return the version of an implementation: the hash of the plugin file that registered it, or for the package's own its
@@ -189,6 +210,11 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
                 raise PluginError(f"the {self.kind} {name!r} has no such option", got=field, fix=fix)
             if hints[field] is float and type(value) is int:
                 values[field] = float(value)
+            elif hints[field] not in get_args(Scalar):
+                message = (
+                    f"an option of the {self.kind} {name!r} is declared with another type than int, float, str or bool"
+                )
+                raise PluginError(message, got=f"{field}: {hints[field]}", fix="declare it with one of these types")
             elif type(value) is not hints[field]:
                 message = f"an option of the {self.kind} {name!r} has the wrong type"
                 raise PluginError(
@@ -264,6 +290,8 @@ def load(path: Path, module: str | None = None) -> str:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
+    for own in OWN:
+        importlib.import_module(own)
     sys.modules[name] = plugin = importlib.util.module_from_spec(spec)
     _sources.append(source)
     try:

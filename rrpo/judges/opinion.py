@@ -37,7 +37,8 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     judge.save(out)
     heldout_frames = TrainingFrames.load(heldout, inputs["codec"], context.device).both
     batches = heldout_frames.batches(sample_table.CHUNK)
-    log_probs = torch.cat([judge.log_probs(*batch).cpu() for batch in batches]).numpy()
+    with torch.no_grad():
+        log_probs = torch.cat([judge.log_probs(*batch).cpu() for batch in batches]).numpy()
     targets = heldout.labels(judge.emotions).numpy()
     scalars = {
         "accuracy_original": metrics.accuracy(log_probs[: len(targets)], targets),

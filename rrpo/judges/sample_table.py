@@ -199,8 +199,16 @@ def opinion(
     name: str, judge: TrainedJudge | RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]
 ) -> dict[str, object]:
     """Return a judge's columns for samples with frames ``F [R, T, M]``, ``lengths [R]``: ``<name>``, the predicted emotion, and
-    ``<name>_logprob``, the log-probability of the prompt's."""
+    ``<name>_logprob``, the log-probability of the prompt's.
+
+    Raises:
+        ValueError: The judge's output has another shape than ``[R, K]``, or is not finite.
+    """
     log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
+    if log_probs.shape != (len(F), len(judge.emotions)):
+        raise ValueError(f"log_probs of {name} have shape {log_probs.shape}, not {(len(F), len(judge.emotions))}")
+    if np.isnan(log_probs).any():
+        raise ValueError(f"log_probs of {name} are not a number for {int(np.isnan(log_probs).any(1).sum())} samples")
     targets = [judge.emotions.index(prompt.emotion) for prompt in prompts]
     predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
     return {name: predictions, f"{name}_logprob": log_probs[np.arange(len(targets)), targets]}

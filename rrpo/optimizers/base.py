@@ -133,7 +133,7 @@ class PolicyOptimizer(Protocol):
             config: The shared settings: reward and its weights, β, seed.
             state: Returned by `start`; may be modified in place.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} defines no updates")
 
 
 def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:

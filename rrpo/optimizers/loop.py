@@ -228,8 +228,14 @@ def take_step(
     """
     metrics: dict[str, float] = {}
     for number, losses in enumerate(method.updates(models, batch, config, state)):
+        if isinstance(losses, Loss):
+            raise TypeError(
+                f"{type(method).__name__}.updates gives losses; it must yield updates, each an iterator of losses"
+            )
         measured = meter(models, batch, config, number)
         metrics |= _update(models, losses, batch, optimizer, config, measured, processes)
+    if not metrics:
+        raise ValueError(f"{type(method).__name__}.updates yields no update")
     return metrics
 
 

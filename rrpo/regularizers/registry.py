@@ -26,8 +26,13 @@ class Regularizers(Registry[Regularizer]):
 
         Raises:
             PluginError: As for `Registry.register`.
-            ValueError: Another regularizer has the same label, or no strength has an off value.
+            ValueError: Its class is no dataclass, another regularizer has the same label, or no strength has an off value.
         """
+        self.require_valid(name, item)
+        if not dataclasses.is_dataclass(type(item)) or "__dataclass_fields__" not in vars(type(item)):
+            raise ValueError(
+                f"the class of the regularizer {name!r} must be a frozen dataclass: decorate {type(item).__name__}"
+            )
         if item.label in {other.label for other in self.values()}:
             raise ValueError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
         if all(knob.off is None for knob in item.own_knobs()):
@@ -38,7 +43,7 @@ class Regularizers(Registry[Regularizer]):
         return super().register(name, item)
 
 
-REGULARIZERS = Regularizers("regularizer")
+REGULARIZERS = Regularizers("regularizer", of=Regularizer)
 """Regularizers by name, with their strengths in arms. Their order is the order in which they act and that of the arms' names.
 
 RRPO's own are registered here, their controls in `rrpo.regularizers.controls`: a control's source is guarded by its own

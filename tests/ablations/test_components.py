@@ -11,8 +11,9 @@ from ablations.components import COMPONENTS, Component, factorial, singles, subs
 from ablations.grids import arms, loo
 from ablations.stats.contrasts import component_of, corner_effects, interactions, main_effects
 from ablations.stats.family import family
-from rrpo.arms import name_of, paper_regularizers, regularizers
+from rrpo.arms import ARMS, name_of, paper_regularizers, regularizers
 from rrpo.config import OFF, RegularizerConfig
+from rrpo.errors import InputError
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength, switched_on
 
@@ -62,6 +63,16 @@ def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
     assert arms()["rrpo_x"].regularizers == RegularizerConfig(added=(added,))
     assert arms()["diffro"].regularizers == OFF
     assert switched_on(arms()["ls_x"].regularizers) == ["ls", "x"]
+
+
+def test_an_arm_with_the_name_of_a_combination_is_refused(fourth: Component, monkeypatch: pytest.MonkeyPatch):
+    """`rrpo_x` would be compared as RRPO with the fourth component."""
+    monkeypatch.setattr(ARMS, "_items", dict(ARMS._items))
+    ARMS.register("rrpo_x", arms()["rrpo_x"])
+    assert len(factorial()) == 16, "the same arm"
+    ARMS._items["rrpo_x"] = replace(arms()["rrpo"], beta=0.1)
+    with pytest.raises(InputError, match=r"an arm has the name of a combination of regularizers\n  got: rrpo_x"):
+        factorial()
 
 
 def test_contrasts_follow_the_list(fourth: Component):

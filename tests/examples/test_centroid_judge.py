@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -219,6 +221,43 @@ def test_an_emotion_that_it_does_not_know_is_named(
     with pytest.raises(
         ValueError, match="centroid judge does not know the emotion 'bored', which is the target of a prompt; it knows"
     ):
+        opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path, Context())
+
+
+def test_a_judge_with_parameters_is_evaluated_without_gradient(
+    registered: None, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = JUDGES["centroid"].train.__func__  # type: ignore[attr-defined]
+
+    def trained(cls: type, *arguments: Any) -> Any:
+        judge = train(cls, *arguments)
+        judge.centroids.requires_grad_()
+        return judge
+
+    monkeypatch.setattr(JUDGES["centroid"], "train", classmethod(trained))
+    monkeypatch.setattr(JUDGES["centroid"], "save", lambda judge, folder: None)
+    opinion.train(JudgeTrainingConfig(judge=JUDGES.choice("centroid")), inputs, tmp_path, Context())
+    assert json.loads((tmp_path / "scalars.json").read_text())["accuracy_original"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [(lambda p: p[:, :2], r"have shape \(30, 2\), not \(30, 5\)"), (lambda p: p * np.nan, "not a number")],
+)
+def test_output_that_is_no_log_probability_is_refused(
+    registered: None,
+    inputs: dict[str, Path],
+    heard: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[torch.Tensor], torch.Tensor],
+    words: str,
+) -> None:
+    right = JUDGES["centroid"].log_probs
+    monkeypatch.setattr(JUDGES["centroid"], "log_probs", lambda judge, F, lengths: broken(right(judge, F, lengths)))
+    reads = inputs | {"judge": heard["judge"]}
+    del reads["sft_samples"]
+    with pytest.raises(ValueError, match=words):
         opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path, Context())
 
 

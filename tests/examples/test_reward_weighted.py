@@ -12,6 +12,7 @@ import torch
 
 import rrpo.optimizers
 from rrpo import plugins
+from rrpo.arms import ARMS
 from rrpo.config import OFF, ArmConfig
 from rrpo.experiment import dataflow
 from rrpo.experiment.cell import Cell
@@ -27,6 +28,8 @@ from rrpo.testing.toy_models import optimize_inputs
 
 FILE = Path(__file__).parents[2] / "examples" / "reward_weighted.py"
 plugins.load(FILE)
+ARM = ARMS._items.pop("reward-weighted")
+"""The example's arm, which other tests in this process do not expect among the package's."""
 torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
 
 
@@ -71,6 +74,11 @@ def test_options_are_checked_when_the_arm_is_made() -> None:
         OPTIMIZERS.choice("ppo")
 
 
+def test_it_registers_an_arm() -> None:
+    assert replace(ARM, optimizer=None) == ARMS["diffro"]
+    assert ARM.optimizer == OPTIMIZERS.choice("reward-weighted")
+
+
 def test_an_arm_trains(tmp_path: Path) -> None:
     """Three updates by the config that the data flow makes of the arm, on tiny models."""
     arm = ArmConfig(regularizers=OFF, steps=3, optimizer=OPTIMIZERS.choice("reward-weighted", samples=2))
@@ -96,6 +104,7 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         path.write_text(text)
         registry: OptionRegistry[PolicyOptimizer] = OptionRegistry("optimizer")
         monkeypatch.setattr(rrpo.optimizers, "OPTIMIZERS", registry)
+        monkeypatch.setattr(ARMS, "_items", {"diffro": ARMS["diffro"]})
         plugins.load(path)
         optimizers = {"diffro": None, "reward-weighted": registry.choice("reward-weighted")}
         choices.append(optimizers["reward-weighted"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from rrpo import plugins
 from rrpo.identity import canonical
-from rrpo.plugins import PluginError, Registry
+from rrpo.plugins import OptionRegistry, PluginError, Registry
 
 FILE = "from rrpo import plugins\nplugins.registry_of_the_test.register('mine', object())\n"
 
@@ -28,6 +31,49 @@ def test_the_packages_own_have_no_source(things: Registry[object]):
     assert things["own"] is item
     assert canonical(things.choice("own")) == {"name": "own"}
     assert canonical(things.choice("own", b=2, a=1.5)) == {"name": "own", "options": [["a", 1.5], ["b", 2]]}
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_plugin_is_the_first_to_import_is_the_packages_own(path: Path):
+    """As in a worker process, which loads the plugins before anything else."""
+    code = f"from rrpo import plugins; plugins.use([{str(path)!r}])\n"
+    code += "from rrpo.models.guidance import GUIDANCE\nfrom rrpo.optimizers import OPTIMIZERS\n"
+    code += "from rrpo.config import OptimizeConfig\nfrom rrpo.regularizers import REGULARIZERS\n"
+    code += "print(OPTIMIZERS.create(OptimizeConfig().optimizer))\n"
+    code += "print(*(name for r in (GUIDANCE, OPTIMIZERS, REGULARIZERS) for name, s in r._sources.items() if s))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    created, theirs = done.stdout.splitlines()
+    assert created == "DiffRO()"
+    expected = {"focal_loss": "focal", "reward_weighted": "reward-weighted"}
+    assert theirs == expected.get(path.stem, "")
+
+
+def test_what_is_registered_is_of_the_kind():
+    numbers: Registry[int] = Registry("number", of=int, underscores=True)
+    assert numbers.register("one_two", 12) == 12
+    with pytest.raises(
+        PluginError, match=r"number 'x' is not a int\n  got: <class 'int'>\n  fix: register an instance of int"
+    ):
+        numbers.register("x", int)  # type: ignore[arg-type]
+    with pytest.raises(
+        PluginError, match="number: a name may contain only lower-case letters, digits, underscores and hyphens"
+    ):
+        numbers.register("X", 1)
+
+
+def test_options_have_simple_types():
+    @dataclass(frozen=True)
+    class Clipped:
+        clip: float | None = None
+
+    registry: OptionRegistry[Clipped] = OptionRegistry("clipping")
+    registry.register("clipped", Clipped)
+    with pytest.raises(PluginError, match=r"another type than int, float, str or bool\n  got: clip: float | None"):
+        registry.choice("clipped", clip=0.2)
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "under_score", "a@b", "ö"])

@@ -16,7 +16,7 @@ from torch.nn.utils import parameters_to_vector
 from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.judges.artefacts import OTHERS
-from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, State
+from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, PolicyOptimizer, State
 from rrpo.optimizers.base import prompts_of
 from rrpo.optimizers.loop import opinions, take_step
 from rrpo.optimizers.rollout import Models, Prompts
@@ -76,6 +76,38 @@ class TestTwice(OptimizerContract):
         assert curves["weight"].tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 6])
         assert curves["kl_token"][0] == pytest.approx(0.0, abs=1e-6)
         assert curves["kl_token"][1:].isna().all()
+
+
+class NoUpdate(DiffRO):
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        yield from ()
+
+
+class OnlyLosses(DiffRO):
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        for losses in super().updates(models, batch, config, state):
+            yield from losses  # type: ignore[misc]
+
+
+class Misspelled(PolicyOptimizer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (NoUpdate(), "NoUpdate.updates yields no update"),
+        (OnlyLosses(), "it must yield updates, each an iterator of losses"),
+        (Misspelled(), "Misspelled defines no updates"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_mistakes_of_an_optimizer_are_named(method: PolicyOptimizer, message: str, tmp_path: Path) -> None:
+    models, config = Models.load(optimize_inputs(tmp_path / "toy"), "cpu"), OptimizeConfig()
+    prompts = Prompts.prepare(toy_prompts()[:2], models.policy, models.codec, models.reward_model.emotions)
+    descent = torch.optim.SGD(models.policy.parameters(), lr=1.0)
+    with pytest.raises(Exception, match=message):
+        take_step(models, method, {}, roll_out(models, prompts, config, 1), descent, config)
 
 
 @pytest.mark.parametrize("grad_clip", [1e-3, 1e3])

@@ -91,5 +91,16 @@ def test_duplicate_labels_and_missing_off_values_are_rejected(added: None):
     with pytest.raises(ValueError, match="cannot be switched off"):
         REGULARIZERS.register("always", Always())
     assert "always" not in REGULARIZERS
+    with pytest.raises(ValueError, match="is not a Regularizer"):
+        REGULARIZERS.register("always", Added)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="already a regularizer named 'added'"):
+        REGULARIZERS.register("added", Added())
+
+    class Undecorated(Regularizer):
+        label = "Undecorated"
+        gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0))
+
+    with pytest.raises(ValueError, match="must be a frozen dataclass: decorate Undecorated"):
+        REGULARIZERS.register("undecorated", Undecorated())
     with pytest.raises(ValueError, match=r"size must be finite and within 0 to 9, got 10"):
         configured({"added": {"size": 10}})
