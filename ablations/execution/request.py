@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +129,8 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
     seed_count = positive("--seeds", default if options.seeds is None else options.seeds)
     first_seed = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
     folds = with_data(profile, range(first_seed, first_seed + seed_count), options)
-    cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds)]
+    cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds) or ()]
+    _require_distinct(options.grid, cells)
     check_used(original, values, lambda other: (s for cell in grid.cells(other, [first_seed]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if options.arms is not None:
@@ -172,6 +174,16 @@ def _check_applicable(options: Options, profile: Profile) -> None:
 def sized(profile: str, world_seed: int) -> Profile:
     """Return a profile by name, in the world with that seed. Raise InputError if either is invalid."""
     return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
+
+
+def _require_distinct(grid: str, cells: Sequence[Cell]) -> None:
+    """Raise InputError if a grid has no cell, or several cells of one arm on one seed, of which a report would keep one."""
+    if not cells:
+        fix = "return a list of rrpo.experiment.cell.Cell from its function"
+        raise InputError("the grid has no cells", got=grid, fix=fix)
+    if twice := [f"{arm}/{seed}" for (arm, seed), n in Counter((c.label, c.seed) for c in cells).items() if n > 1]:
+        fix = "give different arms different labels"
+        raise InputError(f"grid {grid} has several cells of one arm and seed", got=", ".join(twice[:5]), fix=fix)
 
 
 def _not_negative(flag: str, value: int) -> int:

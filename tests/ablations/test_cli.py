@@ -58,6 +58,25 @@ def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (None, ["the grid has no cells", "got: tiny"]),
+        (["sft", "rrpo", "rrpo"], ["grid tiny has several cells of one arm and seed", "got: rrpo/1"]),
+    ],
+)
+def test_a_grid_without_distinct_cells_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: list[str] | None, words: list[str]
+):
+    made = None if cells is None else [cell for name in cells for cell in fakes.cells([name], [1])]
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: made, profile="smoke"))  # type: ignore
+    result = call("--grid", "tiny", runs=tmp_path / "runs")
+    assert result.exit_code == 2, result.output
+    for word in words:
+        assert word in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_run_then_plan_says_done(runs: Path):
     result = call("--grid", "tiny", "--workers", "1", runs=runs)
     assert result.exit_code == 0, result.output
