@@ -206,11 +206,12 @@ class Regularizer:
         return y
 
     def mix(self, batch: Batch, draws: Tensor) -> Batch:
-        """Return the batch for the reward model, with its weighted targets. ``draws`` come from the method `draws`."""
+        """Return the batch for the reward model, with its weighted targets, made by `dataclasses.replace`: it holds what earlier
+        regularizers measured. ``draws`` come from the method `draws`."""
         return batch
 
     def loss(self, inner: SampleLoss) -> SampleLoss:
-        """Wrap the loss of a sample, given the loss so far (initially `cross_entropy`)."""
+        """Wrap the loss of a sample, given the loss so far (initially `cross_entropy`), which the result must call."""
         return inner
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:

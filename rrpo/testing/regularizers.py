@@ -17,7 +17,7 @@ from torch import Tensor
 from rrpo.config import RewardModelConfig
 from rrpo.masking import valid_mask
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import Regularizer, cross_entropy, objective, scalars_of
+from rrpo.regularizers import REGULARIZERS, Regularizer, cross_entropy, objective, scalars_of
 
 FLOOR = 1e-5
 """Smallest mel power."""
@@ -94,6 +94,13 @@ class RegularizerContract:
     def test_on_changes_what_is_learnt(self) -> None:
         plain, on = trained(None), trained(self.regularizer)
         assert any(not torch.equal(plain[key], on[key]) for key in plain)
+
+    def test_it_acts_after_the_papers_and_keeps_what_they_measure(self) -> None:
+        own = [r for r in REGULARIZERS.values() if r.paper and type(r) is not type(self.regularizer)]
+        combined = [*own, self.regularizer]
+        result = terms(combined, reward_model(), *speech_like())
+        assert set(scalars_of(combined)) <= result.keys()
+        assert torch.isfinite(result["loss"])
 
     def test_noise_depends_on_seed_and_step_alone(self) -> None:
         shape = torch.Size((B, T, M))
