@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from rrpo import plugins
 from rrpo.arms import arm as named_arm
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError, choose
@@ -60,6 +61,7 @@ def make_cell(
     Raises:
         InputError: The arm, profile or setting is unknown, or a setting has no effect.
     """
+    plugins.load_all()
     label = arm if isinstance(arm, str) else "custom"
     config = named_arm(arm) if isinstance(arm, str) else arm
     size = PROFILES[choose("profile", profile, PROFILES)] if isinstance(profile, str) else profile

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests" / "ablations"))
 import fakes  # noqa: E402
 
 from rrpo import __main__ as command  # noqa: E402
-from rrpo import api  # noqa: E402
+from rrpo import api, plugins  # noqa: E402
 from rrpo.arms import arm  # noqa: E402
 from rrpo.config import OFF, ArmConfig, RegularizerConfig  # noqa: E402
 from rrpo.errors import InputError  # noqa: E402
@@ -75,6 +77,8 @@ def test_a_cell_is_the_same_by_name_and_by_config_and_settings_change_it():
 
 
 def test_what_an_arm_runs_with_is_read_off_its_stages():
+    importlib.import_module("ablations.baselines")  # registers its arms
+
     def of(name: str) -> dict:
         return effective(rrpo.make_cell(name, profile="embedded"))
 
@@ -132,6 +136,15 @@ def test_the_command_prints_numbers_and_paths(tmp_path: Path, monkeypatch: pytes
     printed = json.loads(call(monkeypatch, tmp_path, "--json").stdout)
     assert printed["numbers"]["end_test_accuracy"] == pytest.approx(fakes.curve("rrpo", 1)["test_accuracy"].iloc[-1])
     assert printed["cell_hash"] == fake().hash
+
+
+def test_plugins_that_the_environment_names_are_known_in_python(tmp_path: Path):
+    """In another process, because a plugin stays registered."""
+    (tmp_path / "mine.py").write_text("from rrpo.arms import ARMS\nARMS.register('mine', ARMS['diffro'])\n")
+    code = "import rrpo; print(rrpo.make_cell('mine', profile='smoke').label)"
+    environment = os.environ | {plugins.VARIABLE: str(tmp_path / "mine.py")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == "mine\n", done.stderr
 
 
 def test_the_command_ends_with_the_statuses_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
