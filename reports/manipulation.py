@@ -76,7 +76,7 @@ def unchecked(checked: Mapping[str, Checked], where: str = "") -> list[str]:
     """Return a line for the caption that names the components whose check has too few seeds; empty if there are none."""
     names = [
         part.component.label
-        for part in {part.component: part for part in checked.values()}.values()
+        for part in _once(checked)
         if part.component.check and not part.weak and part.moved.n < LEAST
     ]
     if not names:
@@ -85,6 +85,11 @@ def unchecked(checked: Mapping[str, Checked], where: str = "") -> list[str]:
         f"Manipulation not checked{where} (measured on fewer than {LEAST} seeds): {', '.join(names)}. The verdicts assume that "
         "these components changed the reward model as intended."
     ]
+
+
+def _once(checked: Mapping[str, Checked]) -> list[Checked]:
+    """Return the check of each component once, although several contrasts share it."""
+    return list({check.component: check for check in checked.values()}.values())
 
 
 def component_notes(selection: Selection) -> list[str]:
@@ -99,7 +104,7 @@ def component_notes(selection: Selection) -> list[str]:
 def note(checked: Mapping[str, Checked], where: str = "") -> list[str]:
     """Return a line for the caption; empty if nothing was measured."""
     lines = []
-    for check in {check.component: check for check in checked.values()}.values():
+    for check in _once(checked):
         moved, declared = check.moved, check.component.check
         if declared is None or (not moved.n and not check.weak):
             continue

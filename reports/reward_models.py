@@ -145,11 +145,11 @@ def recognition_effects(selection: Selection) -> Sheet | None:
             if len(x):
                 row: dict[Column, Value] = {CONTRAST: f"{name}: {contrast}", N: float(len(x))}
                 row[Column("ua", "UA, points", "gain")] = t_interval(x, level)
-                decision = with_check(verdict(x, level), failed=contrast in failed)
+                decision = INTERIM
                 if len(training_sets) > 1:
                     decision = OF_FOLDS
-                elif not (complete and len(x) == len(seeds)):
-                    decision = INTERIM
+                elif complete and len(x) == len(seeds):
+                    decision = with_check(verdict(x, level), failed=contrast in failed)
                 rows.append(row | {VERDICT: decision})
     note = (
         f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "

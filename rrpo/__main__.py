@@ -8,7 +8,6 @@ Exit status: 0 on success, 1 if training failed, 2 for bad input, 130 after Ctrl
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +20,8 @@ from rich.table import Table
 
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
-from rrpo.commands import Plugin, Set, program
-from rrpo.errors import InputError, writable
-from rrpo.pipeline.errors import failure_kind
+from rrpo.commands import Plugin, Set, program, training
+from rrpo.errors import writable
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import PROFILES
 from rrpo.regularizers import REGULARIZERS
@@ -64,7 +62,7 @@ def command(
 ) -> None:
     """Train one arm with one seed and print its numbers. Results that already exist are reused."""
     console = Console(stderr=True)
-    try:
+    with training("Stopped. Finished work is kept; run the same command again to resume."):
         values = assignments(settings or ())
         cell = make_cell(arm, seed=seed, profile=profile, settings=values)
         writable(out, what="the results cannot be written there")
@@ -72,14 +70,6 @@ def command(
             console.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
         with _show_progress(console) as report:
             build(cell, out, device, report)
-    except InputError:
-        raise
-    except KeyboardInterrupt:
-        print("Stopped. Finished work is kept; run the same command again to resume.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        print(f"failed ({failure_kind(error)}): {type(error).__name__}: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
     trained = result(cell, out)
     print(as_text(trained)) if as_json else Console().print(table(trained))
     if not as_json:

@@ -8,10 +8,11 @@ import inspect
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -19,6 +20,7 @@ from typer.core import TyperCommand
 
 from rrpo import plugins
 from rrpo.errors import InputError
+from rrpo.pipeline.errors import failure_kind
 
 EXPERIMENT, EXECUTION, FAILURES, OUTPUT = "Experiment", "Execution", "Failures", "Output"
 """Headings of the options in ``--help``."""
@@ -94,6 +96,25 @@ def start(app: App, name: str) -> None:
         app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def training(stopped: str, remedies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """End a command that trains: on Ctrl-C with status 130 and the text ``stopped``; on any failure except an InputError with
+    status 1, its kind (`rrpo.pipeline.errors.failure_kind`) and the remedy for that kind, if there is one."""
+    try:
+        yield
+    except InputError:
+        raise
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        kind = failure_kind(error)
+        print(f"failed ({kind}): {type(error).__name__}: {error}", file=sys.stderr)
+        if kind in remedies:
+            print(f"fix: {remedies[kind]}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 def paced(write: Callable[[str], object], seconds: float = 5.0) -> Callable[[str], None]:

@@ -165,11 +165,12 @@ def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh,
         *([Column("sft", "SFT", "percent")] if fresh.sft else []),
     )
     rows: list[tuple[Value, ...]] = []
+    by_seed: list[np.ndarray] = []
     for name in search.spec.objectives:
         pair = [_values(outcomes, name, seeds) for outcomes in (fresh.best, fresh.baseline)]
         sft = [t_interval(_values(fresh.sft, name, seeds))] if fresh.sft else []
-        difference = t_interval(pair[0] - pair[1], 1 - alpha)
-        rows.append((OBJECTIVES[name].label, *map(t_interval, pair), difference, *sft))
+        by_seed.append(pair[0] - pair[1])
+        rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(by_seed[-1], 1 - alpha), *sft))
     first = rows[0][3]
     assert isinstance(first, Interval)
     why = (
@@ -180,9 +181,7 @@ def verdict(search: Search, best: FrozenTrial, baseline: Baseline, fresh: Fresh,
         else ""
     )
     complete = len(seeds) > 1 and not why  # which seeds are missing may depend on the arm
-    objective = search.spec.objectives[0]
-    by_seed = _values(fresh.best, objective, seeds) - _values(fresh.baseline, objective, seeds)
-    relation = _relation(search.directions[0], by_seed, first) if complete else "not to be compared with"
+    relation = _relation(search.directions[0], by_seed[0], first) if complete else "not to be compared with"
     judge = f" by the {tuning().label}" if search.spec.policy else ""
     by = f": {in_points(first)} points" if complete else ""
     suffix = f" (check {check} of this study)" if len(seeds) > 1 and not fresh.missing else ""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rrpo.commands import Plugin, option, options_of, paced, program
+from rrpo.commands import Plugin, option, options_of, paced, program, training
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.cosyvoice.config import PRECISIONS, CosyVoiceConfig, LoraConfig
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.errors import InputError, choose, positive, writable
-from rrpo.pipeline.errors import failure_kind
 from rrpo.plugins import Choice
 
 if TYPE_CHECKING:
@@ -286,7 +284,7 @@ def judge(
 def train(**values: Any) -> None:
     """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
     options = Training(**values)
-    try:
+    with training("Stopped. Checkpoints are kept; run the same command to resume.", REMEDIES):
         from rrpo.api import resolve_device
         from rrpo.cosyvoice.run import train
         from rrpo.pipeline.stages import Context
@@ -299,17 +297,6 @@ def train(**values: Any) -> None:
             checkpoints=options.out / "checkpoints",
         )
         train(options.model, options.tokens, options.out, config, context=context, tell=print)
-    except InputError:
-        raise
-    except KeyboardInterrupt:
-        print("Stopped. Checkpoints are kept; run the same command to resume.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        kind = failure_kind(error)
-        print(f"failed ({kind}): {type(error).__name__}: {error}", file=sys.stderr)
-        if kind in REMEDIES:
-            print(f"fix: {REMEDIES[kind]}", file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 @app.command()

@@ -202,7 +202,7 @@ def opinion(
     ``<name>_logprob``, the log-probability of the prompt's.
 
     Raises:
-        ValueError: The judge's output has another shape than ``[R, K]``, or is not finite.
+        ValueError: The judge's output has another shape than ``[R, K]``, or is not a number.
     """
     log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
     if log_probs.shape != (len(F), len(judge.emotions)):

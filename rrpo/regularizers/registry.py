@@ -21,15 +21,15 @@ from rrpo.regularizers.label_smoothing import LabelSmoothing
 class Regularizers(Registry[Regularizer]):
     """Registry that requires distinct labels and an off value."""
 
-    def register(self, name: str, item: Regularizer) -> Regularizer:
-        """Add ``item`` under ``name`` and return it.
+    def require_valid(self, name: str, item: Regularizer) -> None:
+        """Check a regularizer before it is registered.
 
         Raises:
-            PluginError: As for `Registry.register`.
+            PluginError: As for `Registry.require_valid`.
             ValueError: Its class is no dataclass, another regularizer has the same label, or no strength has an off value.
         """
-        self.require_valid(name, item)
-        if not dataclasses.is_dataclass(type(item)) or "__dataclass_fields__" not in vars(type(item)):
+        super().require_valid(name, item)
+        if "__dataclass_fields__" not in vars(type(item)):  # its own, not those of a base class
             raise ValueError(
                 f"the class of the regularizer {name!r} must be a frozen dataclass: decorate {type(item).__name__}"
             )
@@ -40,7 +40,6 @@ class Regularizers(Registry[Regularizer]):
                 f"the regularizer {name!r} cannot be switched off: declare a strength with its identity value, as in "
                 f"gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0))"
             )
-        return super().register(name, item)
 
 
 REGULARIZERS = Regularizers("regularizer", of=Regularizer)
