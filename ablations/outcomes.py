@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ablations.judges import Judge, gold, registered
-from ablations.rendering.sheet import Column
+from ablations.rendering.sheet import UNITS, Column
 from ablations.stats.contrasts import Values
 from ablations.tracking.records import Record, ratio_by_step
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
+from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,17 @@ class Outcome:
     own_rm: bool = False
     """Whether it depends on the arm's own reward model. A comparison with SFT is then one with the arm's first checkpoint, which
     is the SFT policy under that reward model: the arm ``sft`` has the pre-trained one."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError if the unit or the direction is unknown."""
+        if self.unit not in UNITS:
+            raise InputError(
+                f"outcome {self.name!r}: unknown unit", got=repr(self.unit), fix=f"use one of {', '.join(UNITS)}"
+            )
+        if self.direction not in (-1, 0, 1):
+            raise InputError(
+                f"outcome {self.name!r}: unknown direction", got=repr(self.direction), fix="use +1, -1 or 0"
+            )
 
     @property
     def heading(self) -> str:

@@ -75,9 +75,9 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
 def unchecked(checked: Mapping[str, Checked], where: str = "") -> list[str]:
     """Return a line for the caption that names the components whose check has too few seeds; empty if there are none."""
     names = [
-        part.component.label
+        part.component.label + ("" if part.moved.n else f" (no `{declared.scalar}` was recorded)")
         for part in _once(checked)
-        if part.component.check and not part.weak and part.moved.n < LEAST
+        if (declared := part.component.check) and not part.weak and part.moved.n < LEAST
     ]
     if not names:
         return []

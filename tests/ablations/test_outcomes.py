@@ -11,6 +11,7 @@ import pytest
 from ablations.judges import BUILT_IN, gold, tuning, vetoing
 from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, relative_gap, shown
 from ablations.tracking.records import Record
+from rrpo.errors import InputError
 
 ROWS = [
     # step, target, proxy, test, val, click, silence, phone errors of ten
@@ -128,3 +129,9 @@ def test_variance_of_the_reward_is_that_within_emotions_at_the_start():
     assert curve(cell) == pytest.approx([1.0, 2.0])
     assert math.isnan(find("reward_variance").read(record(pd.DataFrame())))
     assert not {"gamma", "reward_variance"} & {outcome.name for outcome in shown([cell])}
+
+
+@pytest.mark.parametrize(("field", "value", "fix"), [("unit", "seconds", "plain"), ("direction", 2, "-1")])
+def test_an_outcome_with_an_unknown_unit_or_direction_is_refused(field: str, value: object, fix: str):
+    with pytest.raises(InputError, match=rf"outcome 'x': unknown {field}(.|\n)*{fix}"):
+        Outcome(name="x", label="x", read=lambda record: 0.0, **{field: value})  # type: ignore[arg-type]
