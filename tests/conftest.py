@@ -7,12 +7,21 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from ablations.grids import GRIDS
 from ablations.tracking.connection import create_store
 from ablations.tracking.runs_folder import RunsFolder
+from rrpo import plugins
+from rrpo.arms import ARMS
+from rrpo.corpus.readers import READERS
+from rrpo.judges.protocol import JUDGES
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.plugins import Registry
+from rrpo.regularizers import REGULARIZERS
 
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
@@ -25,6 +34,28 @@ FIRST = ("test_smoke_grid.py", "test_the_site_builds_strictly")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with `FIRST`, so that their fixtures are built once and none of them is left at the end."""
     items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """A test file that loads a plugin when it is imported changes the records of all other tests."""
+    assert not plugins.loaded()
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget at the end of the test what it registers and loads; the function forgets it at once."""
+    registries: tuple[Registry[Any], ...] = (ARMS, GRIDS, JUDGES, OPTIMIZERS, READERS, REGULARIZERS)
+    own = [(registry, dict(registry._items), dict(registry._sources)) for registry in registries]
+
+    def forget() -> None:
+        for registry, items, sources in own:
+            monkeypatch.setattr(registry, "_items", dict(items))
+            monkeypatch.setattr(registry, "_sources", dict(sources))
+        monkeypatch.setattr(plugins, "_loaded", {})
+        monkeypatch.setenv(plugins.VARIABLE, "")
+
+    forget()
+    return forget
 
 
 @pytest.fixture(scope="session")

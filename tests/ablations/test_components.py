@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -28,11 +28,10 @@ class Fourth(Regularizer):
 
 
 @pytest.fixture
-def fourth() -> Iterator[Component]:
+def fourth(no_plugins: Callable[[], None]) -> Component:
     """Register a component outside the paper for the duration of a test."""
     REGULARIZERS.register("x", Fourth())
-    yield COMPONENTS[-1]
-    del REGULARIZERS._items["x"]
+    return COMPONENTS[-1]
 
 
 def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
@@ -65,9 +64,8 @@ def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
     assert switched_on(arms()["ls_x"].regularizers) == ["ls", "x"]
 
 
-def test_an_arm_with_the_name_of_a_combination_is_refused(fourth: Component, monkeypatch: pytest.MonkeyPatch):
+def test_an_arm_with_the_name_of_a_combination_is_refused(fourth: Component):
     """`rrpo_x` would be compared as RRPO with the fourth component."""
-    monkeypatch.setattr(ARMS, "_items", dict(ARMS._items))
     ARMS.register("rrpo_x", arms()["rrpo_x"])
     assert len(factorial()) == 16, "the same arm"
     ARMS._items["rrpo_x"] = replace(arms()["rrpo"], beta=0.1)

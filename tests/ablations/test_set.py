@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,9 +88,7 @@ def test_a_record_says_what_the_cell_ran_with_and_keeps_the_whole_config(run: Ru
     assert parent.data.params["set"] == "optimize.beta = 0.5 (was 0.001)"
 
 
-def test_a_plugin_is_kept_with_every_run(run: Run, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
+def test_a_plugin_is_kept_with_every_run(run: Run, runs: Path, tmp_path: Path, no_plugins: Callable[[], None]):
     (tmp_path / "mine.py").write_text("# mine\n")
     plugins.use([tmp_path / "mine.py"])
     source = plugins.loaded()[tmp_path / "mine.py"]

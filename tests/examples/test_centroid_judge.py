@@ -39,18 +39,10 @@ WORLD = WorldConfig()
 PROMPTS = 10
 
 
-def register(patch: pytest.MonkeyPatch) -> None:
-    """Load the example's judge into an empty registry."""
-    for name in ("_items", "_sources"):
-        patch.setattr(JUDGES, name, {})
-    patch.setattr(plugins, "_loaded", {})
-    plugins.load(EXAMPLE)
-
-
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example's judge, in a registry of the test's own."""
-    register(monkeypatch)
+def registered(no_plugins: Callable[[], None]) -> None:
+    """The example's judge is loaded for one test."""
+    plugins.load(EXAMPLE)
 
 
 class TestCentroidJudge(JudgeContract):
@@ -118,21 +110,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders | {"speech": speech(root / "speech", 0), "heldout": speech(root / "heldout", 1)}
 
 
-@pytest.fixture(scope="module")
-def heard(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+@pytest.fixture
+def heard(registered: None, inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the trained ``judge``, and of its opinions on ``sft`` and an ``arm``."""
     root = tmp_path_factory.mktemp("heard")
     folders = {name: root / name for name in ("judge", "sft", "arm")}
     for folder in folders.values():
         folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        register(patch)
-        choice = JUDGES.choice("centroid")
-        opinion.train(JudgeTrainingConfig(judge=choice), inputs, folders["judge"], Context())
-        reads = inputs | {"judge": folders["judge"]}
-        sft = {name: folder for name, folder in reads.items() if name != "sft_samples"}
-        opinion.build(OpinionConfig(judge=choice), sft | {"samples": inputs["sft_samples"]}, folders["sft"], Context())
-        opinion.build(OpinionConfig(judge=choice), reads | {"sft": folders["sft"]}, folders["arm"], Context())
+    choice = JUDGES.choice("centroid")
+    opinion.train(JudgeTrainingConfig(judge=choice), inputs, folders["judge"], Context())
+    reads = inputs | {"judge": folders["judge"]}
+    sft = {name: folder for name, folder in reads.items() if name != "sft_samples"}
+    opinion.build(OpinionConfig(judge=choice), sft | {"samples": inputs["sft_samples"]}, folders["sft"], Context())
+    opinion.build(OpinionConfig(judge=choice), reads | {"sft": folders["sft"]}, folders["arm"], Context())
     return folders
 
 

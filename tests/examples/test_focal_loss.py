@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,19 +36,9 @@ FILE = ROOT / "examples" / "focal_loss.py"
 SEED = 1000
 
 
-def plug(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
-    """Use plugin files in a registry as it was without any, until the end of the test."""
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
-    for part in ("_items", "_sources"):
-        others = {name: value for name, value in getattr(REGULARIZERS, part).items() if name != "focal"}
-        monkeypatch.setattr(REGULARIZERS, part, others)
-    plugins.use(paths)
-
-
 @pytest.fixture(autouse=True)
-def _focal(monkeypatch: pytest.MonkeyPatch) -> None:
-    plug(monkeypatch, FILE)
+def _focal(no_plugins: Callable[[], None]) -> None:
+    plugins.use([FILE])
 
 
 class TestContract(RegularizerContract):
@@ -95,16 +85,15 @@ def keys() -> dict[str, str]:
     return {name: reward_model(SMOKE, arms()[name], SEED).key for name in factorial()}
 
 
-def test_an_edited_file_makes_its_own_reward_models_stale_and_no_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_an_edited_file_makes_its_own_reward_models_stale_and_no_others(no_plugins: Callable[[], None], tmp_path: Path):
     before = keys()
     edited = tmp_path / "focal_loss.py"
     edited.write_text(FILE.read_text() + "# edited\n")
-    plug(monkeypatch, edited)
+    no_plugins()
+    plugins.use([edited])
     after = keys()
     assert {name for name in before if before[name] != after[name]} == {n for n in before if "focal" in n}
-    plug(monkeypatch)
+    no_plugins()
     plain = keys()
     assert len(plain) == 8
     assert plain == {name: before[name] for name in plain}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +28,18 @@ from rrpo.testing.optimizers import OptimizerContract
 from rrpo.testing.toy_models import optimize_inputs
 
 FILE = Path(__file__).parents[2] / "examples" / "reward_weighted.py"
-plugins.load(FILE)
-ARM = ARMS._items.pop("reward-weighted")
-"""The example's arm, which other tests in this process do not expect among the package's."""
 torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
 
 
+@pytest.fixture(autouse=True)
+def _loaded(no_plugins: Callable[[], None]) -> None:
+    plugins.load(FILE)
+
+
 class TestRewardWeighted(OptimizerContract):
-    choice = OPTIMIZERS.choice("reward-weighted", samples=4)
+    @pytest.fixture(autouse=True)
+    def _choice(self, _loaded: None) -> None:
+        type(self).choice = OPTIMIZERS.choice("reward-weighted", samples=4)
 
     def test_the_gradient_by_hand(self, models: Models, inputs: dict[str, Path]) -> None:
         """At a temperature near 0 only a prompt's best sample has weight: 3 (k - 1) for it and -1 for each of the others."""
@@ -75,8 +80,9 @@ def test_options_are_checked_when_the_arm_is_made() -> None:
 
 
 def test_it_registers_an_arm() -> None:
-    assert replace(ARM, optimizer=None) == ARMS["diffro"]
-    assert ARM.optimizer == OPTIMIZERS.choice("reward-weighted")
+    arm = ARMS["reward-weighted"]
+    assert replace(arm, optimizer=None) == ARMS["diffro"]
+    assert arm.optimizer == OPTIMIZERS.choice("reward-weighted")
 
 
 def test_an_arm_trains(tmp_path: Path) -> None:

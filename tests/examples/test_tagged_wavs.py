@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "tagged_wavs.py"
 SPEAKERS = ("anna", "ben", "cora", "dora", "emil")
 
 
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers and plugins as they were, afterwards."""
-    for name in ("_items", "_sources"):
-        monkeypatch.setattr(READERS, name, dict(getattr(READERS, name)))
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
-
-
 def corpus(folder: Path) -> None:
     """Five speakers, three emotions, one letter that no map has, one name that does not fit, one unknown sentence, and lines of
     texts that are none."""
@@ -40,7 +32,7 @@ def corpus(folder: Path) -> None:
 
 class TestTaggedWavs(CorpusReaderContract):
     @pytest.fixture(autouse=True)
-    def _loaded(self, loaded: None) -> None:
+    def _loaded(self, no_plugins: Callable[[], None]) -> None:
         plugins.load(EXAMPLE)
         type(self).reader = READERS["tagged"]
 
@@ -48,7 +40,7 @@ class TestTaggedWavs(CorpusReaderContract):
         corpus(folder)
 
 
-def test_wavs_become_checked_manifests(loaded: None, tmp_path: Path) -> None:
+def test_wavs_become_checked_manifests(no_plugins: Callable[[], None], tmp_path: Path) -> None:
     (tmp_path / "wavs").mkdir()
     corpus(tmp_path / "wavs")
     out = tmp_path / "mine.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,8 @@ FILE = ROOT / "examples" / "two_rates.py"
 
 
 @pytest.fixture(autouse=True)
-def _plugged(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plugged(no_plugins: Callable[[], None]) -> None:
     """The plugin is loaded for one test."""
-    for registry in (ARMS, GRIDS):
-        monkeypatch.setattr(registry, "_items", dict(registry))
-        monkeypatch.setattr(registry, "_sources", dict(registry._sources))
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
     plugins.use([FILE])
 
 
@@ -76,14 +72,13 @@ def test_its_arms_are_listed():
 def test_a_report_of_it_has_its_rows_and_needs_the_file(
     runs: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    no_plugins: Callable[[], None],
 ):
     store_cells(runs, fakes.cells(["sft", "diffro", "rrpo", "diffro_half"], [1, 2]), grid="two-rates")
     result = report(runs, tmp_path / "out", "--plugin", str(FILE), "--grid", "two-rates", "--format", "csv")
     assert result.exit_code == 0, result.output
     assert "\ndiffro_half," in (tmp_path / "out" / "table.csv").read_text()
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
+    no_plugins()
     result = report(runs, tmp_path / "other", "--grid", "two-rates")
     assert result.exit_code == 2
     assert "made with the plugin two_rates.py, which is not loaded" in result.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Fourth(Regularizer):
 
 
 @pytest.fixture
-def extended() -> Iterator[None]:
+def extended(no_plugins: Callable[[], None]) -> Iterator[None]:
     """Add a fourth component, an outcome, and a grid of SFT, all sixteen arms and the oracle."""
     outcome = Outcome(
         name="distance", label="distance", read=lambda r: float(r.points["sqrt_kl"].iloc[-1]), unit="plain"
@@ -44,7 +44,6 @@ def extended() -> Iterator[None]:
     OUTCOMES.append(outcome)
     with tiny_grid(arms()):
         yield
-    del REGULARIZERS._items["x"]
     OUTCOMES.remove(outcome)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,9 @@ FILE = "from rrpo import plugins\nplugins.registry_of_the_test.register('mine', 
 
 
 @pytest.fixture
-def things(monkeypatch: pytest.MonkeyPatch) -> Registry[object]:
+def things(no_plugins: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Registry[object]:
     registry: Registry[object] = Registry("thing")
     monkeypatch.setattr(plugins, "registry_of_the_test", registry, raising=False)
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setenv(plugins.VARIABLE, "")
     return registry
 
 

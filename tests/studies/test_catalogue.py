@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -63,18 +64,15 @@ def test_the_papers_point_is_the_rrpo_arm_and_zeros_are_vanilla():
     )
 
 
-def test_a_fourth_components_knob_is_searched_from_where_it_is_off():
+def test_a_fourth_components_knob_is_searched_from_where_it_is_off(no_plugins: Callable[[], None]):
     REGULARIZERS.register("x", Fourth())
-    try:
-        study, tuned = study_of("regularizers"), study_of("tune-arm", "ls_x")
-        assert study.arm(study.paper) == arms()["rrpo"]
-        (added,) = study.arm(dict(study.paper) | {"x.alpha": 1.0}).regularizers.added
-        assert dict(added.options) == {"alpha": 1.0, "width": 1.0}
-        assert set(tuned.space) - {"lr", "beta"} == {"epsilon", "x.alpha", "x.width"}
-        assert tuned.arm(tuned.paper).regularizers == arms()["ls_x"].regularizers
-        assert tune_arm("ls").arm(tune_arm("ls").paper).regularizers == arms()["ls"].regularizers
-    finally:
-        del REGULARIZERS._items["x"]
+    study, tuned = study_of("regularizers"), study_of("tune-arm", "ls_x")
+    assert study.arm(study.paper) == arms()["rrpo"]
+    (added,) = study.arm(dict(study.paper) | {"x.alpha": 1.0}).regularizers.added
+    assert dict(added.options) == {"alpha": 1.0, "width": 1.0}
+    assert set(tuned.space) - {"lr", "beta"} == {"epsilon", "x.alpha", "x.width"}
+    assert tuned.arm(tuned.paper).regularizers == arms()["ls_x"].regularizers
+    assert tune_arm("ls").arm(tune_arm("ls").paper).regularizers == arms()["ls"].regularizers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,11 +121,7 @@ class TestContract:
         key = submit(pool, tmp_path / "log", "environment")
         assert end_of(pool, key).result == ("1", False)  # type: ignore[union-attr]
 
-    def test_workers_load_the_plugins_of_this_process(
-        self, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr(plugins, "_loaded", {})
-        monkeypatch.setenv(plugins.VARIABLE, "")
+    def test_workers_load_the_plugins_of_this_process(self, pool: Pool, tmp_path: Path, no_plugins: Callable[[], None]):
         (tmp_path / "mine.py").write_text("")
         plugins.use([tmp_path / "mine.py"])
         key = submit(pool, tmp_path / "log", "plugin_names")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from rrpo import plugins
 
 
 @pytest.mark.parametrize("edited", [True, False])
-def test_a_plugin_is_stored_as_it_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: bool):
-    monkeypatch.setattr(plugins, "_loaded", {})
+def test_a_plugin_is_stored_as_it_was_loaded(tmp_path: Path, no_plugins: Callable[[], None], edited: bool):
     path = tmp_path / "mine.py"
     path.write_text("LOADED = True\n")
     source = plugins.load(path)

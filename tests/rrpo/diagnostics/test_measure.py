@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,26 +34,23 @@ class Sized(Regularizer):
 
 
 @pytest.fixture
-def sized() -> Iterator[None]:
+def sized(no_plugins: Callable[[], None]) -> None:
     REGULARIZERS.register("sized", Sized())
-    yield
-    del REGULARIZERS._items["sized"]
 
 
 def cell() -> Cell:
     return Cell(label="diffro", arm=ArmConfig(regularizers=OFF), seed=1, profile=SMOKE)
 
 
-def test_it_is_measured_for_arms_without_it_and_changes_no_identity(sized: None):
+def test_it_is_measured_for_arms_without_it_and_changes_no_identity(sized: None, no_plugins: Callable[[], None]):
     with_it = cell()
     (role,) = [role for role in with_it.optional if role.startswith("measured_")]
     assert with_it.optional[role].inputs["model"].key == with_it.stages["examined"].inputs["model"].key
     assert "measure" not in {stage.name for stage in with_it.stages.values()}
-    del REGULARIZERS._items["sized"]
+    no_plugins()
     without = cell()
     assert without.hash == with_it.hash
     assert not [role for role in without.optional if role.startswith("measured_")]
-    REGULARIZERS._items["sized"] = Sized()
 
 
 def test_it_writes_what_was_declared(sized: None, tmp_path: Path, toy_speech: Callable[..., Path]):

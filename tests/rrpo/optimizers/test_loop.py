@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,11 +60,12 @@ class Twice(DiffRO):
             )
 
 
-OPTIMIZERS.register("twice", Twice)
-
-
 class TestTwice(OptimizerContract):
-    choice = OPTIMIZERS.choice("twice")
+    @pytest.fixture(autouse=True)
+    def _registered(self, no_plugins: Callable[[], None]) -> None:
+        OPTIMIZERS.register("twice", Twice)
+        type(self).choice = OPTIMIZERS.choice("twice")
+
     # as DiffRO
     test_it_increases_the_reward = test_arms_share_prompts_and_noise = None
     test_a_non_finite_reward_stops_the_run_before_the_update = None

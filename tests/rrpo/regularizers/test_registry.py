@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -33,10 +33,8 @@ class Added(Regularizer):
 
 
 @pytest.fixture
-def added() -> Iterator[None]:
+def added(no_plugins: Callable[[], None]) -> None:
     REGULARIZERS.register("added", Added())
-    yield
-    del REGULARIZERS._items["added"]
 
 
 def test_rrpos_own_are_always_there_with_the_strengths_of_the_config():

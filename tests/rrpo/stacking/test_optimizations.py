@@ -36,11 +36,7 @@ DIFFRO, REINFORCE = OPTIMIZERS.choice("diffro"), OPTIMIZERS.choice("reinforce", 
 GRPO = OPTIMIZERS.choice("grpo", samples=4, epochs=2)
 OWN = {"reinforce": REINFORCE, "grpo": GRPO, "emo-dpo": OPTIMIZERS.choice("emo-dpo", pairs="samples", texts=8)}
 """Options by optimizer, if the defaults do not suit toy models."""
-ALIKE = [
-    OWN.get(name, OPTIMIZERS.choice(name))
-    for name in sorted(OPTIMIZERS)
-    if name == "diffro" or OPTIMIZERS[name].version  # the package's own, whatever other tests have registered
-]
+ALIKE = [OWN.get(name, OPTIMIZERS.choice(name)) for name in sorted(OPTIMIZERS)]
 
 
 @dataclass(frozen=True)
