@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Report, Task
@@ -60,9 +61,9 @@ def cell_key(cell: Cell) -> str:
     return f"cell-{cell.hash[:20]}"
 
 
-def optional_key(cell: Cell) -> str:
-    """Return the key of the task that adds optional results to a cell's record."""
-    return f"optional-{cell.hash[:20]}"
+def optional_key(cell: Cell, role: str) -> str:
+    """Return the key of the task that adds the results of one optional stage to a cell's record."""
+    return f"optional-{cell.hash[:20]}-{role}"
 
 
 def tasks(
@@ -88,20 +89,14 @@ def tasks(
     graph = stack_tasks(singly, by_key, executor.members)
 
     def add(
-        key: str,
-        title: str,
-        function: str,
-        cell: Cell,
-        source: Path | Record,
-        needs: Iterable[str],
-        spare: bool = False,
+        key: str, title: str, function: str, arguments: tuple[Any, ...], needs: Iterable[str], spare: bool = False
     ) -> None:
         graph.append(
             Task(
                 key=key,
                 title=title,
                 function=f"ablations.execution.jobs:{function}",
-                arguments=(cell, source, tracker),
+                arguments=(*arguments, tracker),
                 needs=frozenset(needs),
                 priority=(len(graph),),
                 here=True,
@@ -111,12 +106,13 @@ def tasks(
 
     for cell in cells:
         if record := elsewhere.get(cell.hash):
-            add(cell_key(cell), cell.name, "copy_cell", cell, record, ())
+            add(cell_key(cell), cell.name, "copy_cell", (cell, record), ())
         else:
-            add(cell_key(cell), cell.name, "record_cell", cell, store, folders(cell.stages))
+            add(cell_key(cell), cell.name, "record_cell", (cell, store), folders(cell.stages))
     for cell in amended:
-        needs = [cell_key(cell), *folders(cell.optional)]
-        add(optional_key(cell), f"{cell.name}, optional results", "add_optional", cell, store, needs, spare=True)
+        for role, stage in cell.optional.items():  # one that fails keeps no other from being added
+            title, needs = f"{cell.name}, optional results {role}", [cell_key(cell), stage.folder]
+            add(optional_key(cell, role), title, "add_optional", (cell, store, role), needs, spare=True)
     return graph
 
 
@@ -260,11 +256,11 @@ def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = N
     )
 
 
-def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:
-    """Add the results of a recorded cell's optional stages, which must all be stored."""
-    scalars, files = collect(cell.optional, store)
-    scalars |= {f"seconds_{role}": stage.seconds(store) or 0.0 for role, stage in cell.optional.items()}
-    tracker.add_optional(cell, cell.optional, scalars, files)
+def add_optional(cell: Cell, store: Path, role: str, tracker: Tracker, report: Report) -> None:
+    """Add the results of one of a recorded cell's optional stages, which must be stored."""
+    stage = cell.optional[role]
+    scalars, files = collect({role: stage}, store)
+    tracker.add_optional(cell, role, scalars | {f"seconds_{role}": stage.seconds(store) or 0.0}, files)
 
 
 def log_of(cell: Cell, store: Path) -> str:

@@ -95,8 +95,18 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
         except UnavailableError:  # fall back on what this invocation recorded itself
             plan = replace(plan, done=plan.done | {record.cell_hash: record for record in grid_run.records})
     done = len({cell.hash for cell in request.own} & plan.done.keys())
-    summary = table(plan.records, _planned(request.cells)) if plan.records else None
+    summary = None
+    if plan.records:
+        try:
+            summary = table(plan.records, _planned(request.cells))
+        except Exception as error:
+            console.print(_no_table(error), markup=False)
     return Ending(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
+
+
+def _no_table(error: Exception) -> str:
+    """Return the message for a table that an outcome, or the tracking store, keeps from being made. No cell is lost by it."""
+    return f"No table could be made: {type(error).__name__}: {error}"
 
 
 def _how_to_open(request: Request) -> str:
@@ -136,9 +146,11 @@ class GridRun(Display):
             plan.todo, plan.amended, request.folder.root, request.device, tracker, request.executor, plan.elsewhere
         )
         self._parts = {task.key: [part.key for part in task.parts] for task in self._graph if task.parts}
+        self._told_no_table = False
         stages = {stage.folder: stage for stage in plan.stages}
         left = TimeLeft(self._graph, stages, estimator, request.workers)
-        super().__init__(console, len(request.own), len(request.own) - len(plan.todo), left, mode=mode)
+        done = sum(cell.hash in plan.done for cell in request.own)
+        super().__init__(console, len(request.own), done, left, mode=mode)
 
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
@@ -173,9 +185,14 @@ class GridRun(Display):
         super().finished(task, result, seconds)
         if isinstance(result, Record):
             self.records.append(result)
-            if self.live:
-                self.so_far = rich_table(self._so_far(), box=None)
-            self._show_interim(result.seed)
+            try:
+                if self.live:
+                    self.so_far = rich_table(self._so_far(), box=None)
+                self._show_interim(result.seed)
+            except Exception as error:  # the cells go on
+                if not self._told_no_table:
+                    self.message(_no_table(error))
+                self._told_no_table = True
 
     def failed(self, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
@@ -183,7 +200,7 @@ class GridRun(Display):
         if self._counts(task):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(task.arguments[0], failure, log)
-        elif task.here:
+        elif task.here and task.arguments[0].hash in {record.cell_hash for record in self.records}:
             self.message(f"{task.title}: not added ({failure.reason}); the cell's record is complete without them")
 
     def _so_far(self) -> Sheet:

@@ -180,12 +180,10 @@ class Tracker:
         self._put(entry, {**files, **scalars, **_config(cell)})
         return waiting_record(entry, self.replay)
 
-    def add_optional(
-        self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
-    ) -> None:
-        """Add the results of the optional stages ``roles`` to the complete record of a cell."""
-        entry = addition(self.grid, cell.name, cell.hash, roles)
-        name = f"{Path(records.SCALARS_FILE).stem}.{entry.tags[records.TAG_OPTIONAL]}.json"
+    def add_optional(self, cell: Cell, role: str, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
+        """Add the results of the optional stage ``role`` to the complete record of a cell."""
+        entry = addition(self.grid, cell.name, cell.hash, [role])
+        name = f"{Path(records.SCALARS_FILE).stem}.{role}.json"
         self._put(entry, {**files, name: json.dumps(_finite(scalars), indent=1)})
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:

@@ -46,18 +46,21 @@ class FakeCell(Cell):
     trouble: str = ""
     world: str = "a"
     listener: str = ""
-    """Name of the installed optional listener; empty for none."""
+    """Names of the installed optional listeners, separated by commas; empty for none."""
     listener_trouble: str = ""
+    """The `trouble` of the first of them."""
     same_as: str = ""
     """Label of the cell that has the same stages; empty for no other."""
 
     @cached_property
     def optional(self) -> dict[str, Stage]:
-        if not self.listener:
-            return {}
-        config = FakeConfig(role=self.listener, label=self.label, seed=self.seed, trouble=self.listener_trouble)
-        samples = {"samples": self.stages["optimized"]}
-        return {self.listener: Stage("voice", "fakes:build_heard", config, samples, f"{self.listener} {self.name}")}
+        def heard(role: str, trouble: str) -> Stage:
+            config = FakeConfig(role=role, label=self.label, seed=self.seed, trouble=trouble)
+            samples = {"samples": self.stages["optimized"]}
+            return Stage("voice", "fakes:build_heard", config, samples, f"{role} {self.name}")
+
+        roles = self.listener.split(",") if self.listener else []
+        return {role: heard(role, "" if place else self.listener_trouble) for place, role in enumerate(roles)}
 
     @cached_property
     def stages(self) -> dict[str, Stage]:

@@ -66,15 +66,28 @@ def test_new_cells_get_them_at_once(runs: Path, run: Run) -> None:
 def test_one_that_fails_leaves_the_cell_complete_and_is_tried_again(runs: Path, run: Run, tmp_path: Path) -> None:
     trouble = tmp_path / "trouble"
     trouble.write_text("raise")
-    cells = fakes.cells(["diffro"], [1], listener="voice", listener_trouble=str(trouble))
+    cells = fakes.cells(["diffro"], [1], listener="voice,naturalness", listener_trouble=str(trouble))
     cells += fakes.cells(["rrpo"], [1])
     outcome, text = run(cells, workers=1, fail_fast=True)
     assert (outcome.status, outcome.done) == (0, 2), "no cell failed"
-    assert "diffro/1, optional results: not added" in text
+    assert "diffro/1, optional results voice: not added" in text
+
+    def added() -> frozenset[str]:
+        (diffro,) = (record for record in Store(check(runs)).records("tiny") if record.label == "diffro")
+        return diffro.optional
+
+    assert added() == {"naturalness"}, "the others are added"
     trouble.unlink()
     run(cells)
-    (diffro,) = (record for record in Store(check(runs)).records("tiny") if record.label == "diffro")
-    assert diffro.optional == {"voice"}
+    assert added() == {"voice", "naturalness"}
+
+
+def test_nothing_is_said_of_the_optional_results_of_a_cell_that_failed(runs: Path, run: Run, tmp_path: Path) -> None:
+    trouble = tmp_path / "trouble"
+    trouble.write_text("raise")
+    outcome, text = run(fakes.cells(["diffro"], [1], {"diffro/1": trouble}, listener="voice"), workers=1)
+    assert outcome.failures.keys() == {"diffro/1"}
+    assert "not added" not in text
 
 
 def test_an_addition_to_a_cell_that_is_not_recorded_waits(runs: Path, run: Run) -> None:

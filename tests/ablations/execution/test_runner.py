@@ -21,6 +21,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.remote import JobPool
 from ablations.execution.request import Request
 from ablations.failures import Failure
+from ablations.rendering.sheet import Sheet
 from ablations.stats.family import primary
 from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
@@ -250,6 +251,26 @@ def test_failed_cells_stop_no_other_and_can_be_run_again(runs: Path, run: Run, t
     outcome, _ = run(cells, workers=2, retry_failed=True)
     assert (outcome.status, outcome.done) == (0, 6)
     assert store.states("tiny")[1] == {}
+
+
+def test_an_outcome_that_cannot_be_read_loses_no_cell(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    def unreadable(*_: object) -> Sheet:
+        raise KeyError("a column of mine")
+
+    monkeypatch.setattr(runner, "table", unreadable)
+    outcome, text = run(fakes.cells(["diffro"], [1, 2, 3]), workers=1)
+    assert (outcome.status, outcome.done, outcome.table) == (0, 3, None)
+    assert text.count("No table could be made: KeyError: 'a column of mine'") == 2, "once while it runs, and at its end"
+
+
+def test_a_failed_cell_is_not_counted_as_done(runs: Path, run: Run, tmp_path: Path):
+    trouble = tmp_path / "raise"
+    trouble.write_text("raise")
+    cells = fakes.cells(["diffro"], [1, 2, 3], {"diffro/1": trouble})
+    run(cells[:1], workers=1)
+    _, text = run(cells, workers=1)
+    assert "cell 1 of 3 done" in text
+    assert "cell 3 of 3 done" not in text, "the first is not run again"
 
 
 def test_a_refused_first_job_ends_the_invocation(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
