@@ -19,7 +19,7 @@ import typer
 
 from ablations.commands import Device, RunsDir, Workers, terminal
 from ablations.execution.building import Builder
-from ablations.execution.request import sized
+from ablations.execution.request import simulated
 from ablations.grids import DEVELOPMENT, arms
 from ablations.judges import tuning
 from ablations.rendering.gradients import CSV, page
@@ -81,7 +81,7 @@ def command(
     """Compare the gradients of DiffRO, REINFORCE and GRPO."""
     console = terminal()
     builder = Builder.of(device, workers, runs_dir, console)
-    size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
+    size, chosen = simulated(profile, 0), arms()[choose("arm", arm, arms())]
     if chosen.best_of is not None or chosen.guidance is not None:
         fix = "choose an arm with an optimized policy"
         raise InputError("best-of-n and guided decoding have no gradient", got=arm, fix=fix)

@@ -202,7 +202,7 @@ class Grid:
     """Whether the grid is a screen: reports give estimates and intervals, and test nothing."""
 
 
-GRIDS: Registry[Grid] = Registry("grid", of=Grid)
+GRIDS: Registry[Grid] = Registry("grid", of=Grid, reserved=("world",))
 """Grids by name, which is also the name of the MLflow experiment."""
 
 GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=DEVELOPMENT))

@@ -19,7 +19,7 @@ from ablations import regime, regime_section
 from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, print_line, terminal
 from ablations.execution import environment
 from ablations.execution.building import Builder
-from ablations.execution.request import sized
+from ablations.execution.request import simulated
 from ablations.grids import DEVELOPMENT
 from ablations.rendering import card
 from ablations.tracking import recorder, records
@@ -61,7 +61,7 @@ def command(
 ) -> None:
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
-    profile_config = sized(profile, world)
+    profile_config = simulated(profile, world)
     if seed < DEVELOPMENT:
         what = (
             "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen"

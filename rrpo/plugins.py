@@ -102,7 +102,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self.underscores = underscores
         """Whether names may contain ``_``, which in arm names joins the names of regularizers."""
         self.reserved = reserved
-        """Names that are already columns of the records."""
+        """Names that mean something else in the records, such as their columns."""
         self._items: dict[str, T] = {}
         self._sources: dict[str, str] = {}
 
@@ -123,7 +123,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self._items:
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
         if name in self.reserved:
-            message = f"the name of the {self.kind} is already a column of the records"
+            message = f"the name of the {self.kind} already means something else in the records"
             raise PluginError(message, got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):

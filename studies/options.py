@@ -10,7 +10,7 @@ from ablations.commands import Device, RunsDir, WorldSeed
 from ablations.execution import environment, launchers
 from ablations.execution.launchers import Launching
 from ablations.execution.packing import UNMEASURED
-from ablations.execution.request import sized, worker_count
+from ablations.execution.request import simulated, worker_count
 from ablations.exported import check_name
 from ablations.grids import DEVELOPMENT
 from ablations.tracking.runs_folder import check
@@ -80,7 +80,7 @@ class Options(Launching):
 def checked(options: Options) -> Search:
     """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
     bounds = tuple(_range(text) for text in options.ranges or ())
-    base_profile, values = sized(options.profile, options.world_seed), assignments(options.settings or ())
+    base_profile, values = simulated(options.profile, options.world_seed), assignments(options.settings or ())
     profile = changed(base_profile, values)
     definition = study_of(options.study, options.arm, bounds, profile.optimize)
     suffix = re.sub(r"[^\w.-]+", "-", title(profile.name, options.world_seed))

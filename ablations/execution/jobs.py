@@ -25,6 +25,7 @@ from ablations.stats.family import primary
 from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import SAMPLES_FILE, Record
+from rrpo.errors import InputError
 from rrpo.experiment.cell import Cell, collect
 from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.stages import Context, Stage, materialise, missing_below, walk
@@ -32,6 +33,8 @@ from rrpo.stacking.groups import stack_group
 
 SMALLER = 2
 """Micro-batch size, in samples per forward pass, of the retry after a policy optimization ran out of memory."""
+CHECKPOINT_SECONDS = "RRPO_CHECKPOINT_SECONDS"
+"""Environment variable with the seconds between checkpoints."""
 LOG_LIMIT = 20_000
 """Maximum length of one stage's log in a cell's record, in characters; the end is kept."""
 
@@ -197,8 +200,21 @@ def _stacked(
     return build(stages, store, context, own=lambda stage, shared: _with_curves(stage, store, shared))
 
 
+def checkpoint_seconds() -> float:
+    """Return the seconds between checkpoints: those of the environment, if it has some. Raise InputError if they are none."""
+    text = os.environ.get(CHECKPOINT_SECONDS, "")
+    try:
+        seconds = float(text or Context.checkpoint_seconds)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(
+            f"{CHECKPOINT_SECONDS} is a number of seconds", got=repr(text), fix="set it to 30, or unset it"
+        )
+    return seconds
+
+
 def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
-    checkpoint_seconds = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
     return Context(
         device=device,
         report=report,
@@ -206,7 +222,7 @@ def _context(device: str, executor: Executor, micro: int | None, report: Report)
         micro=micro,
         executor=executor,
         wait=False,
-        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_seconds=checkpoint_seconds(),
     )
 
 

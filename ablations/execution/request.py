@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ablations.execution import environment, launchers, packing, stacking
+from ablations.execution import environment, jobs, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launching
 from ablations.execution.options import Options
@@ -23,9 +24,12 @@ from rrpo.errors import InputError, choose, positive
 from rrpo.experiment import world
 from rrpo.experiment.cell import Cell
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
-from rrpo.pipeline.stages import walk
+from rrpo.pipeline.stages import Stage, walk
 from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
+
+LABEL = re.compile(r"[\w.+-]+(@[\w.+-]+)?")
+"""Label of an arm, or of an arm in a setting. Plans are stored as text, with commas, colons and semicolons between labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +87,15 @@ def request(options: Options) -> Request:
     cells, declared, settings = _cells(options, GRIDS[choose("grid", options.grid, GRIDS)])
     device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     folder = check(options.runs_dir)
+    jobs.checkpoint_seconds()
     gpus = environment.gpus()
     memory = min(gpus.values(), default=None)
     given = options.workers if options.launcher == "local" else options.gpus_per_task
     per_gpu = packing.UNMEASURED
     if device == "cuda" and given is None:
         stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
-        per_gpu = packing.tasks_a_gpu(stages, Estimator(folder.root, device), memory)
+        members = int(options.stack) if options.stack.isdecimal() else 1
+        per_gpu = packing.tasks_a_gpu(stages, Estimator(folder.root, device), memory, members)
     launching = launchers.checked(options, device, per_gpu)
     workers = worker_count(options.workers, device, per_gpu)
     sharing = math.ceil(workers / max(1, len(gpus)))
@@ -130,16 +136,22 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
     first_seed = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
     folds = with_data(profile, range(first_seed, first_seed + seed_count), options)
     cells = [cell for fold, fold_seeds in folds for cell in grid.cells(fold, fold_seeds) or ()]
-    _require_distinct(options.grid, cells)
-    check_used(original, values, lambda other: (s for cell in grid.cells(other, [first_seed]) for s in cell.all_stages))
+    _require_valid(options.grid, cells)
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
+    labels, added, policy = declared, {}, any(cell.policy for cell in cells)
     if options.arms is not None:
         other_arms = named_arms() | read_arms(check(options.runs_dir).root)
         added = {name: arm for name, arm in other_arms.items() if name not in declared}
-        cells += [cell for fold, fold_seeds in folds for cell in product(added, fold, fold_seeds)]
+        cells += [cell for fold, fold_seeds in folds for cell in product(added, fold, fold_seeds, policy=policy)]
         known = list(dict.fromkeys(cell.label for cell in cells))
-        labels = [choose(f"arm in grid {options.grid}", name.strip(), known) for name in options.arms.split(",")]
+        labels = tuple(choose(f"arm in grid {options.grid}", name.strip(), known) for name in options.arms.split(","))
         cells = sorted((cell for cell in cells if cell.label in labels), key=lambda cell: cell.seed)
+
+    def stages(other: Profile) -> Iterator[Stage]:
+        made = [*grid.cells(other, [first_seed]), *product(added, other, [first_seed], policy=policy)]
+        return (stage for cell in made if cell.label in labels for stage in cell.all_stages)
+
+    check_used(original, values, stages)
     if options.encoder is not None and any(cell.policy for cell in cells):
         raise InputError(
             "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
@@ -176,8 +188,21 @@ def sized(profile: str, world_seed: int) -> Profile:
     return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
 
 
-def _require_distinct(grid: str, cells: Sequence[Cell]) -> None:
-    """Raise InputError if a grid has no cell, or several cells of one arm on one seed, of which a report would keep one."""
+def simulated(profile: str, world_seed: int) -> Profile:
+    """Return a profile as `sized` does. Raise InputError also for one of CosyVoice2, whose model has no simulated world."""
+    found = sized(profile, world_seed)
+    if found.cosyvoice is not None:
+        fix = f"use one of {', '.join(name for name, other in PROFILES.items() if other.cosyvoice is None)}"
+        raise InputError("this command works in the simulated world only", got=f"--profile {profile}", fix=fix)
+    return found
+
+
+def _require_valid(grid: str, cells: Sequence[Cell]) -> None:
+    """Raise InputError if a grid has no cell, a label that is not `LABEL`, or several cells of one arm on one seed, of which a
+    report would keep one."""
+    if wrong := next((cell.label for cell in cells if not LABEL.fullmatch(cell.label)), None):
+        fix = "use letters, digits and . _ + - in the name of the arm, and after an @ in that of the setting"
+        raise InputError(f"grid {grid} has a label that cannot be stored", got=repr(wrong), fix=fix)
     if not cells:
         fix = "return a list of rrpo.experiment.cell.Cell from its function"
         raise InputError("the grid has no cells", got=grid, fix=fix)

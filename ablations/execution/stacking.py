@@ -47,17 +47,16 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
     if text != "auto":
         if not text.isdecimal():
             raise InputError("--stack takes a number of cells, or auto", got=text, fix="for example --stack 8")
-        return _stack_size(positive("--stack", int(text)))
+        members = positive("--stack", int(text))
+        return members if members > 1 else 0
     if device != "cuda":
         return 0
     stages = [
         stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == OPTIMIZATION
     ]
-    return _stack_size(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
-
-
-def _stack_size(members: int) -> int:
-    return members if members > 1 else 0
+    return packing.members_a_stack(
+        stages, Estimator(store, device), gpu_mib, tasks
+    )  # 1 is a stack of one, unlike --stack 1
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
@@ -113,7 +112,8 @@ def refuse_mixed(
 ) -> None:
     """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones.
 
-    Finished ones are stages in ``store``, and cells in ``recorded`` (hash -> record), whose stages may be on another machine.
+    Finished ones are stages in ``store``, and those of ``recorded`` (hash -> record), also of other arms, whose stages may be on
+    another machine.
     """
     expected = STACK_SIZE.sub("", str(requested))
     missing_keys = {stage.key for stage in missing if stage.name == OPTIMIZATION}
@@ -121,18 +121,25 @@ def refuse_mixed(
     for cell in cells:
         by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
     unfinished = {seed for seed, keys in by_seed.items() if keys & missing_keys}
-    for cell in cells:
-        if cell.seed not in unfinished:
-            continue
-        record = recorded.get(cell.hash)
-        markers = [stage.path(store) / MARKER for stage in _optimizations(cell)]
-        for marker in [*markers, *([record.folder / OPTIMIZED / MARKER] if record else [])]:
-            if (actual := executor(marker)) not in (None, expected):
-                raise InputError(
-                    f"seed {cell.seed} was begun with another executor, and all arms of a seed must use the same one",
-                    got=f"{cell.name} optimized with {_options(actual)}, and {_options(expected)} for the rest",
-                    fix=f"continue with {_options(actual)}, or use other seeds or another --runs-dir",
-                )
+    begun = [
+        (cell.name, cell.seed, stage.path(store))
+        for cell in cells
+        for stage in _optimizations(cell)
+        if cell.seed in unfinished
+    ]
+    worlds = {(cell.seed, cell.profile.name, cell.world_hash) for cell in cells if cell.seed in unfinished}
+    begun += [
+        (f"{record.label}/{record.seed}", record.seed, record.folder / OPTIMIZED)
+        for record in recorded.values()
+        if (record.seed, record.profile, record.world_hash) in worlds
+    ]
+    for name, seed, folder in begun:
+        if (actual := executor(folder / MARKER)) not in (None, expected):
+            raise InputError(
+                f"seed {seed} was begun with another executor, and all arms of a seed must use the same one",
+                got=f"{name} optimized with {_options(actual)}, and {_options(expected)} for the rest",
+                fix=f"continue with {_options(actual)}, or use other seeds or another --runs-dir",
+            )
 
 
 def _options(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import fakes
 import numpy as np
@@ -14,6 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from ablations.execution import environment, launchers
+from ablations.execution.options import Options
+from ablations.execution.request import request
 from ablations.execution.runner import Ending
 from ablations.grids import GRIDS, Grid
 from ablations.run import app, report
@@ -63,9 +66,11 @@ def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
     [
         (None, ["the grid has no cells", "got: tiny"]),
         (["sft", "rrpo", "rrpo"], ["grid tiny has several cells of one arm and seed", "got: rrpo/1"]),
+        (["sft", "lr=.1,beta=2"], ["grid tiny has a label that cannot be stored", "got: 'lr=.1,beta=2'"]),
+        (["sft", "rrpo@a@b"], ["grid tiny has a label that cannot be stored", "got: 'rrpo@a@b'"]),
     ],
 )
-def test_a_grid_without_distinct_cells_is_refused(
+def test_a_grid_of_cells_that_cannot_be_told_apart_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: list[str] | None, words: list[str]
 ):
     made = None if cells is None else [cell for name in cells for cell in fakes.cells([name], [1])]
@@ -152,6 +157,8 @@ def test_a_seed_is_continued_with_the_executor_it_was_begun_with(runs: Path):
         (["--grid", "tiny", "--address", "head:6379"], ["--address is only for Ray", "--launcher local"]),
         (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is only for Slurm", "--launcher local"]),
         (["--grid", "tiny", "--cpus-per-task", "0"], ["--cpus-per-task must be positive"]),
+        (["--grid", "tiny", "--cpus-per-task", "4"], ["are for tasks on Ray and Slurm", "--launcher local"]),
+        (["--grid", "tiny", "--retry", "all"], ["no set of cells to --retry", "all", "failed"]),
         (["--grid", "tiny", "--gpus-per-task", "-1"], ["--gpus-per-task must not be negative"]),
         (
             ["--grid", "tiny", "--device", "cpu", "--gpus-per-task", "0.25"],
@@ -171,6 +178,31 @@ def test_bad_options_get_one_message_and_status_2(tmp_path: Path, arguments: lis
         assert word in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_becomes_of_failures_is_asked_for(tmp_path: Path):
+    def asked(**options: Any) -> tuple[bool, bool]:
+        made = request(Options(grid="tiny", runs_dir=tmp_path / "runs", **options))
+        return made.retry_failed, made.fail_fast
+
+    assert asked() == (False, False)
+    assert asked(retry="failed") == (True, False)
+    assert asked(fail_fast=True) == (False, True)
+
+
+@pytest.mark.parametrize("seconds", ["30s", "-1", "nan"])
+def test_checkpoints_at_no_number_of_seconds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str):
+    monkeypatch.setenv("RRPO_CHECKPOINT_SECONDS", seconds)
+    result = call("--grid", "tiny", runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "RRPO_CHECKPOINT_SECONDS is a number of seconds" in result.output
+
+
+def test_an_added_arm_has_a_policy_only_if_the_grids_own_have_one(tmp_path: Path):
+    def made(grid: str) -> set[bool]:
+        return {cell.policy for cell in request(Options(grid=grid, arms="diffro,soft_votes", runs_dir=tmp_path)).cells}
+
+    assert (made("rm"), made("loo")) == ({False}, {True})
 
 
 def test_prompts_by_a_voice_that_the_policy_never_learns_are_refused(tmp_path: Path):

@@ -63,6 +63,7 @@ def test_a_setting_beside_a_batch_scale_holds_as_it_is_given(tmp_path: Path):
         ("optimise.beta=1", ["no setting of that name", "nearest: optimize.beta"]),
         ("optimize.beta=x", ["optimize.beta takes a number"]),
         ("optimize.beta=-1", ["out of its range: beta must be in [0, inf)"]),
+        ("zero_shot.steps=300", ["changes nothing here", "no stage of this run uses it"]),
         ("finetune.regularizers.epsilon=0.2", ["changes nothing here", "every arm sets it itself"]),
     ],
 )

@@ -253,5 +253,5 @@ def test_output_that_is_no_log_probability_is_refused(
 
 @pytest.mark.parametrize("name", ["test", "prompt", "voice"])
 def test_a_name_that_a_column_has_is_refused(registered: None, name: str) -> None:
-    with pytest.raises(PluginError, match=f"already a column of the records\n  got: {name}"):
+    with pytest.raises(PluginError, match=f"already means something else in the records\n  got: {name}"):
         JUDGES.register(name, JUDGES["centroid"])

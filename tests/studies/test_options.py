@@ -66,6 +66,7 @@ def test_a_machine_without_a_gpu_can_start_trials_elsewhere(tmp_path: Path, monk
         (["--study", "rm", "--pruner", "wish"], "use one of: median"),
         (["--study", "rm", "--world", "-1"], "--world must not be negative"),
         (["--study", "rm", "--profile", "huge"], "use one of: smoke, embedded"),
+        (["--study", "rm", "--profile", "paper"], "this command works in the simulated world only"),
         (["--study", "rm", "--launcher", "cloud"], "use one of: local, ray, slurm"),
         (["--study", "rm", "--export-arm", "a b"], "plain name"),
         (["--study", "rm", "--export-arm", "rrpo"], "an arm of the grids has that name"),

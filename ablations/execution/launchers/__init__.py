@@ -25,8 +25,8 @@ class Launching:
     """Where tasks run; at most --workers at a time."""
     address: str | None = option(EXECUTION, None)
     """Address of a running Ray cluster. Default: start one on this machine."""
-    cpus_per_task: int = option(EXECUTION, 1)
-    """CPUs per task, on Ray and Slurm."""
+    cpus_per_task: int | None = option(EXECUTION, None)
+    """CPUs per task, on Ray and Slurm. Default: 1."""
     gpus_per_task: float | None = option(EXECUTION, None)
     """GPUs per task, on Ray and Slurm. Default: the share that the measured memory requires, or 0 on the CPU."""
     slurm: list[str] | None = option(EXECUTION, None, metavar="NAME=VALUE")
@@ -53,10 +53,10 @@ def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launching:
                 f"{flag} is only for {owner.title()}", got=f"--launcher {name}", fix=f"add --launcher {owner}"
             )
     sbatch_options(options)
-    if cpus < 1 or (gpus is not None and gpus < 0):
+    if (cpus is not None and cpus < 1) or (gpus is not None and gpus < 0):
         raise InputError(
             "--cpus-per-task must be positive, --gpus-per-task must not be negative",
-            got=f"{cpus} and {gpus}",
+            got=" and ".join(str(value) for value in (cpus, gpus) if value is not None),
             fix="omit them for the defaults: one CPU, and on a GPU the share that the measured memory allows",
         )
     if gpus and device != "cuda":
@@ -65,9 +65,16 @@ def checked(options: Launching, device: str, tasks_per_gpu: int) -> Launching:
             got=f"--gpus-per-task {gpus:g} with the device {device}, which `auto` chooses if this machine has no GPU",
             fix="add --device cuda, or leave out --gpus-per-task",
         )
+    if name == "local" and not (cpus is None and gpus is None):
+        raise InputError(
+            "--cpus-per-task and --gpus-per-task are for tasks on Ray and Slurm",
+            got="--launcher local",
+            fix="omit them (--workers is the number of tasks at a time), or add --launcher",
+        )
     if gpus is None:
         gpus = 1 / tasks_per_gpu if device == "cuda" else 0.0
-    return replace(options, gpus_per_task=math.ceil(gpus) if name == "slurm" else gpus)  # Slurm allocates whole GPUs
+    gpus = math.ceil(gpus) if name == "slurm" else gpus  # Slurm allocates whole GPUs
+    return replace(options, cpus_per_task=cpus or 1, gpus_per_task=gpus)
 
 
 def sbatch_options(options: Launching) -> dict[str, str]:

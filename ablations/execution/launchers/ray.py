@@ -24,9 +24,10 @@ class RayPool(JobPool):
 
     def __init__(self, workers: int, folder: Path, options: Launching) -> None:
         super().__init__(workers, folder)
-        cpus, gpus = options.cpus_per_task, options.gpus_per_task or 0
+        cpus, gpus = options.cpus_per_task or 1, options.gpus_per_task or 0
         self._ray, self._owns_cluster = _connect(options.address, workers * cpus)
-        self._run = self._ray.remote(run_job).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
+        # as a decorator: with `.options`, a process would keep its GPU for later tasks that Ray gives another one
+        self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_job)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             self.stop(0)

@@ -30,7 +30,7 @@ class SlurmPool(JobPool):
         self._parameters: dict[str, Any] = {
             "name": "rrpo",
             "timeout_min": MINUTES,
-            "cpus_per_task": options.cpus_per_task,
+            "cpus_per_task": options.cpus_per_task or 1,
             "gpus_per_node": int(options.gpus_per_task or 0),
         }
         for name, value in sbatch_options(options).items():

@@ -9,13 +9,14 @@ from typing import Any
 import fakes
 import pytest
 
-from ablations.execution import environment, packing
+from ablations.execution import environment, launchers, packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launching, checked
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Task
 from ablations.execution.options import Options
 from ablations.execution.request import request
+from rrpo.errors import InputError
 from rrpo.identity import canonical
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 
@@ -51,6 +52,11 @@ def test_as_many_as_fit(tmp_path: Path, peaks: dict[str, int], gpu_mib: int | No
     assert packing.tasks_a_gpu([stage("small"), stage("large")], measured(tmp_path, peaks), gpu_mib) == tasks
 
 
+def test_a_task_that_trains_a_stack_needs_the_memory_of_all_members(tmp_path: Path):
+    estimator = measured(tmp_path, {"codec": 400, "sft": 1400})
+    assert packing.tasks_a_gpu([stage("small"), stage("large")], estimator, 80_000, 8) == 6  # 72000 / (600 + 8 x 1400)
+
+
 def test_what_a_cpu_measured_says_nothing(tmp_path: Path):
     estimator = measured(tmp_path, {"codec": 400, "sft": 1400}, device="cpu")
     assert packing.tasks_a_gpu([stage("small")], estimator, 80_000) == packing.UNMEASURED
@@ -65,13 +71,16 @@ def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkey
     monkeypatch.setattr(environment, "_no_gpu", lambda: "")
     monkeypatch.setattr(environment, "gpus", lambda: {"0": 24_000, "1": 80_000})
     monkeypatch.setattr("ablations.execution.request.os.sched_getaffinity", lambda pid: set(range(64)))
-    monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
+    monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib, members: gpu_mib // 6000)
     local = request(Options(grid="smoke", runs_dir=tmp_path / "runs"))
     assert (local.device, local.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
     assert request(Options(grid="smoke", workers=3, runs_dir=tmp_path / "runs")).workers == 3
     assert checked(Launching(), "cuda", 4).gpus_per_task == 0.25
     assert checked(Launching(), "cpu", 4).gpus_per_task == 0
-    assert checked(Launching(gpus_per_task=0.5), "cuda", 4).gpus_per_task == 0.5
+    monkeypatch.setitem(launchers.PACKAGES, "ray", "")
+    assert checked(Launching(launcher="ray", gpus_per_task=0.5), "cuda", 4).gpus_per_task == 0.5
+    with pytest.raises(InputError, match=r"are for tasks on Ray and Slurm\n  got: --launcher local"):
+        checked(Launching(gpus_per_task=0.5), "cuda", 4)
 
 
 def test_slurm_gives_whole_gpus():

@@ -96,7 +96,7 @@ def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
     finished(tmp_path, sft, peak_device_mib=500)
     assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
     assert stacking.size("auto", "cuda", grid_cells, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
-    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 1000, 2) == 0
+    assert stacking.size("auto", "cuda", grid_cells, tmp_path, 1000, 2) == 1, "a stack of one: the same executor"
     assert stacking.size("7", "cpu", grid_cells, tmp_path, None, 1) == 7
     assert stacking.size("1", "cpu", grid_cells, tmp_path, None, 1) == 0
 
@@ -127,16 +127,22 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
             refuse_mixed(grid_cells, [optimized["rrpo/1001"]], tmp_path, executor)
 
 
-def test_a_recorded_cell_counts_even_if_its_stages_are_on_another_machine(tmp_path: Path) -> None:
+def test_a_recorded_cell_counts_even_if_its_stages_are_elsewhere_or_its_arm_is_not_requested(tmp_path: Path) -> None:
     first, second, *_ = cells()
     folder = tmp_path / "artifacts" / "optimized"
     folder.mkdir(parents=True)
     (folder / MARKER).write_text(json.dumps({"executor": "stacked(8) bf16"}))
-    recorded = {first.hash: Record(label=first.label, seed=first.seed, find=lambda: folder.parent)}
-    missing = [second.stages["optimized"]]
-    refuse_mixed([first, second], missing, tmp_path, Executor(4, "bf16"), recorded)
-    with pytest.raises(InputError, match="was begun with another executor"):
-        refuse_mixed([first, second], missing, tmp_path, Executor(), recorded)
+
+    def record(profile: str) -> Record:
+        world = first.world_hash
+        return Record(label="diffro", seed=first.seed, profile=profile, world_hash=world, find=lambda: folder.parent)
+
+    missing, recorded = [second.stages["optimized"]], {first.hash: record(first.profile.name)}
+    for requested in ([first, second], [second]):
+        refuse_mixed(requested, missing, tmp_path, Executor(4, "bf16"), recorded)
+        with pytest.raises(InputError, match="was begun with another executor"):
+            refuse_mixed(requested, missing, tmp_path, Executor(), recorded)
+    refuse_mixed([second], missing, tmp_path, Executor(), {first.hash: record("another profile")})
 
 
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
