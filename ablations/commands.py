@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from ablations.rendering.sheet import Sheet
 from rrpo.commands import EXECUTION, EXPERIMENT, OUTPUT
@@ -62,9 +63,9 @@ def rich_table(table: Sheet, **options: Any) -> RichTable:
     head, body = table.texts()
     drawn = RichTable(**options)
     for position, heading in enumerate(head):
-        drawn.add_column(heading, justify="left" if position == 0 else "right")
+        drawn.add_column(Text(heading), justify="left" if position == 0 else "right")
     for row in body:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     return drawn
 
 

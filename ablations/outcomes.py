@@ -8,6 +8,7 @@ missing.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -413,12 +414,19 @@ COSTS: list[Outcome] = [
 
 
 def all_outcomes() -> list[Outcome]:
-    """Return `OUTCOMES` and the accuracy by every plugin judge, which is only shown if a record has it."""
+    """Return `OUTCOMES` and the accuracy by every plugin judge, which is only shown if a record has it.
+
+    Raises InputError if two outcomes have one name.
+    """
     by_plugin_judges = (
         followed(judge.accuracy, f"accuracy by the {judge.label}", judge.accuracy, direction=+1)
         for judge in registered()
     )
-    return [*OUTCOMES, *(replace(outcome, optional=True) for outcome in by_plugin_judges)]
+    outcomes = [*OUTCOMES, *(replace(outcome, optional=True) for outcome in by_plugin_judges)]
+    names = Counter(outcome.name for outcome in (*outcomes, *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS))
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError("several outcomes have the same name", got=", ".join(twice), fix="give yours another name")
+    return outcomes
 
 
 def declared() -> list[Outcome]:

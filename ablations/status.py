@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from ablations.commands import RunsDir, terminal
 from ablations.execution.estimate import duration
@@ -70,7 +71,7 @@ def command(
         for heading in ("cell", "profile", "state", "owner", "age", "last step", "log"):
             table.add_column(heading, overflow="fold")
         for row in rows:
-            table.add_row(row.cell, row.profile, row.state, row.owner, row.age, row.step, row.log)
+            table.add_row(*map(Text, (row.cell, row.profile, row.state, row.owner, row.age, row.step, row.log)))
         console.print(table)
     if not grids:
         console.print("No grid has been run here.")

@@ -81,6 +81,8 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     store = Store(folder)
     records = store.records(choose("grid with records", grid, store.grids()))
     plugin_files.require(records)
+    if profile is not None:
+        choose("profile of this grid", profile, sorted({record.profile for record in records}))
     selected = [record for record in records if profile in (None, record.profile)]
     if len(profiles := sorted({record.profile for record in selected})) > 1:
         fix = "choose one with --profile"

@@ -29,11 +29,12 @@ def opened(search: Search) -> OptunaStudy:
 
     Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
     """
+    points = first_points(search)
     create(search.runs, f"{EXPERIMENT_STUDY}{search.name}")
     storage = open_storage(search.storage, search.folder)
     with search.lock():
         study = open_study(storage, search.name, search.directions, identity(search))
-        for point in first_points(search):
+        for point in points:
             study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
         recover(study, exclusive=search.exclusive)
         with warnings.catch_warnings():

@@ -65,7 +65,8 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
             SearchRun(search, study, bridge, console).run()
         trials, sheets = results.ranked(study), results.sheets(study, search)
         out = _write(search, study, sheets)  # the comparison may take an hour
-        if trials and search.verify:
+        ended = sum(trial.state.is_finished() for trial in counted(study))
+        if ended >= search.trials and trials and search.verify:
             try:
                 comparison, failed = fresh.check(search, study, console)
             except InputError as error:
@@ -76,12 +77,16 @@ def run(search: Search, study: OptunaStudy, console: Console) -> int:
         for sheet in sheets:
             print_line(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
         print_line(console, f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-        if not trials:
+        if ended < search.trials:
+            print_line(
+                console, f"{ended} of {search.trials} trials are finished; run the same command again for the rest"
+            )
+        elif not trials:
             print_line(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         elif search.export_arm:
             print_line(console, f"exported: {export(search, study, trials[0], search.export_arm, comparison)}")
             print_line(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{search.export_arm}")
-        status = "FINISHED" if trials and not failed else "FAILED"
+        status = "FINISHED" if trials and not failed and ended >= search.trials else "FAILED"
     except KeyboardInterrupt:
         status = "KILLED"
         print_line(

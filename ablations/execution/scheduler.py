@@ -36,6 +36,8 @@ POLL = 0.25
 """Maximum seconds between checks of signals, pauses and retries."""
 ROOM = 2**20
 """Bytes by which the free space of a full disk must grow before work resumes."""
+TRY_AGAIN = 60.0
+"""Seconds after which work resumes without it."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Scheduler:
     """Task key -> earliest time of the retry, monotonic seconds."""
     _full: int = -1
     """Free bytes of the disk when it was found full, while the run waits for space; negative while it does not wait."""
+    _try_again: float = math.inf
+    """When a run that waits for space tries again although none is seen here: a quota, or another disk, was full."""
     _signals: int = 0
     """Number of signals received (Ctrl-C or SIGTERM)."""
     _stop_deadline: float = math.inf
@@ -197,12 +201,13 @@ class Scheduler:
                 "run resumes by itself. Ctrl-C loses nothing either."
             )
         self._full = max(self._full, free)  # a failed build frees its partial files again, which is not new space
+        self._try_again = time.monotonic() + TRY_AGAIN
 
     def _has_room(self) -> bool:
         if self._full >= 0 and shutil.disk_usage(self.logs).free >= self._full + ROOM:
             self._full = -1
             self.observer.message("there is room again: resuming")
-        return self._full < 0
+        return self._full < 0 or time.monotonic() >= self._try_again
 
     def _stop(self, message: str) -> None:
         """Start no more tasks, and ask running tasks to stop."""

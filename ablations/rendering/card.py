@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from ablations.rendering.figure_style import figure_of
 from ablations.rendering.figure_style import save as save_figure
 from ablations.rendering.sheet import Column, Sheet, as_csv, markdown_page
 from rrpo.validation.lines import NOT_INSTALLED, Line, save
 
+COLORS = {"FAIL": "red", "pass": "green"}
+"""Verdict -> its color in the terminal."""
 HEAD = ("section", "line", "value", "95 % interval", "threshold", "verdict", "note")
 CAPTION = (
     "Simulated world; intervals by bootstrap over utterances, of shares by Wilson, of the regime by t over seeds. A line without "
@@ -61,10 +64,9 @@ def terminal(lines: Sequence[Line], title: str) -> RichTable:
         table.add_column(heading, justify="right" if heading in ("value", "95 % interval") else "left")
     previous = ""
     for line in lines:
-        cells = row(line)
-        color = {"FAIL": "red", "pass": "green"}.get(cells[5], "")
-        cells[5] = f"[{color}]{cells[5]}[/{color}]" if color else cells[5]
-        table.add_row("" if line.section == previous else line.section, *cells[1:])
+        section, *cells = row(line)
+        shown = (Text(cell, style=COLORS.get(cell, "")) for cell in cells)
+        table.add_row("" if line.section == previous else section, *shown)
         previous = line.section
     return table
 

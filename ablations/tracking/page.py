@@ -43,7 +43,10 @@ CHARTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def prepare(client: MlflowClient, experiment: str, arms: Iterable[str]) -> None:
     """Write the view with groups for these arms to an experiment."""
-    for name, value in (TRAINING | {f"mlflow.sharedViewState.{VIEW}": json.dumps(_state(arms))}).items():
+    view = json.dumps(_state(arms))
+    if len(view) > NOTE_LIMIT:  # hundreds of arms: MLflow then opens their groups
+        view = json.dumps(_state(()))
+    for name, value in (TRAINING | {f"mlflow.sharedViewState.{VIEW}": view}).items():
         client.set_experiment_tag(experiment, name, value)
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ablations.tracking import records
 from rrpo.pipeline.claims import Owner, host_identity, is_alive, this_process
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ def _owner(tags: Mapping[str, str]) -> Owner | None:
 def reconcile(client: MlflowClient) -> None:
     """Mark dead runs as killed, with a tag that says why. Runs not written by `ablations` are ignored.
 
-    On this host, a run is dead if its owner process is gone. On another host, or without a recorded owner, it is dead if it is
-    older than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell counts.
+    A run without a recorded owner is another program's. On this host, a run is dead if its owner process is gone; on another
+    host, if it is older than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell counts.
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=LIMIT) if experiments else []
@@ -49,16 +48,16 @@ def reconcile(client: MlflowClient) -> None:
 
 def _dead(run: Any) -> str:
     """Return why a run counts as dead; empty if it does not."""
-    if records.TAG_KIND not in run.data.tags:
-        return ""
     owner = _owner(run.data.tags)
-    alive = is_alive(owner) if owner else None
+    if owner is None:
+        return ""
+    alive = is_alive(owner)
     if alive is not None:
         return "" if alive else f"its {owner} has ended"
-    if owner and _rebooted(owner):
+    if _rebooted(owner):
         return f"its {owner} ended when the machine was rebooted"
     age = time.time() - run.info.start_time / 1000
-    return f"its owner ({owner or 'unknown'}) started it {age / 3600:.0f} hours ago" if age > AGE_LIMIT else ""
+    return f"its {owner} started it {age / 3600:.0f} hours ago" if age > AGE_LIMIT else ""
 
 
 def _rebooted(owner: Owner) -> bool:

@@ -11,6 +11,7 @@ from ablations.grids import GRIDS, OVERRIDES, arms, profile_value, scale_batches
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.experiment.cell import Cell
 from rrpo.experiment.dataflow import reward_model
+from rrpo.plugins import PluginError
 from rrpo.profiles import PROFILES
 
 EMBEDDED = PROFILES["embedded"]
@@ -150,3 +151,8 @@ def test_larger_batches_are_another_experiment():
     assert larger.optimize.batch == 4 * EMBEDDED.optimize.batch
     assert larger.base.batch == 4 * EMBEDDED.base.batch
     assert scale_batches(EMBEDDED, 1) is EMBEDDED
+
+
+def test_the_experiment_of_world_cards_is_no_grid() -> None:
+    with pytest.raises(PluginError, match="already means something else"):
+        GRIDS.register("world", GRIDS["loo"])

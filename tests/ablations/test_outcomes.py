@@ -131,6 +131,14 @@ def test_variance_of_the_reward_is_that_within_emotions_at_the_start():
     assert not {"gamma", "reward_variance"} & {outcome.name for outcome in shown([cell])}
 
 
+@pytest.mark.parametrize("name", ["proxy", "gamma", "rollouts"])
+def test_a_second_outcome_of_a_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch):
+    other = Outcome(name=name, label="x", read=lambda record: 0.0)
+    monkeypatch.setattr("ablations.outcomes.OUTCOMES", [*OUTCOMES, other])
+    with pytest.raises(InputError, match=f"several outcomes have the same name\n  got: {name}"):
+        shown([])
+
+
 @pytest.mark.parametrize(("field", "value", "fix"), [("unit", "seconds", "plain"), ("direction", 2, "-1")])
 def test_an_outcome_with_an_unknown_unit_or_direction_is_refused(field: str, value: object, fix: str):
     with pytest.raises(InputError, match=rf"outcome 'x': unknown {field}(.|\n)*{fix}"):

@@ -31,7 +31,7 @@ from rrpo.experiment import world
 from rrpo.profiles import SMOKE
 from studies import fresh, opening
 from studies import run as searches
-from studies.recovery import OWNER, RETRY, lost_trials
+from studies.recovery import OWNER, RETRY, claim, lost_trials
 from studies.search import OUTCOMES
 from studies.storage import open_storage
 
@@ -173,6 +173,22 @@ def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
         in text.getvalue()
     )
     assert "got: tune-diffro-smoke" in text.getvalue()
+
+
+def test_a_search_that_another_command_still_runs_is_neither_compared_nor_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fresh, "check", lambda *_: pytest.fail("it was compared"))
+    checked = command(tmp_path, trials=2, verify=4, export_arm="tuned")
+    study = opening.opened(checked)
+    outcomes = {"clean_success": 0.3, "kl_token": 1.0}
+    add(study, checked, 0.3, **{OUTCOMES: {"1000": outcomes, "1001": outcomes}})
+    claim(study.ask(dict(checked.definition.space)))
+    text = StringIO()
+    assert searches.run(checked, study, Console(file=text, width=200)) == 1
+    assert "1 of 2 trials are finished; run the same command again for the rest" in text.getvalue()
+    assert not (tmp_path / "runs" / "arms").exists()
+    assert (checked.folder / "report" / "trials.csv").is_file()
 
 
 @pytest.mark.long

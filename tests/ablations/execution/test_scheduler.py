@@ -306,6 +306,24 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypa
     assert [text.split(":")[0] for text in events.words] == ["PAUSED", "there is room again"]
 
 
+def test_a_disk_that_is_full_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A quota, or a full disk for temporary files, leaves the free space that is seen here unchanged."""
+    monkeypatch.setattr(scheduler, "TRY_AGAIN", 0.5)
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real)
+
+    class Clearing(Events):
+        def retried(self, task: Task, failure: Failure) -> None:
+            super().retried(task, failure)
+            if len(self.retries) == 2:
+                (tmp_path / "room").touch()
+
+    events = go([task("a", "write", str(tmp_path / "room"))], tmp_path, events=Clearing())
+    assert events.results == {"a": "written"}
+    assert events.retries == 2 * [("a", "disk")]
+    assert [text.split(":")[0] for text in events.words] == ["PAUSED"], "said once"
+
+
 def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):
     with pytest.raises(ValueError, match="wait for each other: a, b"):
         go([task("a", "fail", needs=["b"]), task("b", "fail", needs=["a"])], tmp_path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from ablations.rendering.sheet import as_csv, markdown, show
+from ablations.commands import rich_table
+from ablations.rendering.sheet import Column, Sheet, as_csv, markdown, show
 from ablations.rendering.summary import table
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
@@ -75,6 +78,13 @@ def test_show():
     assert show(t_interval([0.5]), "percent") == "50.0"
     assert show(t_interval([]), "percent") == "–"
     assert show(t_interval([0.1, 0.1]), "gain") == "+10.0 ± 0.0"
+
+
+def test_the_terminal_shows_brackets_as_they_are():
+    drawn = StringIO()
+    sheet = Sheet("x", "X", (Column("a", "length [s]", "text"), Column("b", "b", "text")), (("[/a.wav]", "[b]"),))
+    Console(file=drawn, width=60).print(rich_table(sheet))
+    assert all(text in drawn.getvalue() for text in ("length [s]", "[/a.wav]", "[b]"))
 
 
 def test_no_records_give_an_empty_table():
