@@ -18,10 +18,12 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
@@ -41,6 +43,9 @@ T = TypeVar("T")
 _loaded: dict[Path, tuple[str, str]] = {}
 """Plugin file -> its hash and its content, when it was loaded."""
 _sources: list[str] = []
+"""Hashes of the plugins that are being loaded, the innermost last."""
+_added: list[tuple[Registry[Any], str]] = []
+"""Registry and name of what they have registered so far."""
 
 
 class PluginError(InputError):
@@ -111,6 +116,8 @@ class Registry(Mapping[str, T], Generic[T]):
         self.require_valid(name, item)
         self._items[name] = item
         self._sources[name] = _sources[-1] if _sources else ""
+        if _sources:
+            _added.append((self, name))
         return item
 
     def require_valid(self, name: str, item: T) -> None:
@@ -121,7 +128,8 @@ class Registry(Mapping[str, T], Generic[T]):
                 ``@`` have meanings in arm labels), or ``item`` is no instance of `of`.
         """
         if name in self._items:
-            raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
+            message = f"the name {name!r} is already that of another {self.kind}"
+            raise PluginError(message, got=name, fix="choose another name")
         if name in self.reserved:
             message = f"the name of the {self.kind} already means something else in the records"
             raise PluginError(message, got=name, fix="choose another name")
@@ -133,6 +141,12 @@ class Registry(Mapping[str, T], Generic[T]):
         if self.of is not None and not isinstance(item, self.of):
             fix = f"register an instance of {self.of.__name__}"
             raise PluginError(f"{self.kind} {name!r} is not a {self.of.__name__}", got=repr(item), fix=fix)
+
+    def require_dataclass(self, name: str, cls: Any) -> None:
+        """Raise PluginError if ``cls`` is no dataclass itself, whatever its base classes are."""
+        if not (isinstance(cls, type) and "__dataclass_fields__" in vars(cls)):
+            fix = "decorate the class with @dataclass(frozen=True), and register the class, or for a regularizer an instance"
+            raise PluginError(f"{self.kind} {name!r} must be a frozen dataclass", got=repr(cls), fix=fix)
 
     def source(self, name: str) -> str:
         """Return the version of an implementation: the hash of the plugin file that registered it, or for the package's own its
@@ -178,6 +192,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
 class OptionRegistry(Registry[type[T]], Generic[T]):
     """A registry of frozen dataclasses whose fields are options. A `Choice` from it holds every option, validated."""
+
+    def require_valid(self, name: str, item: type[T]) -> None:
+        """Check a class as `Registry.require_valid` and `require_dataclass` do."""
+        super().require_valid(name, item)
+        self.require_dataclass(name, item)
 
     def choice(self, name: str, **options: Scalar) -> Choice:
         """Return the config field that selects ``name`` with these options and the defaults of the others.
@@ -248,11 +267,21 @@ def load_all() -> None:
     for entry in files():
         load(Path(entry))
     for point in entry_points(group=GROUP):
-        spec = importlib.util.find_spec(point.module)
-        if spec is None or spec.origin is None:
+        path = _file_of(point.module)
+        if path is None:
             message = f"the installed plugin {point.name!r} refers to a module that does not exist"
             raise PluginError(message, got=point.module, fix="reinstall its package, or remove it")
-        load(Path(spec.origin), module=point.module)
+        load(path, module=point.module)
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of an installed module, without importing the packages that hold it; None if there is none."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for name in itertools.accumulate(inner, "{}.{}".format, initial=top):
+        if name != top and spec is not None:
+            spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def files() -> list[str]:
@@ -292,15 +321,22 @@ def load(path: Path, module: str | None = None) -> str:
         raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
     for own in OWN:
         importlib.import_module(own)
-    sys.modules[name] = plugin = importlib.util.module_from_spec(spec)
     _sources.append(source)
+    before = len(_added)
     try:
-        spec.loader.exec_module(plugin)
+        if module is not None:
+            importlib.import_module(module)
+        else:
+            sys.modules[name] = plugin = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(plugin)
     except Exception as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
+        for registry, entry in _added[before:]:  # so that the corrected file can be loaded by the same process
+            del registry._items[entry], registry._sources[entry]
         message = f"importing the plugin {path} failed"
         raise PluginError(message, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
+        del _added[before:]
     _loaded[path] = source, content.decode(errors="replace")
     return source

@@ -85,6 +85,9 @@ PGD_ACCURACY = ManipulationCheck(
 """Checks of several regularizers."""
 
 
+LEVELS = ("hidden", "input")
+
+
 @dataclass(frozen=True)
 class Batch:
     """Input of one step of fine-tuning."""
@@ -141,13 +144,18 @@ class Regularizer:
     term: ClassVar[str] = ""
     """Scalar with the mean of its `extra` losses; empty: it has none."""
     level: ClassVar[str] = "hidden"
-    """``hidden`` or ``input``: where its `extra` losses are taken."""
+    """One of `LEVELS`: where its `extra` losses are taken, at h' or at the frames."""
     scalars: ClassVar[tuple[str, ...]] = ()
     """Additional scalars that its hooks record at every step."""
     measures: ClassVar[tuple[str, ...]] = ()
     """Scalars of a trained reward model that `measure` returns."""
     paper: ClassVar[bool] = False
-    """Whether it is one of RRPO's own three, whose strengths are fields of `RegularizerConfig`."""
+    """Whether it is one of RRPO's own three, whose strengths are fields of `RegularizerConfig`. Not inherited."""
+
+    def __init_subclass__(cls) -> None:
+        """Make a class that is derived from one of RRPO's own a regularizer beside it."""
+        super().__init_subclass__()
+        cls.paper = vars(cls).get("paper", False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a strength outside its limits. Convert integers to floats, so that equal strengths compare

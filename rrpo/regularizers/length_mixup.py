@@ -16,7 +16,6 @@ class LengthMixup(EnergyMixup):
     """Energy-adaptive mixup with the same segments and draws, but with λ by length only: only the labels differ."""
 
     label = "length-only mixup"
-    paper = False
     control_of = "eam"
     version = 1
     source = "the control without energy of arXiv 2512.04551"

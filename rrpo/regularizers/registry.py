@@ -13,7 +13,7 @@ from typing import Any
 from rrpo.config import RegularizerConfig
 from rrpo.plugins import Choice, Registry
 from rrpo.regularizers.adversarial import Adversarial
-from rrpo.regularizers.base import Regularizer
+from rrpo.regularizers.base import LEVELS, Regularizer
 from rrpo.regularizers.energy_mixup import EnergyMixup
 from rrpo.regularizers.label_smoothing import LabelSmoothing
 
@@ -25,16 +25,26 @@ class Regularizers(Registry[Regularizer]):
         """Check a regularizer before it is registered.
 
         Raises:
-            PluginError: As for `Registry.require_valid`.
-            ValueError: Its class is no dataclass, another regularizer has the same label, or no strength has an off value.
+            PluginError: As for `Registry.require_valid`, and if its class is no dataclass.
+            ValueError: Another regularizer has the same label, or records a scalar of the same name; it has a method ``extra``,
+                but no term; its level is unknown; or no strength has an off value.
         """
         super().require_valid(name, item)
-        if "__dataclass_fields__" not in vars(type(item)):  # its own, not those of a base class
-            raise ValueError(
-                f"the class of the regularizer {name!r} must be a frozen dataclass: decorate {type(item).__name__}"
-            )
+        self.require_dataclass(name, type(item))
         if item.label in {other.label for other in self.values()}:
             raise ValueError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
+        names = [*([item.term] if item.term else []), *item.scalars]
+        taken = {"step", "loss", "l_emo"} | {n for other in self.values() for n in (other.term, *other.scalars) if n}
+        if clash := sorted({n for n in names if n in taken or names.count(n) > 1}):
+            raise ValueError(
+                f"the regularizer {name!r} records scalars whose names are taken: {', '.join(clash)}; rename its term or scalars"
+            )
+        if type(item).extra is not Regularizer.extra and not item.term:
+            raise ValueError(
+                f"the regularizer {name!r} has a method extra, which is never called: set term to the name of its scalar"
+            )
+        if item.level not in LEVELS:
+            raise ValueError(f"the level of the regularizer {name!r} is {item.level!r}: use one of {', '.join(LEVELS)}")
         if all(knob.off is None for knob in item.own_knobs()):
             raise ValueError(
                 f"the regularizer {name!r} cannot be switched off: declare a strength with its identity value, as in "

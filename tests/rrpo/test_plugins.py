@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -83,7 +86,7 @@ def test_names_that_labels_cannot_hold_are_refused(things: Registry[object], nam
 
 def test_a_name_is_given_once_and_an_unknown_one_is_told(things: Registry[object]):
     things.register("own", object())
-    with pytest.raises(PluginError, match="already a thing named 'own'"):
+    with pytest.raises(PluginError, match="the name 'own' is already that of another thing"):
         things.register("own", object())
     with pytest.raises(PluginError, match="no thing named 'other'; there are own"):
         things["other"]
@@ -122,6 +125,54 @@ def test_a_plugin_that_fails_says_why(things: Registry[object], tmp_path: Path, 
     assert os.environ[plugins.VARIABLE] == ""
     with pytest.raises(PluginError, match="plugin file not found"):
         plugins.use([tmp_path / "none.py"])
+
+
+def test_a_plugin_that_fails_half_way_leaves_nothing_behind(things: Registry[object], tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{FILE}1 / 0\n")
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        plugins.load(path)
+    assert list(things) == []
+    path.write_text(FILE)
+    plugins.load(path)
+    assert list(things) == ["mine"], "the corrected file is loaded by the same process"
+
+
+def test_an_installed_package_registers_its_plugin_once_with_its_hash(
+    things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also if the package that holds it imports it."""
+    package = tmp_path / "installed_package_of_the_test"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"from {package.name}.plugin import plugins\n")
+    (package / "plugin.py").write_text(FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = SimpleNamespace(name="p", module=f"{package.name}.plugin")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "rrpo.plugins" else [])
+    for _ in range(2):
+        plugins.load_all()
+    assert list(things) == ["mine"]
+    assert things.source("mine") == hashlib.sha256(FILE.encode()).hexdigest()[:16]
+    for missing in (f"{package.name}.other", "no_such_package", "no_such_package.plugin"):
+        point.module = missing
+        with pytest.raises(PluginError, match=f"'p' refers to a module that does not exist\n  got: {missing}"):
+            plugins.load_all()
+
+
+def test_options_belong_to_a_dataclass():
+    registry: OptionRegistry[Any] = OptionRegistry("optimizer")
+
+    @dataclass(frozen=True)
+    class Options:
+        size: int = 1
+
+    class Undecorated(Options):
+        more: int = 2
+
+    for item in (Undecorated, Options()):
+        with pytest.raises(PluginError, match="optimizer 'mine' must be a frozen dataclass"):
+            registry.register("mine", item)  # type: ignore[arg-type]
+    registry.register("mine", Options)
 
 
 def test_a_plugin_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 
 import pytest
 
@@ -77,6 +77,39 @@ def test_a_changed_plugin_file_is_rejected(added: None):
         active(config)
 
 
+def test_one_that_is_derived_from_rrpos_own_stands_beside_it(no_plugins: Callable[[], None]):
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(EnergyMixup):
+        label = "Mine"
+        scalars = ("lambda_of_mine",)
+
+    before = [type(regularizer) for regularizer in active(RegularizerConfig())]
+    REGULARIZERS.register("mine", Mine())
+    assert [type(regularizer) for regularizer in active(RegularizerConfig())] == before
+    assert switched_on(RegularizerConfig()) == ["ls", "eam", "adv"]
+    added = configured({"mine": {}})
+    assert switched_on(added) == ["ls", "eam", "adv", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"scalars": ("lambda",)}, "records scalars whose names are taken: lambda"),
+        ({"scalars": ("step", "twice", "twice")}, "records scalars whose names are taken: step, twice"),
+        ({"extra": lambda *_: None}, "has a method extra, which is never called: set term"),
+        ({"level": "output"}, "is 'output': use one of hidden, input"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused_before(
+    no_plugins: Callable[[], None], attributes: dict[str, object], said: str
+):
+    base = type("Base", (Regularizer,), {"label": "X", **attributes})
+    size = ("size", float, strength(1.0, off=0.0, search=(0.0, 2.0)))
+    item = make_dataclass("X", [size], bases=(base,), frozen=True, kw_only=True)()
+    with pytest.raises(ValueError, match=said):
+        REGULARIZERS.register("x", item)
+
+
 def test_duplicate_labels_and_missing_off_values_are_rejected(added: None):
     with pytest.raises(ValueError, match="already a regularizer labelled 'Added'"):
         REGULARIZERS.register("again", Added(size=3.0))
@@ -91,14 +124,14 @@ def test_duplicate_labels_and_missing_off_values_are_rejected(added: None):
     assert "always" not in REGULARIZERS
     with pytest.raises(ValueError, match="is not a Regularizer"):
         REGULARIZERS.register("always", Added)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="already a regularizer named 'added'"):
+    with pytest.raises(ValueError, match="the name 'added' is already that of another regularizer"):
         REGULARIZERS.register("added", Added())
 
     class Undecorated(Regularizer):
         label = "Undecorated"
         gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0))
 
-    with pytest.raises(ValueError, match="must be a frozen dataclass: decorate Undecorated"):
+    with pytest.raises(ValueError, match=r"'undecorated' must be a frozen dataclass(.|\n)*decorate the class"):
         REGULARIZERS.register("undecorated", Undecorated())
     with pytest.raises(ValueError, match=r"size must be finite and within 0 to 9, got 10"):
         configured({"added": {"size": 10}})
