@@ -14,7 +14,7 @@ from rrpo import plugins
 from rrpo.arms import arm as named_arm
 from rrpo.config import ArmConfig
 from rrpo.errors import InputError, choose
-from rrpo.experiment.cell import Cell, collect
+from rrpo.experiment.cell import Cell, collect, require_buildable
 from rrpo.experiment.effective import effective
 from rrpo.pipeline.stages import Context, Stage, materialise, missing_below
 from rrpo.plugins import Scalar
@@ -59,7 +59,8 @@ def make_cell(
     """Return the cell of an arm and a seed without building it. The arguments are those of `train`.
 
     Raises:
-        InputError: The arm, profile or setting is unknown, or a setting has no effect.
+        InputError: The arm, profile or setting is unknown, a setting has no effect, or the profile's data or encoder do not fit
+            the arm.
     """
     plugins.load_all()
     label = arm if isinstance(arm, str) else "custom"
@@ -69,7 +70,9 @@ def make_cell(
         raise InputError("the seed is negative", got=seed, fix="give a seed of 0 or more")
     cell = Cell(label=label, arm=config, seed=seed, profile=size)
     check_used(size, settings or {}, lambda candidate: dataclasses.replace(cell, profile=candidate).all_stages)
-    return dataclasses.replace(cell, profile=changed(size, settings or {}))
+    cell = dataclasses.replace(cell, profile=changed(size, settings or {}))
+    require_buildable(cell.profile, [cell])
+    return cell
 
 
 def train(

@@ -5,6 +5,7 @@ They are frozen keyword-only dataclasses; `rrpo.corpus.config` explains how to r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -107,12 +108,16 @@ def _is_within(value: Any, within: str | Iterable[str]) -> bool:
     )
 
 
+MOST_CODES = 2**15
+"""Largest V: samples are stored as 16-bit integers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig(Checked):
     """Codec: mel -> tokens at 25 Hz -> mel, with finite scalar quantization and a speaker-conditioned source-filter decoder."""
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
-    """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
+    """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561), at most `MOST_CODES`."""
     dim: int = 128
     """Channels of encoder and decoder."""
     steps: int = option(6000, within="[0, inf)")
@@ -120,12 +125,16 @@ class CodecConfig(Checked):
     suffice for hum and whine."""
     batch: int = option(16, within="[1, inf)")
     """Crops per step."""
-    crop: int = 64
+    crop: int = option(64, within="[1, inf)")
     """Frames per crop."""
     lr: float = option(2e-3, within="(0, inf)")
     """Peak learning rate; cosine decay to zero."""
     seed: int = 0
     """Redraws initialization, data order and noise of this stage."""
+
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return the limit on V."""
+        return {"levels": (math.prod(self.levels) <= MOST_CODES, f"levels must have a product of at most {MOST_CODES}")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +154,10 @@ class RewardModelConfig(Checked):
     """The emotion reward model: subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits."""
 
     dim: int = 96
-    """D, width of h' ``[B, T', D]``."""
-    layers: int = 2
+    """D, width of h' ``[B, T', D]``; a multiple of 2 x heads."""
+    layers: int = option(2, within="[0, inf)")
     """Transformer encoder layers."""
-    heads: int = 4
+    heads: int = option(4, within="[1, inf)")
     """Attention heads."""
     subsample: int = 4
     """T / T', a power of 2: one convolution of stride 2 per factor of 2."""
@@ -156,6 +165,14 @@ class RewardModelConfig(Checked):
     """Dropout probability, in training only."""
     encoder: EncoderConfig | None = option(None, off=None)
     """Encoder of waveforms that replaces all layers before the pooling; the sizes above then have no effect."""
+
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return the requirements on width and subsampling."""
+        halved, width = self.subsample > 0 and self.subsample & (self.subsample - 1) == 0, 2 * self.heads
+        return {
+            "subsample": (halved, "subsample must be a power of two (1, 2, 4 or 8)"),
+            "dim": (self.dim > 0 and self.dim % width == 0, f"dim must be a multiple of 2 x heads = {width}"),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,21 +261,26 @@ class CombineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
+class PolicyConfig(Checked):
     """The token language model (Qwen2 architecture)."""
 
     dim: int = 128
-    """Hidden size (CosyVoice2: 896)."""
-    layers: int = 3
+    """Hidden size (CosyVoice2: 896); a multiple of 2 x heads."""
+    layers: int = option(3, within="[1, inf)")
     """Decoder layers (CosyVoice2: 24)."""
-    heads: int = 4
+    heads: int = option(4, within="[1, inf)")
     """Attention heads (CosyVoice2: 14, with 2 key-value heads)."""
     paced: bool = True
     """Advance the rotary positions of the text at the pace of speech: each phone by the mean number of tokens per phone for the
     prompt's emotion and speaker, measured on the base policy's data. This lets a small model find its place in the text. False
     uses CosyVoice2's plain positions. Declared default."""
-    max_tokens: int = 80
+    max_tokens: int = option(80, within="[1, inf)")
     """Maximum roll-out length in tokens; a sample that reaches it is truncated and counted."""
+
+    def demands(self) -> dict[str, tuple[bool, str]]:
+        """Return the requirement on the width."""
+        width = 2 * self.heads
+        return {"dim": (self.dim > 0 and self.dim % width == 0, f"dim must be a multiple of 2 x heads = {width}")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +407,7 @@ class OptimizeConfig(Checked):
     Reported losses are unscaled."""
     content_weight: float = option(0.5, off=0.0, within="[0, inf)")
     """Weight of the phone recognizer's CTC loss per phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
-    grad_clip: float = 1.0
+    grad_clip: float = option(1.0, within="(0, inf)")
     """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
     """Steps at which the evaluation prompts are sampled and stored as tokens. They are denser early, because KL rises fastest

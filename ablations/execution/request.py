@@ -21,8 +21,7 @@ from ablations.grids import arms as named_arms
 from ablations.tracking.runs_folder import RunsFolder, check
 from rrpo.cosyvoice.config import Source
 from rrpo.errors import InputError, choose, positive
-from rrpo.experiment import world
-from rrpo.experiment.cell import Cell
+from rrpo.experiment.cell import Cell, require_buildable
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import Stage, walk
 from rrpo.profiles import PROFILES, Profile, in_world
@@ -152,14 +151,8 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
         return (stage for cell in made if cell.label in labels for stage in cell.all_stages)
 
     check_used(original, values, stages)
-    if options.encoder is not None and any(cell.policy for cell in cells):
-        raise InputError(
-            "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
-            got=f"--encoder {options.encoder} with the grid {options.grid}",
-            fix="use --grid rm, which trains and compares reward models alone",
-        )
     for fold, _ in folds:
-        _check_emotions([cell for cell in cells if cell.profile is fold], fold)
+        require_buildable(fold, [cell for cell in cells if cell.profile is fold])
     changes = differences(original, folds[0][0])
     return cells, declared, tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items())
 
@@ -224,19 +217,6 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     if int(index) > cells:
         raise InputError("the shard holds no cell", got=f"{text} of {cells} cells", fix=f"give N at most {cells}")
     return int(index), int(count)
-
-
-def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
-    """Raise InputError if a cell needs rendered speech of an emotion that occurs only in the user's manifests."""
-    unrenderable = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
-    if unrenderable:
-        emotions = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
-        raise InputError(
-            f"these splits would have to be rendered, but the renderer has no emotion {emotions}: {', '.join(unrenderable)}",
-            got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
-            fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
-            "trains no policy, and needs only rm_pretrain, annotated and rm_valid",
-        )
 
 
 def _precision(name: str, device: str, cells: Iterable[Cell]) -> str:

@@ -16,6 +16,7 @@ from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
 from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.corpus.processes import MANY, in_order, usable_cpus
+from rrpo.models.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 
 BATCH = 100
 """Utterances that a process decodes per batch."""
@@ -161,13 +162,19 @@ def classes(
     """Return the emotions of the manifests: those ``known`` to the renderer in its order, then the others by name.
 
     Empty if all are known: the classes are then the renderer's, and manifests can be combined with rendered splits. Raises
-    `ManifestError` if a split has an emotion that is missing from a split in ``trained``, which reward models are trained on.
+    `ManifestError` if a speaker has the name of an emotion, because the policy has one tag for each name, and if a split has an
+    emotion that is missing from a split in ``trained``, which reward models are trained on.
     """
     counts = {
         name: Counter(emotion for u in manifest for emotion in (u.emotion, *(u.votes or ())))
         for name, manifest in manifests.items()
     }
     emotions = set().union(*counts.values())
+    for name, manifest in manifests.items():
+        if both := sorted({u.speaker for u in manifest} & {*emotions, *known, NO_EMOTION, NO_SPEAKER, NEUTRAL}):
+            raise ManifestError(
+                f"the split {name!r} has a speaker with the name of an emotion or of a tag, {both[0]!r}; rename the speaker"
+            )
     if emotions <= set(known):
         return ()
     for name in (name for name in trained if name in counts):

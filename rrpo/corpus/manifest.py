@@ -135,6 +135,10 @@ class Manifest:
                 raise ManifestError(f"{key} is {row[key]!r}; give a non-empty string")
         votes = _names(row, "votes")
         for emotion in (row["emotion"], *(votes or ())):
+            if unnamable := sorted(set("/\\\0") & set(emotion)):
+                raise ManifestError(
+                    f"the emotion {emotion!r} contains {unnamable[0]!r}; files are named by emotions: rename it"
+                )
             if self.emotions is not None and emotion not in self.emotions:
                 raise ManifestError(f"unknown emotion {emotion!r}; use one of {', '.join(self.emotions)}")
         try:

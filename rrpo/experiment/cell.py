@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from rrpo.config import ArmConfig
+from rrpo.errors import InputError
 from rrpo.experiment import dataflow, measurements, world
 from rrpo.identity import content_hash, described, leaves
 from rrpo.pipeline.stages import Stage
@@ -95,6 +96,30 @@ class Cell:
         params = leaves({"arm": described(self.arm), "profile": described(self.profile)})
         used = {name: json.dumps(value) for name, value in params if not _REPLACED.match(name)}
         return {"label": self.label, "seed": str(self.seed)} | used
+
+
+def require_buildable(profile: Profile, cells: Sequence[Cell]) -> None:
+    """Check that the stages of a profile's ``cells`` fit together.
+
+    Raises:
+        InputError: A policy's reward model reads waveforms, which its codec does not make; or a cell needs rendered speech of an
+            emotion that occurs only in the user's manifests.
+    """
+    encoder = profile.pretrain.model.encoder
+    if encoder is not None and any(cell.policy for cell in cells):
+        raise InputError(
+            "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
+            got=encoder.path,
+            fix="use --grid rm, which trains and compares reward models alone",
+        )
+    if unrenderable := world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values())):
+        emotions = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
+        raise InputError(
+            f"these splits would have to be rendered, but the renderer has no emotion {emotions}: {', '.join(unrenderable)}",
+            got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
+            fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
+            "trains no policy, and needs only rm_pretrain, annotated and rm_valid",
+        )
 
 
 def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:

@@ -77,7 +77,7 @@ class ExamineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidelityConfig:
+class FidelityConfig(Checked):
     """How well a reward model's gradient through the tokens predicts the effect of other tokens; see
     `rrpo.diagnostics.fidelity`."""
 
@@ -87,7 +87,7 @@ class FidelityConfig:
     """Swaps of one token per sample."""
     many_draws: int = 3
     """Swaps of many tokens at once per sample."""
-    share: float = 0.3
+    share: float = option(0.3, within="(0, 1]")
     """Share of a sample's tokens in a swap of many; range (0, 1]."""
     seed: int = 0
     """The experiment's seed; redraws samples and swaps."""

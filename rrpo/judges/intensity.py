@@ -65,6 +65,8 @@ class Axes:
     def __init__(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str], shrinkage: float) -> None:
         """Fit the axes to ``x [U, D]`` of utterances with these emotions (including `NEUTRAL`) and speakers."""
         labels, voices = np.array(emotions), np.array(speakers)
+        if lacking := sorted(set(speakers) - set(voices[labels == NEUTRAL])):
+            raise ValueError(f"there is no {NEUTRAL} speech by {', '.join(lacking)}, with which intensity is compared")
         self.neutral = {name: x[(labels == NEUTRAL) & (voices == name)].mean(0) for name in sorted(set(voices))}
         relative = x - np.array([self.neutral[name] for name in voices])
         self.means = {name: relative[labels == name].mean(0) for name in sorted(set(labels) - {NEUTRAL})}
@@ -74,6 +76,8 @@ class Axes:
 
     def places(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
         """Return positions ``[B]`` of ``x [B, D]`` between the speaker's neutral speech, 0, and the emotion's mean, 1."""
+        if unknown := sorted(set(speakers) - self.neutral.keys()):
+            raise ValueError(f"there is no {NEUTRAL} speech by {', '.join(unknown)}, with which intensity is compared")
         relative = x - np.array([self.neutral[name] for name in speakers])
         means = np.array([self.means[name] for name in emotions])
         axis = means @ self.precision

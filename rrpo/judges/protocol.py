@@ -24,6 +24,7 @@ RESERVED = frozenset(
     (
         *("step", "prompt", "target", "proxy", "common", "phones", "tokens", "seconds"),
         *("test", "val", "third", "phonetics", "voice", "naturalness", "intensity", "whisper", "hama", "own", "others"),
+        "heldout",  # a split of judges' data, ``judge_heldout``
     )
 )
 """Column names that records and their tables already use."""

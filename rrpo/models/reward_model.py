@@ -60,10 +60,6 @@ class RewardModel(nn.Module):
         """
         super().__init__()
         halvings = config.subsample.bit_length() - 1
-        if config.subsample != 2**halvings:
-            raise ValueError(f"subsample must be a power of two, got {config.subsample}; use 1, 2, 4 or 8")
-        if config.dim % (2 * config.heads):
-            raise ValueError(f"dim must be a multiple of 2 x heads = {2 * config.heads}, got {config.dim}")
         self.config, self.emotions, self.n_mels, self.floor = config, tuple(emotions), n_mels, floor
         self.regularizers = regularizers
         self.register_buffer("mean", torch.zeros(n_mels))

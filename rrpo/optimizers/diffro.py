@@ -65,23 +65,31 @@ class DiffRO(PolicyOptimizer):
     def _losses(self, models: Models, batch: Batch, config: OptimizeConfig) -> Iterator[RelaxedLoss]:
         import torch
 
-        from rrpo.optimizers.relaxation import temperature
+        from rrpo.optimizers.relaxation import RELAXATIONS, no_noise, temperature
         from rrpo.optimizers.scoring import split
         from rrpo.seeding import uniform
 
         device, codes = batch.prompts.prefix.device, models.policy.codes
         tau = temperature(batch.step, config.steps, config.tau)
-        for part in split(models, batch):
+
+        def drawn(part: MicroBatch) -> Tensor:
             rows, counts = torch.stack([part.rows, part.rollout.counts]).tolist()
             noise = [
                 uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
                 for row, n in zip(batch.keys(rows), counts, strict=True)
             ]
-            yield relaxed_loss(models, part, torch.cat(noise), config, tau)
+            return torch.cat(noise)
+
+        for part in split(models, batch):
+            noise = None if RELAXATIONS[config.relaxation] is no_noise else drawn(part)
+            yield relaxed_loss(models, part, noise, config, tau)
 
 
-def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: OptimizeConfig, tau: float) -> RelaxedLoss:
-    """Return DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms for the P scored positions of its samples."""
+def relaxed_loss(
+    models: Models, part: MicroBatch, noise: Tensor | None, config: OptimizeConfig, tau: float
+) -> RelaxedLoss:
+    """Return DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms for the P scored positions of its samples, None for
+    the relaxation without noise."""
     import torch.nn.functional as F_
 
     from rrpo.models.scaled_gradient import scale_gradient

@@ -12,6 +12,7 @@ Known bias: softmax at tau > 0 is not the one-hot sample, but the straight-throu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,22 +42,22 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
     return truncated.scatter_(-1, chosen, maximum)
 
 
-def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor | None) -> Tensor:
     """Return G = 0, in place of `conditional_gumbel`."""
     return logits.new_zeros(())
 
 
-RELAXATIONS = {"gumbel": conditional_gumbel, "probabilities": no_noise}
+RELAXATIONS: dict[str, Callable[..., Tensor]] = {"gumbel": conditional_gumbel, "probabilities": no_noise}
 """Functions that return G, by `rrpo.config.RELAXATIONS`."""
 
 
-def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float, relaxation: str = "gumbel") -> Tensor:
+def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor | None, tau: float, relaxation: str = "gumbel") -> Tensor:
     """Return ``softmax((logits + G) / tau)``: the relaxed tokens whose gradient the hard tokens use.
 
     Args:
         logits: ``[..., V]`` of only the V codes: specials and eos are excluded, so that the reward cannot act on length.
         tokens: ``[...]``.
-        noise: Uniforms ``[..., V]``.
+        noise: Uniforms ``[..., V]``; None for the relaxation ``probabilities``.
         tau: Temperature of the relaxation, > 0.
         relaxation: One of `RELAXATIONS`.
 

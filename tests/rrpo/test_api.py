@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ import fakes  # noqa: E402
 from rrpo import __main__ as command  # noqa: E402
 from rrpo import api, plugins  # noqa: E402
 from rrpo.arms import arm  # noqa: E402
-from rrpo.config import OFF, ArmConfig, RegularizerConfig  # noqa: E402
+from rrpo.config import OFF, ArmConfig, EncoderConfig, PretrainConfig, RegularizerConfig, RewardModelConfig  # noqa: E402
+from rrpo.corpus.config import ManifestConfig  # noqa: E402
 from rrpo.errors import InputError  # noqa: E402
 from rrpo.experiment.cell import Cell  # noqa: E402
 from rrpo.experiment.effective import effective  # noqa: E402
@@ -50,6 +52,16 @@ def test_arms_are_known_by_name_and_by_their_regularisers():
             arm(name)
 
 
+BORED = replace(
+    PROFILES["smoke"], manifests={"annotated": ManifestConfig(digest="0", path="x", emotions=("bored", "sad"))}
+)
+"""Manifests with emotions of their own for one of many splits."""
+OF_WAVES = replace(
+    PROFILES["smoke"],
+    pretrain=PretrainConfig(model=RewardModelConfig(encoder=EncoderConfig(digest="0", path="/wavlm"))),
+)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -58,6 +70,11 @@ def test_arms_are_known_by_name_and_by_their_regularisers():
         ({"seed": -1}, "negative"),
         ({"settings": {"optimize.bet": 1}}, "nearest: optimize.beta"),
         ({"settings": {"sft.seed": 1}}, "changes nothing here"),
+        (
+            {"profile": BORED},
+            r"have to be rendered, but the renderer has no emotion bored: (.|\n)*manifests for annotated with",
+        ),
+        ({"profile": OF_WAVES}, r"waveforms cannot reward a policy(.|\n)*got: /wavlm"),
     ],
 )
 def test_a_cell_that_cannot_be_made_is_refused(given: dict, words: str):

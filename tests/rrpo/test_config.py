@@ -5,9 +5,22 @@ from typing import Any
 
 import pytest
 
-from rrpo.config import OFF, ArmConfig, FinetuneConfig, GradientsConfig, PretrainConfig, RegularizerConfig, SftConfig
+from rrpo.config import (
+    OFF,
+    ArmConfig,
+    CodecConfig,
+    FinetuneConfig,
+    GradientsConfig,
+    OptimizeConfig,
+    PolicyConfig,
+    PretrainConfig,
+    RegularizerConfig,
+    RewardModelConfig,
+    SftConfig,
+)
 from rrpo.corpus.config import EMOTIONS, WorldConfig
 from rrpo.identity import content_hash
+from rrpo.judges.config import FidelityConfig
 from rrpo.profiles import EMBEDDED, SMOKE
 
 
@@ -60,6 +73,12 @@ def test_a_whole_number_is_the_same_value() -> None:
         (FinetuneConfig, {"steps": -1}, r"steps must be in \[0, inf\), got -1"),
         (PretrainConfig, {"batch": 0}, r"batch must be in \[1, inf\), got 0"),
         (SftConfig, {"lr": 0.0}, r"lr must be in \(0, inf\), got 0.0"),
+        (OptimizeConfig, {"grad_clip": -1.0}, r"grad_clip must be in \(0, inf\), got -1.0"),
+        (FidelityConfig, {"share": 2}, r"share must be in \(0, 1\], got 2"),
+        (CodecConfig, {"levels": (8, 8, 8, 5, 5, 5)}, r"levels must have a product of at most 32768, got levels=\(8,"),
+        (RewardModelConfig, {"subsample": 3}, r"subsample must be a power of two \(1, 2, 4 or 8\), got subsample=3"),
+        (RewardModelConfig, {"dim": 20}, "dim must be a multiple of 2 x heads = 8, got dim=20"),
+        (PolicyConfig, {"heads": 3}, "dim must be a multiple of 2 x heads = 6, got dim=128"),
         (GradientsConfig, {"batches": 1}, r"batches must be in \[2, inf\), got 1"),
         (RegularizerConfig, {"mix_db_low": 11.0}, "mix_db_low must not exceed mix_db_high, got mix_db_low=11.0"),
         (ArmConfig, {"rounds": 1, "best_of": 4}, "rounds above 0 need finetune and an optimized policy"),

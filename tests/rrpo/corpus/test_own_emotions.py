@@ -52,6 +52,14 @@ def plan(folder: Path, *names: str, **options: object):
     return request(Options(manifests=manifests, runs_dir=folder / "runs", **values))
 
 
+def test_a_speaker_with_the_name_of_an_emotion_or_a_tag_is_refused(tmp_path: Path) -> None:
+    for name in ("bored", "sad", "no-speaker"):
+        path = corpus(tmp_path, "mine")
+        path.write_text(path.read_text().replace('"li"', json.dumps(name), 1))
+        with pytest.raises(ManifestError, match=f"speaker with the name of an emotion or of a tag, '{name}'"):
+            classes({"annotated": read_manifest(path, None, "annotated")}, EMOTIONS, ())
+
+
 def test_reward_models_of_seven_emotions_need_three_manifests(tmp_path: Path) -> None:
     planned = plan(tmp_path, "rm_pretrain", "annotated", "rm_valid")
     profile = planned.cells[0].profile

@@ -36,6 +36,10 @@ def test_neutral_is_zero_the_emotions_mean_is_one_and_half_way_a_half() -> None:
     x = np.array([neutral[s] + share * moves[e] for s, e, share in cases])
     positions = axes.places(x, [e for _, e, _ in cases], [s for s, *_ in cases])
     assert positions == pytest.approx([share for *_, share in cases])
+    with pytest.raises(ValueError, match="there is no neutral speech by cora, with which intensity is compared"):
+        axes.places(x[:1], ["happy"], ["cora"])
+    with pytest.raises(ValueError, match="there is no neutral speech by ben"):
+        Axes(np.array([x for *_, x in rows[:13]]), [e for _, e, _ in rows[:12]] + ["sad"], ["anna"] * 12 + ["ben"], 0.1)
 
 
 def test_measures_do_not_depend_on_padding() -> None:

@@ -122,13 +122,9 @@ def test_save_and_load_give_the_same_frozen_model(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_invalid_configs_and_folders_are_rejected(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"contains no reward_model\.json; give"):
         RewardModel.load(tmp_path)
-    with pytest.raises(ValueError, match="power of two, got 3; use"):
-        small_model(RewardModelConfig(subsample=3))
-    with pytest.raises(ValueError, match="multiple of 2 x heads = 8, got 20"):
-        small_model(RewardModelConfig(dim=20, heads=4))
 
 
 def test_bfloat16_autocast_stays_near_float32() -> None:
