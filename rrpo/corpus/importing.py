@@ -26,10 +26,10 @@ from rrpo.commands import option
 from rrpo.corpus import espeak, recordings
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import key
-from rrpo.corpus.manifest import ManifestError
+from rrpo.corpus.manifest import NO_TEXT, ManifestError
 from rrpo.corpus.readers import CorpusReader, Recording, Skipped
 
-NO_TEXT, NO_PHONE = "(no text)", "?"
+NO_PHONE = "?"
 """Text and phone of a manifest line without a known text. The phone is no phone of any language, so no policy learns it by
 accident."""
 

@@ -20,6 +20,8 @@ from rrpo.corpus.render import RenderSpec
 from rrpo.corpus.speakers import Speaker
 from rrpo.errors import InputError
 
+NO_TEXT = "(no text)"
+"""Text of an utterance without a transcript: judges and reward models can use it, policies cannot."""
 REQUIRED = ("audio", "text", "speaker", "language", "emotion")
 """Required keys of a user's manifest. ``audio`` is first because prompts and rendered utterances omit it."""
 

@@ -254,7 +254,8 @@ def decode(
         recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings)}
         samples = {name: recorded[name] for name in samples if name in recorded}
     folder = run / ("audio" if recordings is None else "recordings")
-    decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
+    with training("Stopped. Decoded samples are kept; run the same command to continue."):
+        decoded = decode_samples(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
     print(f"{folder}: {len(decoded)} samples and their manifest")
 
 
@@ -273,10 +274,11 @@ def judge(
     from rrpo.cosyvoice.table import render
     from rrpo.pipeline.stages import Context
 
-    context = Context(device=resolve_device(device))
-    print(
-        render(judge_runs(tokens, manifest, runs, replace(TRAINING, steps=positive("--steps", steps)), context, print))
-    )
+    report = paced(print)
+    context = Context(device=resolve_device(device), report=lambda done, total: report(f"  {done} of {total}"))
+    config = replace(TRAINING, steps=positive("--steps", steps))
+    with training("Stopped. Nothing is kept of a judgement; run the same command to repeat it.", REMEDIES):
+        print(render(judge_runs(tokens, manifest, runs, config, context, print)))
 
 
 @app.command()
@@ -314,7 +316,8 @@ def plan(**values: Any) -> None:
     sizes |= {"precision": precision, "recompute": options.recompute}
     print(*paper.describe(gpus=positive("--gpus", options.gpus), **sizes), sep="\n", flush=True)
     config = replace(PAPER.optimize, content_weight=0.0)
-    step = paper.measure(config, FULL, device=device, **sizes) if options.measure else None
+    with training("Stopped.", {"oom": "give a smaller --micro, --recompute or --lora"}):
+        step = paper.measure(config, FULL, device=device, **sizes) if options.measure else None
     print(*paper.describe_hours(step, options.gpus), sep="\n")
 
 

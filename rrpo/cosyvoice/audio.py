@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.manifest import Utterance, write_manifest
-from rrpo.cosyvoice.layout import reading
+from rrpo.cosyvoice.layout import LONGEST, reading
 from rrpo.errors import InputError, writable
 from rrpo.identity import content_hash, files_digest
 from rrpo.packages import present
@@ -131,13 +131,25 @@ def decode(
 def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utterance:
     """Return the recording that is a sample's acoustic prompt: the same emotion, another text, and the same speaker if possible.
 
-    The first by id is used.
+    The first by id is used that is not longer than CosyVoice's tokenizer accepts.
 
     Raises:
         InputError: No other text was recorded in this emotion.
     """
     candidates = [other for other in recorded if other.emotion == utterance.emotion and other.text != utterance.text]
-    if not candidates:
-        got = f"no other text in the emotion {utterance.emotion}"
+    candidates.sort(key=lambda other: (other.speaker != utterance.speaker, other.id))
+    usable = (other for other in candidates if duration(other) <= LONGEST)
+    if (prompt := next(usable, None)) is None:
+        got = f"no other text of at most {LONGEST:g} s in the emotion {utterance.emotion}"
         raise InputError("no acoustic prompt", got=got, fix="add recordings to the manifest")
-    return min(candidates, key=lambda other: (other.speaker != utterance.speaker, other.id))
+    return prompt
+
+
+@cache
+def duration(utterance: Utterance) -> float:
+    """Return the seconds of a recording; 0 for a rendered utterance, which is short, and a file that cannot be read, whose use
+    then says why."""
+    try:
+        return 0.0 if utterance.audio is None else float(soundfile.info(utterance.audio).duration)
+    except (OSError, soundfile.SoundFileError):
+        return 0.0

@@ -16,16 +16,14 @@ from torch import Tensor
 from transformers import WhisperFeatureExtractor
 
 from rrpo.corpus.features import wave_of
-from rrpo.corpus.manifest import ManifestError, Utterance
-from rrpo.cosyvoice.layout import reading
+from rrpo.corpus.manifest import NO_TEXT, ManifestError, Utterance
+from rrpo.cosyvoice.layout import LONGEST, reading
 from rrpo.errors import InputError
 
 SAMPLE_RATE, MELS = 16000, 128
 """Settings of Whisper's spectrogram."""
 FAILURES = 10
 """Number of failures in a row that end an extraction."""
-LONGEST = 30.0
-"""Maximum duration in seconds."""
 
 
 def whisper_log_mel(audio: Tensor) -> np.ndarray:
@@ -82,6 +80,9 @@ def extract(
     failures = 0
     for number, utterance in enumerate(utterances, 1):
         report(f"{number} recordings")
+        if utterance.text == NO_TEXT:
+            tell(f"left out: {utterance.audio}: no transcript")
+            continue
         try:
             wave = wave_of(utterance, SAMPLE_RATE)
         except ManifestError as error:

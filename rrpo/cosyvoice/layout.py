@@ -14,6 +14,8 @@ from typing import Any
 
 from rrpo.errors import InputError
 
+LONGEST = 30.0
+"""Maximum duration of a recording for CosyVoice2's speech tokenizer, in seconds."""
 CODES = 6561
 """V = 3^8, speech codes of CosyVoice2's tokenizer at 25 Hz."""
 ROWS = CODES + 3

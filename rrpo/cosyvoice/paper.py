@@ -207,9 +207,10 @@ def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = 
     yield f"memory by formula, {trained} trained, {rows} roll-outs of {SPEECH} tokens per forward pass, {precision}:"
     for name, amount in needed.items():
         yield f"  {name:<{width}}  {amount / GIB:.1f} GiB"
-    sft = memory(FULL, rows=PAPER.supervised.batch, rank=0, precision=precision, recompute=recompute)
+    at_once = min(micro or PAPER.supervised.batch, PAPER.supervised.batch)
+    sft = memory(FULL, rows=at_once, rank=0, precision=precision, recompute=recompute)
     first = sft["total"] - sft["weights"] // 2  # without a reference
-    yield f"  before it, supervised fine-tuning of all weights on {PAPER.supervised.batch} utterances: {first / GIB:.1f} GiB"
+    yield f"  before it, supervised fine-tuning of all weights on {at_once} utterances per pass: {first / GIB:.1f} GiB"
     largest = max(first, needed["total"])
     yield f"GPUs: {gpus} of more than {largest / GIB:.0f} GiB per arm, with all arms in parallel"
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from rrpo.config import FinetuneConfig
 from rrpo.cosyvoice import tokens
+from rrpo.cosyvoice.audio import MANIFEST
 from rrpo.cosyvoice.config import CosyVoiceConfig, Source
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.lora import save_adapter
@@ -34,7 +35,7 @@ from rrpo.cosyvoice.supervised import supervise
 from rrpo.cosyvoice.text import prompt_text
 from rrpo.errors import writable
 from rrpo.identity import content_hash, described
-from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.recogniser import Recogniser, too_long
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.loop import Trajectory, prompts_of
@@ -81,10 +82,10 @@ def train(
     context = replace(context, device=processes.device)
     if not processes.first:
         context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
+    config = replace(config, model=Source.of(model), corpus=Source.of(corpus))
     if context.checkpoints is not None:
         versions = [VERSIONS[name] for name in ("cosyvoice_start", "cosyvoice")]
-        key = content_hash([versions, replace(config, model=Source.of(model), corpus=Source.of(corpus))])
-        context = replace(context, checkpoints=context.checkpoints / key)
+        context = replace(context, checkpoints=context.checkpoints / content_hash([versions, config]))
     writable(out, what="the folder of the results cannot be written")
     start = begin(model, corpus, config, context, tell)
     processes.share(*start.models().values())
@@ -167,6 +168,12 @@ def begin(
     recogniser = None
     if config.optimize.content_weight > 0:
         characters = [utterance.prompt.phones for utterance in parts[0]]
+        frames = rm_data.frames.lengths.tolist()
+        if long := sum(too_long(text, n) for text, n in zip(characters, frames, strict=True)):
+            tell(
+                f"content reward: {long} of {len(characters)} texts have more characters than the recognizer has outputs and get "
+                "no gradient from it, as in languages written in letters; --content 0 leaves it out"
+            )
         recogniser = train_recogniser(rm_data.frames, characters, config.recogniser, context=context.part("recogniser"))
     if losses := supervise(policy, parts[0], config.supervised, context.part("supervised")):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
@@ -201,6 +208,7 @@ def finish(
         trajectory = _optimized(copied, proxy, prompted, config, part, processes)
         fooling = mine_samples(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
         annotated += fooling
+        del copied  # gigabytes
         tell(f"round {number + 1} of {config.rounds}: {len(fooling)} samples fooled the reward model")
     scalars = {"rm_accuracy": accuracy(proxy, evaluation)} | start.scalars
     tell(
@@ -219,6 +227,8 @@ def finish(
     if not processes.first:
         return scalars
     (out / tokens.SCALARS).unlink(missing_ok=True)  # of an earlier run, which is finished no longer
+    for folder in ("audio", "recordings"):
+        (out / folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(out / "adapter", ignore_errors=True)
     _save(out, {"policy": start.policy, "reward_model": proxy})
     if config.lora is not None:

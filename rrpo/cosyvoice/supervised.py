@@ -17,6 +17,11 @@ from rrpo.seeding import permutation_batches
 from rrpo.training.trainer import fit
 
 
+def targets(utterances: Sequence[TokenUtterance]) -> int:
+    """Return the number of tokens that are predicted, eos included."""
+    return sum(len(utterance.tokens) + 1 for utterance in utterances)
+
+
 def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tensor:
     """Return the mean cross-entropy in nats per token, eos included."""
     prefix = policy.prompt_ids([utterance.prompt for utterance in utterances])
@@ -24,19 +29,30 @@ def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tens
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=prefix.device)
     logits = policy.packed_logits(prefix, tokens, lengths + 1)
-    targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
-    return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+    following = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+    return F_.cross_entropy(logits, following[valid_mask(lengths + 1, following.shape[1])])
 
 
 def supervise(
     policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance], config: SupervisedConfig, context: Context
 ) -> list[float]:
-    """Train the policy in place and return the loss of each step."""
+    """Train the policy in place, with at most ``context.micro`` utterances per forward pass, and return the loss of each step."""
     order = permutation_batches(len(utterances), config.batch, config.steps, config.seed, "cosyvoice supervised")
-    return fit(
-        policy.parameters(),
-        lambda step: loss(policy, [utterances[i] for i in order[step]]),
-        config.steps,
-        config.lr,
-        context,
-    )
+
+    def step_loss(step: int) -> Tensor:
+        """Return the loss of a batch. Gradients of all but the last of its micro-batches are added here."""
+        rows = [utterances[i] for i in order[step]]
+        size = context.micro or len(rows)
+        total = targets(rows)
+
+        def weighted(part: Sequence[TokenUtterance]) -> Tensor:
+            return loss(policy, part) * (targets(part) / total)
+
+        *others, last = (rows[start : start + size] for start in range(0, len(rows), size))
+        done = []
+        for part in others:
+            done.append(weighted(part))
+            context.backward(done[-1])
+        return sum((part_loss.detach() for part_loss in done), start=weighted(last))
+
+    return fit(policy.parameters(), step_loss, config.steps, config.lr, context)

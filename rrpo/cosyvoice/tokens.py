@@ -2,9 +2,8 @@
 
 - A folder of its recipes: ``utt2speech_token.pt`` (``{utt: [ids]}``), the tables ``text`` and ``utt2spk``, and ``utt2emotion``,
   which is our addition, with one line ``UTT EMOTION`` per utterance.
-- ``.parquet`` with the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, which are parquet
-files),
-  and ``emotion``.
+- ``.parquet`` with ``emotion`` and the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, which
+  are parquet files).
 - ``.jsonl`` with the same names as keys.
 """
 
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.manifest import NO_TEXT, Utterance
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice.layout import CODES, reading
 from rrpo.errors import InputError
@@ -211,9 +210,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     rows = {name: {"utt": name, "speech_token": ids} for name, ids in tokens.items()}
     for file, column in tables.items():
         for line in (folder / file).read_text(encoding="utf-8").splitlines():
-            name, _, value = line.strip().partition(" ")
-            if name in rows:
-                rows[name][column] = value.strip()
+            name, *value = line.split(maxsplit=1)
+            if name in rows and value:
+                rows[name][column] = value[0].strip()
     return list(rows.values())
 
 
@@ -222,6 +221,10 @@ def _faults(row: Mapping[str, Any]) -> list[str]:
     missing = [name for name in COLUMNS if row.get(name) is None or (name == "emotion" and not row[name])]
     if missing:
         return [f"no {', no '.join(missing)}"]
+    if wrong := [name for name in ("text", "emotion") if not isinstance(row[name], str)]:
+        return [f"{wrong[0]} is {row[wrong[0]]!r:.40}, not a string"]
+    if row["text"].strip() in ("", NO_TEXT):
+        return ["no transcript, without which no policy can learn it"]
     if not isinstance(row["speech_token"], Sequence) or isinstance(row["speech_token"], str):
         return [f"speech_token is {row['speech_token']!r:.40}, not a list of ids"]
     invalid = [token for token in row["speech_token"] if not (isinstance(token, int) and 0 <= token < CODES)]

@@ -43,7 +43,7 @@ def whisper(language: str) -> Hear:
     )
 
     def hear(wave: np.ndarray) -> Sequence[str]:
-        text = transcribe(model, wave, LANGUAGES.get(language, language))
+        text = transcribe(model, wave, LANGUAGES.get(language, language.partition("-")[0]))
         try:
             return espeak.phones([LATIN.sub(" ", text) if language == "cmn" else text], language)[0]
         except espeak.EspeakError:

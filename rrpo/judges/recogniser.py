@@ -154,6 +154,11 @@ def _measure(
     return {f"phone_error_rate_{name}": phone_error_rate(text, references) for name, text in transcripts.items()}
 
 
+def too_long(phones: Sequence[str], frames: int) -> bool:
+    """Return whether a sample of that many frames is too short for its phones (`Recogniser.ctc_loss`)."""
+    return _steps_needed(phones) > math.ceil(frames / 2)
+
+
 def _steps_needed(phones: Sequence[str]) -> int:
     """Return the minimum number of CTC steps for ``phones``: one each, and a blank between two equal ones."""
     return len(phones) + sum(first == second for first, second in pairwise(phones))

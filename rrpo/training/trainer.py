@@ -83,4 +83,5 @@ def fit(
             step + 1, lambda: {"losses": torch.stack(losses), "history": history}, last=step + 1 == steps
         )
         context.report(step + 1, steps)
+    optimizer.zero_grad(set_to_none=True)  # on a GPU, gradients need as much memory as the weights
     return torch.stack(losses).tolist() if losses else []

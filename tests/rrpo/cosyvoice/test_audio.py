@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rrpo.corpus.manifest import Utterance, read_manifest, write_manifest
 from rrpo.cosyvoice import standin, tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, decode
+from rrpo.cosyvoice.config import Source
 from rrpo.cosyvoice.judging import judge
 from rrpo.cosyvoice.reward import SHARES, split
 from rrpo.cosyvoice.table import render
@@ -86,10 +88,11 @@ def utterance(**values: str) -> Utterance:
     return Utterance(phones=("a",), language="en", split="manifest", **row)
 
 
-def finished(folder: Path, corpus: Path, samples: dict[str, list[int]], seed: int = 0) -> Path:
+def finished(folder: Path, trained_on: Path, samples: dict[str, list[int]], **changes: Any) -> Path:
     """Write what `judge` and `decode` read of a finished run."""
     folder.mkdir()
-    settings = {"pretrain": {"seed": seed}, "optimize": {"final_prompts": 1200}, "emotions": None}
+    settings = {"pretrain": {"seed": 0}, "optimize": {"final_prompts": 1200}, "emotions": None} | changes
+    settings = {"corpus": {"digest": Source.of(trained_on / "tokens.jsonl").digest}} | settings
     tokens.write(folder / tokens.SAMPLES, samples)
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "scalars.json").write_text(json.dumps({"end_val_accuracy": 0.75}))
@@ -120,7 +123,8 @@ def test_samples_are_decoded_and_judged_on_audio(
     table = judge(
         corpus / "tokens.jsonl", corpus / "manifest.jsonl", runs, FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF)
     )
-    assert table.index.tolist() == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
+    right, wrong_run = map(str, runs)
+    assert table.index.tolist() == ["recordings", right, wrong_run, f"{wrong_run}: recordings, decoded"]
     assert table["samples"].tolist() == [len(samples), len(samples), len(samples) - 1, len(samples)]
     assert table["audio judge"].round().tolist() == [1, 1, 0, 1]
     assert (table["token judge"] == 0.75).tolist() == [False, True, True, False]
@@ -133,7 +137,7 @@ def test_samples_are_decoded_and_judged_on_audio(
     lines = render(table).splitlines()
     assert lines[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
     assert lines[1].split()[:3] == ["recordings", str(len(samples)), "-"]
-    assert lines[2].split()[:3] + lines[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
+    assert lines[2].split()[:3] + lines[2].split()[4:] == [right, str(len(samples)), "0.750", "1.000", "3.000"]
 
 
 def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corpus: Path, tmp_path: Path) -> None:
@@ -172,8 +176,17 @@ def test_the_prompt_is_another_text_in_the_same_emotion() -> None:
     happy = utterance(id="b", text="two", emotion="happy", speaker="ben")
     assert acoustic_prompt(target, [target, happy, other, same]) is same
     assert acoustic_prompt(target, [target, happy, other, replace(other, id="b")]) is other
-    with pytest.raises(InputError, match="no other text in the emotion sad"):
+    with pytest.raises(InputError, match="no other text of at most 30 s in the emotion sad"):
         acoustic_prompt(target, [target, happy])
+
+
+def test_a_recording_that_the_tokenizer_does_not_take_is_no_prompt(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(31 * 8000), 8000)
+    target, *others = (
+        utterance(id=name, text=name, emotion="sad", audio=str(tmp_path / f"{name}.wav"))
+        for name in ("target", "long", "short")
+    )
+    assert acoustic_prompt(target, others).id == "short"
 
 
 def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) -> None:
@@ -182,20 +195,29 @@ def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) 
         CosyVoiceDecoder(tmp_path)
     with pytest.raises(InputError, match="manifest does not have"):
         decode(lambda tokens, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
-    runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
+    own = {"other corpus": {"corpus": {"digest": "0"}}, "seed": {"pretrain": {"seed": 1}}, "first": {}}
+    own |= {"emotions": {"emotions": ["sad", "angry"]}, "number": {"optimize": {"final_prompts": 9}}}
+    folders = {name: finished(tmp_path / name, corpus, {"u0": [1]}, **changes) for name, changes in own.items()}
+    runs = list(folders.values())
     inputs = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
     with pytest.raises(InputError, match="decode them first"):
         judge(*inputs, runs)
     for run in runs:
         (run / "audio").mkdir()
         (run / "audio" / MANIFEST).touch()
-    with pytest.raises(InputError, match="one seed at a time"):
-        judge(*inputs, runs)
+    for name in ("seed", "emotions", "number"):
+        with pytest.raises(InputError, match=rf"different evaluation texts\n  got: different {name}"):
+            judge(*inputs, [folders["first"], folders[name]])
+    with pytest.raises(InputError, match="the runs were trained on another corpus"):
+        judge(*inputs, [folders["other corpus"]])
     write_manifest(
         corpus / "few.jsonl", [replace(utterance, audio=Path(str(utterance.audio)).name) for utterance in recorded[:9]]
     )
     with pytest.raises(InputError, match="without a recording"):
-        judge(inputs[0], corpus / "few.jsonl", runs[:1])
+        judge(inputs[0], corpus / "few.jsonl", [folders["first"]])
+    (folders["first"] / tokens.SCALARS).unlink()
+    with pytest.raises(InputError, match="a run is not finished"):
+        judge(*inputs, [folders["first"]])
     assert CliRunner().invoke(app, ["decode", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
 
 

@@ -24,7 +24,7 @@ from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, me
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import LabelledFrames, log_probs, mine_samples, split, train_reward_model
 from rrpo.cosyvoice.run import train
-from rrpo.cosyvoice.supervised import loss
+from rrpo.cosyvoice.supervised import loss, supervise
 from rrpo.cosyvoice.table import compared
 from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
@@ -69,6 +69,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arm", ["diffro", "rrpo"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
     messages: list[str] = []
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "manifest.jsonl").write_text("decoded samples of an earlier run")
     scalars = train(
         release,
         release / "tokens.jsonl",
@@ -82,6 +84,8 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
     assert scalars["end_kl_token"] > 0.01
     assert any("KL" in line for line in messages)
     assert json.loads((tmp_path / "scalars.json").read_text()) == scalars
+    assert json.loads((tmp_path / "settings.json").read_text())["corpus"]["digest"]
+    assert not (tmp_path / "audio" / "manifest.jsonl").exists()
     assert compared([tmp_path]).index.tolist() == [f"{tmp_path.name} ({arm})"]
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
@@ -303,9 +307,9 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
     assert any("hours: not measured" in line for line in printed)
     assert any(f"{full['total'] / 2**30:.1f} GiB" in line for line in printed)
     low_rank = list(describe(micro=4, rank=2, precision="bf16", recompute=True))
-    trained_first = memory(standin.FULL, rows=32, rank=0, precision="bf16", recompute=True)
+    trained_first = memory(standin.FULL, rows=4, rank=0, precision="bf16", recompute=True)
     first = trained_first["total"] - 4 * numbers
-    assert any(f"on 32 utterances: {first / 2**30:.1f} GiB" in line for line in low_rank), "without a reference"
+    assert any(f"on 4 utterances per pass: {first / 2**30:.1f} GiB" in line for line in low_rank), "without a reference"
     assert f"more than {first / 2**30:.0f} GiB" in low_rank[-1], "which is more than the optimization needs"
 
 
@@ -460,6 +464,16 @@ def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> No
     assert scalars["sft_last_loss"] < scalars["sft_first_loss"] - 0.5
     assert scalars["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
     assert scalars["end_kl_token"] > 0
+
+
+def test_supervised_training_by_micro_batches_is_the_same(release: Path) -> None:
+    utterances = tokens.read(release / "tokens.jsonl")[:7]
+    settings = SupervisedConfig(steps=3, batch=7, lr=1e-3)
+    trained = {micro: CosyVoice2Policy.load(release) for micro in (None, 3)}
+    losses = {m: supervise(policy, utterances, settings, Context(micro=m)) for m, policy in trained.items()}
+    assert losses[3] == pytest.approx(losses[None], rel=1e-3), "the third loss is that of the updates before it"
+    assert losses[3][2] < losses[3][0] - 0.01
+    assert all(weight.grad is None for weight in trained[3].parameters()), "gradients are gigabytes"
 
 
 def test_cross_entropy_is_the_mean_of_the_sampled_positions(release: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,27 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
         tokens.read(jsonl(tmp_path / "bad.jsonl", bad))
     assert "b: 2 ids are not codes, the first 6561" in str(caught.value)
     assert "a: no emotion" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"text": "(no text)"}, "b: no transcript"),
+        ({"text": " "}, "b: no transcript"),
+        ({"text": ["x"]}, "b: text is ['x'], not a string"),
+        ({"emotion": 3}, "b: emotion is 3, not a string"),
+    ],
+)
+def test_what_no_policy_can_learn_is_refused(tmp_path: Path, values: dict[str, object], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        tokens.read(jsonl(tmp_path / "bad.jsonl", [{**ROWS[0], **values}]))
+    assert fault in str(caught.value)
+
+
+def test_tables_may_have_tabs_and_several_blanks(tmp_path: Path) -> None:
+    path = folder(tmp_path / "data")
+    (path / "text").write_text("b\tgo  on\na   今天\nc too long\n", encoding="utf-8")
+    assert [utterance.text for utterance in tokens.read(path)] == ["go  on", "今天"]
 
 
 @pytest.mark.parametrize(
@@ -271,23 +293,25 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", tone[:24000], 24000)
     soundfile.write(tmp_path / "long.wav", tone, 24000)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    shutil.copy(tmp_path / "tone.wav", tmp_path / "untranscribed.wav")
     rows = [
         {
             "id": n,
             "audio": f"{n}.wav",
-            "text": "go",
+            "text": "(no text)" if n == "untranscribed" else "go",
             "speaker": "anna",
             "language": "en",
             "emotion": "sad",
             "phones": ["g"],
         }
-        for n in ("tone", "long", "broken")
+        for n in ("tone", "long", "broken", "untranscribed")
     ]
     manifest, out = jsonl(tmp_path / "manifest.jsonl", rows), tmp_path / "tokens.jsonl"
     result = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "left out: utterance 'broken'" in result.output
     assert "long.wav: no tokens" in result.output
+    assert "untranscribed.wav: no transcript" in result.output
     (utterance,) = tokens.read(out)
     assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
     assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
