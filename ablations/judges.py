@@ -52,8 +52,8 @@ class Judge:
 
 
 BUILT_IN: list[Judge] = [
-    Judge(name="test", label="`test` judge", role=GOLD),
-    Judge(name="val", label="`val` judge", role=VETO, tuning=True),
+    Judge(name="test", label="test judge", role=GOLD),
+    Judge(name="val", label="val judge", role=VETO, tuning=True),
     Judge(name="third", label="third judge", role=VETO),
 ]
 """The built-in judges, gold first."""

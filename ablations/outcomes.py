@@ -240,8 +240,8 @@ def hacked_share(judge: Judge) -> Outcome:
 def clean_at_any_length() -> Outcome:
     """Make the outcome clean success without the rule on odd lengths, for comparisons with SFT."""
     note = (
-        "a length is odd relative to SFT's sample, so that SFT itself can break this rule only by an empty sample, but every "
-        "other policy also by chance"
+        "the artefact 'odd length' compares a sample with SFT's of the same prompt, so it also flags samples of other policies "
+        "by chance, but SFT's only if they are empty"
     )
     share = partial(clean, judge=gold(), without=LENGTH)
     return sampled("clean_at_any_length", "clean success at any length", share, +1, note)

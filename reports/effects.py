@@ -15,7 +15,7 @@ import numpy as np
 from ablations.components import COMPONENTS
 from ablations.grids import ALTERNATIVES
 from ablations.judges import gold
-from ablations.outcomes import Outcome, clean_at_any_length, clean_success, ends, find, shown
+from ablations.outcomes import UNIT_WORDS, Outcome, clean_at_any_length, clean_success, ends, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import ARM, N, over_seeds, seeds_of
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Values, Weights, apply, corner_effect, difference, interactions
@@ -134,7 +134,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     body: list[dict[Column, Value]] = [
         {
             CONTRAST: row.name,
-            N: float(len(row.values)),
+            N: seeds_of([row.interval, *beside[row.name].values()]),
             difference_column(primary()): row.interval,
             VERDICT: row.verdict,
             **beside[row.name],
@@ -148,7 +148,7 @@ def first_sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         f"that excludes 0: the arms differ; within ±{margin_text()}: equivalent; otherwise undecided, with the number "
         f"of seeds needed to detect {margin_text()} with power {POWER:g} (at the 80 % upper bound of the standard "
         f"deviation). {ABOVE_SFT} is not one of these contrasts, and has an interval of the same level. No verdict is given "
-        f"if the {primary().label} by another judge has an interval, at the same level, entirely on the opposite side of 0. "
+        f"if {primary().label} by another judge has an interval, at the same level, entirely on the opposite side of 0. "
         "All other columns: 95 % intervals, estimates only."
     )
     untested = "Differences within seeds at the last update, mean ± half the 95 % t-interval. These arms allow no test."
@@ -198,7 +198,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         "between 'stops' and 'reduces', and 95 % for the other contrasts, which are not tested."
     )
     notes = [
-        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
+        f"Contrasts of {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
         f"{levels if family else '95 %; nothing is tested.'}",
         "Improved: share of seeds with a difference above zero; ties count half.",
         *([note] if listed else []),
@@ -237,7 +237,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         ("DiffRO", BASE, ""),
         *((f"DiffRO + {c.label}", name_of([c.name]), BASE) for c in COMPONENTS),
         ("RRPO", RRPO, ""),
-        *((f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()),
+        *((f"RRPO {'without' if c.paper else 'with'} {c.label}", arm, RRPO) for c, arm in corners.items()),
     ]
     seeds = selection.tested_seeds
     values = outcome.values(records)
@@ -259,7 +259,11 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
                 ARM: arm,
                 N: float(own.n),
                 replace(outcome.as_column(), better=0): own,
-                Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit): change,
+                Column(
+                    "difference",
+                    f"difference from DiffRO or RRPO{UNIT_WORDS.get(outcome.difference_unit, '')}",
+                    outcome.difference_unit,
+                ): change,
                 Column("r", "r of pairs", "effect"): correlation(*pair),
                 **({Column("closed", "gap closed, %", "share"): closed} if has_oracle else {}),
                 **{replace(end.as_column(), better=0): over_seeds(end, cells) for end in ends},
@@ -270,8 +274,8 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     tests = "nothing is tested" if selection.screen else "descriptive (the tests are in the first table)"
     notes = (
         f"Paired differences within seeds with 95 % t-intervals; {tests}. "
-        "'DiffRO + X' is compared with DiffRO, 'RRPO - X' and 'RRPO + X' with RRPO. r: correlation of the paired "
-        "seeds, from three seeds on.",
+        "Variants of DiffRO are compared with DiffRO, those of RRPO with RRPO. r: correlation of the paired seeds, from three "
+        "seeds on.",
         *([GAP] if has_oracle else []),
     )
     return Sheet.of("ablation", "Components one by one", rows, *notes)
@@ -289,7 +293,7 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
         f"{tested}. {OWN_RM}"
     )
     rows: list[dict[Column, Value]] = [
-        {CONTRAST: name, N: seeds_of(filter(_measured, means.values())), **means}
+        {CONTRAST: name, N: seeds_of(means.values()), **means}
         for name, means in by_contrast.items()
         if any(map(_measured, means.values()))
     ]

@@ -6,13 +6,15 @@ proxy.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ablations.outcomes import Outcome, shown
-from ablations.rendering.figure_style import pick, style_of
+from ablations.rendering.figure_style import BLUE, GREEN, OTHER, PURPLE, VERMILION, pick, style_of
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.tracking.records import Record
 from reports.loading import Selection
@@ -24,6 +26,8 @@ PAIRS = ((PRIMARY_OUTCOME, "proxy"), ("gold", "proxy"))
 """Outcomes drawn together: where they diverge, the proxy is over-optimized."""
 DASHED = "5 4"
 """Stroke pattern of the second one."""
+COLORS = ("var(--soft)", BLUE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#882255", VERMILION)
+"""Colors of arms without one of their own."""
 DIGITS = 4
 """Number of decimals kept, which is finer than a pixel."""
 
@@ -35,7 +39,7 @@ def data(selection: Selection) -> dict[str, Any]:
     ]
     outcomes = [o for o in shown(selection.records) if any(np.isfinite(o.curve(r)).any() for r in moved)]
     arms = [arm for arm in selection.arms if any(record.label == arm for record in moved)]
-    preselected = pick(arms, (BASE, RRPO), 2)
+    preselected, styles = pick(arms, (BASE, RRPO), 2), _styles(arms)
     return {
         "axes": [{"name": name, "label": label} for name, label in AXES.items()],
         "outcomes": _choices(outcomes),
@@ -43,13 +47,23 @@ def data(selection: Selection) -> dict[str, Any]:
             {
                 "label": arm,
                 "shown": arm in preselected,
-                "colour": _colour(style_of(arm)[0]),
-                "dash": _dash(style_of(arm)[1]),
+                "colour": styles[arm][0],
+                "dash": styles[arm][1],
                 "runs": [_run(record, outcomes) for record in moved if record.label == arm],
             }
             for arm in arms
         ],
     }
+
+
+def _styles(arms: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return arm -> color and dashes. Arms that figures do not highlight, and would draw alike, get those that are left."""
+    own = {arm: style_of(arm) for arm in arms if style_of(arm) != OTHER}
+    styles = {arm: (_colour(color), _dash(line)) for arm, (color, line, _) in own.items()}
+    dashes = [_dash(line) for line in ("--", "-.", ":", "-")]
+    left = [pair for pair in itertools.product(COLORS, dashes) if pair not in styles.values()]
+    others = [arm for arm in arms if arm not in styles]
+    return styles | dict(zip(others, itertools.cycle(left), strict=False))
 
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:

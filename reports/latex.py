@@ -95,7 +95,13 @@ def _number(text: str, mark: str) -> str:
     """Return a number in math mode, so that its sign is a minus."""
     if text == NONE:
         return "--"
-    inside = text.replace("±", r"\pm").replace("%", r"\%").replace(" [", r"\ [").replace(", ", r",\ ")
+    inside = (
+        text.replace(" to ", r"\mbox{ to }")
+        .replace("±", r"\pm")
+        .replace("%", r"\%")
+        .replace(" [", r"\ [")
+        .replace(", ", r",\ ")
+    )
     if mark == "best":
         return f"$\\mathbf{{{inside}}}$"
     return f"\\underline{{${inside}$}}" if mark == "second" else f"${inside}$"

@@ -317,7 +317,12 @@ def _cells(store: Store, grid: str, fix: str) -> tuple[list[Record], list[Attemp
         raise InputError("the store has no grid with that name", got=got, fix=fix)
     by_hash, attempts = store.cells(grid)
     if not by_hash:
-        raise InputError("no cell of the grid is complete", got=grid, fix=fix)
+        states = ", ".join(
+            f"{count} {state}" for state, count in Counter(attempt.state for attempt in attempts).items()
+        )
+        if states:
+            fix = f"see why: python -m ablations.run --grid {grid} --plan"
+        raise InputError("no cell of the grid is complete", got=f"{grid}: {states}" if states else grid, fix=fix)
     return list(by_hash.values()), attempts
 
 

@@ -35,7 +35,7 @@ def write(selection: Selection, report: Report, figures: Sequence[Figure], folde
     def picture(figure: Figure) -> str:
         return _data_url((folder / f"{figure.name}.png").read_bytes(), "image/png")
 
-    plain = settings.plain(selection)[0]
+    plain, setting = settings.plain(selection)
     chart = explorer.data(plain)
     front = [] if chart["arms"] else figures[:1]
     first, *rest = report.sheets
@@ -51,6 +51,7 @@ def write(selection: Selection, report: Report, figures: Sequence[Figure], folde
         tables={sheet.name: sheet for sheet in rest},
         figures={figure.name: figure for figure in figures if figure not in front},
         front=front,
+        setting=setting,
         explorer=chart,
         explorer_json=json.dumps(chart, separators=(",", ":")).replace("</", "<\\/"),
         audio=audio(plain.records),

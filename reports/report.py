@@ -151,7 +151,7 @@ def _check_metric(selection: Selection, metric: str) -> None:
 def _captioned(sheet: Sheet, common: Sequence[str]) -> Sheet:
     """Return the table with the notes that every caption has: marks, and those of `_common` that it lacks."""
     marked = [RANKED] if sheet.marks() else []
-    marked += ["Oracle and controls are not ranked."] if marked and sheet.unranked else []
+    marked += ["SFT, oracle and controls are not ranked."] if marked and sheet.unranked else []
     told = " ".join(sheet.notes)
     return sheet.with_notes(*marked, *(note for note in common if note not in told))
 
@@ -175,7 +175,7 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str, notes: str)
         Figure(
             "goodhart",
             f"Proxy, gold and {primary().label}",
-            curves.goodhart_caption(),
+            curves.goodhart_caption(records),
             partial(curves.goodhart, records),
         ),
         Figure("forest", "Contrasts", effect_figures.forest_caption(), partial(effect_figures.forest, rows)),
@@ -186,7 +186,9 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str, notes: str)
             f"{curves.curves_caption()} Arms shown: {trained}.",
             partial(curves.training, records),
         ),
-        Figure("pareto", "Emotion and intelligibility", curves.PARETO, partial(curves.pareto, records)),
+        Figure(
+            "pareto", "Emotion and intelligibility", curves.pareto_caption(records), partial(curves.pareto, records)
+        ),
         Figure("confusion", "Confusions", confusions, partial(samples.confusion, records)),
     )
     return tuple(replace(figure, notes=notes) for figure in figures)

@@ -76,8 +76,6 @@ def answer(report: Report, figures: Sequence[Figure]) -> str:
 
 def _show(report: Report, paths: Sequence[Path]) -> None:
     print(answer(report, ()))
-    for sheet in report.sheets[1:2]:
-        print(FORMATS["md"](sheet))
     print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))
 
 

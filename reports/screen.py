@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from ablations.outcomes import clean_at_any_length
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import N
+from ablations.rendering.summary import N, seeds_of
 from ablations.stats.family import BESIDE, primary
 from ablations.stats.statistics import Interval
-from reports.effects import OWN_RM, differences, of_primary
+from reports.effects import OWN_RM, differences
 from reports.loading import Selection
 from reports.verdicts import CONTRAST
 from rrpo.arms import RRPO
@@ -43,7 +43,7 @@ def sheet(selection: Selection) -> Sheet | None:
     )
     pairs = [*against_rrpo(selection), *controls_of(selection)]
     rows: list[dict[Column, Value]] = [
-        {CONTRAST: f"{one} - {other}", N: float(of_primary(means).n), **means}
+        {CONTRAST: f"{one} - {other}", N: seeds_of(means.values()), **means}
         for (one, other), means in differences(selection, pairs, *BESIDE, clean_at_any_length().name).items()
     ]
     return Sheet.of("screen", "RRPO against the other systems", rows, *notes)

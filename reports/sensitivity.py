@@ -30,7 +30,7 @@ NAMED = 3
 UNTESTED = "Interim, not tested: planned cells are missing, or fewer than two seeds are planned."
 DEPENDENT = (
     "All settings have the same seeds, SFT policies and prompts, so they do not confirm each other. Cells that another grid has "
-    "too (those of the default setting are in `full`) are the same cells, and no replication."
+    "too are the same cells, and no replication."
 )
 SINGLE = "'Added to DiffRO' replaces the main effect, which would require the complete factorial in every setting."
 
@@ -151,7 +151,7 @@ def _rows(selection: Selection, setting: Setting, contrasts: Mapping[str, Weight
         {
             Column("setting", "setting"): setting.name,
             CONTRAST: name,
-            N: float(of_primary(means).n),
+            N: seeds_of(means.values()),
             **means,
         }
         for name, means in estimated.items()
@@ -238,11 +238,11 @@ def uptake(records: Sequence[Record], planned: Iterable[str] = ()) -> Sheet | No
         control = BASE if arm != BASE else ""  # DiffRO has no difference from itself
         levels = {Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain"): mean((s, {arm: 1})) for s in strengths}
         effects = {
-            Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain"): mean((s, {arm: 1}), (none, {arm: -1}))
+            Column(f"planted_{s:g}", f"{s:g} - {none:g}, points", "gain"): mean((s, {arm: 1}), (none, {arm: -1}))
             for s in planted
         }
         contrasts = {
-            Column(f"did_{s:g}", f"{s:g} - {none:g}, minus DiffRO's", "gain"): mean(
+            Column(f"did_{s:g}", f"{s:g} - {none:g}, minus DiffRO's, points", "gain"): mean(
                 (s, {arm: 1, control: -1}), (none, {arm: -1, control: 1})
             )
             for s in planted

@@ -77,6 +77,8 @@ def _claim(overall: Row, above_sft: Row | None) -> str:
         from_sft = in_points(above_sft.interval)
         if above_sft.word == BETTER:
             return f"RRPO stops reward hacking: {gained}{small} and {from_sft} above SFT's"
+        if above_sft.word == WORSE:
+            return f"RRPO reduces reward hacking but does not stop it: {gained}{small}, and differs from SFT's by {from_sft}"
         reasons = {INTERIM: ", not all of its cells are complete", NO_VERDICT: ", another judge sees the opposite"}
         reason = reasons.get(above_sft.word, "")
         return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({from_sft}{reason})"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ablations.outcomes import find
-from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import N, over_seeds
+from ablations.rendering.sheet import Column, Sheet, Value, show
+from ablations.rendering.summary import N, over_seeds, seeds_of
 from ablations.stats.contrasts import OVERALL, SFT, overall
 from ablations.stats.family import BESIDE, DIVERGED, primary
 from ablations.stats.statistics import Interval
@@ -55,14 +55,11 @@ def span(selection: Selection, score: float = DIVERGED) -> str:
     means = [of_primary(of_world) for of_world in by_world(selection, score).values()]
     if not means:
         return ""
-    low, high = (f"{100 * value:+z.1f}" for value in (min(m.mean for m in means), max(m.mean for m in means)))
-    halves = [
-        f"{100 * (m.high - m.low) / 2:.1f} with {m.n} seeds" if m.n > 1 else "unknown with one seed" for m in means
-    ]
+    shown = [f"{show(m, 'gain')} ({m.n} seed{'s' if m.n > 1 else ''})" for m in means]
     unfinished = any(other.unfinished for other in selection.elsewhere.values())
     interim = "; not all planned cells are complete" if unfinished else ""
-    widths = f"half the unadjusted 95 % interval: {', '.join(halves)}{interim}"
-    return f"over {len(means)} worlds, {OVERALL} ranges from {low} to {high} points ({widths})"
+    in_words = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"in {len(means)} worlds, {OVERALL} is {in_words} points (unadjusted 95 % intervals{interim})"
 
 
 def levels(part: Selection) -> dict[Column, Interval]:
@@ -83,7 +80,7 @@ def sheet(selection: Selection) -> Sheet | None:
     rows: list[dict[Column, Value]] = [
         {
             Column("world", "world"): name,
-            N: float(of_primary(means).n),
+            N: seeds_of(means.values()),
             **means,
             **levels(cells[name]),
         }

@@ -125,14 +125,14 @@ def show(value: Value, unit: str) -> str:
 
 
 def markdown(sheet: Sheet) -> str:
-    """Return a Markdown table with the notes below; best values are bold, second-best italic."""
+    """Return a Markdown table with the notes below, as a list; best values are bold, second-best italic."""
     head, body = sheet.texts()
     for (row, j), mark in sheet.marks().items():
         stars = "**" if mark == "best" else "*"
         body[row][j] = f"{stars}{body[row][j]}{stars}"
     rule = ["---" if column.unit == "text" else "---:" for column in sheet.columns]
     lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
-    return "\n".join([*lines, "", *sheet.notes]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in sheet.notes)]) + "\n"
 
 
 def markdown_page(sheet: Sheet) -> str:

@@ -15,8 +15,9 @@ from ablations.stats.inference import wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 
-REFERENCES = frozenset({"oracle", *CONTROLS})
-"""Reference arms: the best possible reward model, and rewards without information about emotion. They are not ranked."""
+REFERENCES = frozenset({"sft", "oracle", *CONTROLS})
+"""Reference arms: no optimization, the best possible reward model, and rewards without information about emotion. They are not
+ranked."""
 ARM, N = Column("arm", "arm"), Column("n", "n", "count")
 """First columns of a table with one row per arm: its name, and its number of seeds."""
 
@@ -36,7 +37,7 @@ def _rm(name: str, label: str, unit: str = "percent", direction: int = +1) -> Ou
 RM_OUTCOMES = (
     _rm("accuracy_valid", "valid"),
     _rm("accuracy_test", "test"),
-    _rm("accuracy_test_biased", "biased test"),
+    _rm("accuracy_test_biased", "biased test", direction=0),
     _rm("accuracy_test_decorrelated", "decorrelated test"),
     _rm("ece", "ECE", "plain", -1),
     _rm("confidence", "confidence", "plain", 0),
@@ -115,10 +116,10 @@ def user_splits(records: Sequence[Record]) -> list[str]:
     return sorted({name.split(".")[2] for name in manifests})
 
 
-def seeds_of(intervals: Iterable[Interval]) -> str:
-    """Return the number of seeds of several means: ``5``, or ``4 to 5``."""
-    n = [interval.n for interval in intervals]
-    return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
+def seeds_of(intervals: Iterable[Interval]) -> int | str:
+    """Return the number of seeds of several means: 5, or ``4 to 5``; those that were not measured do not count."""
+    n = [interval.n for interval in intervals if interval.n] or [0]
+    return min(n) if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
 def redraws(records: Sequence[Record]) -> str:

@@ -34,11 +34,6 @@ WINDOW = 3
 """Number of batches in the running mean."""
 LEADER = {"arrowstyle": "-", "lw": 0.3, "color": "0.7", "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5), "zorder": 0}
 """Line from a label to its point."""
-PARETO = (
-    "Gold accuracy against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three "
-    "seeds on). Upper right is best. If no naturalness predictor is valid in this world, intelligibility is shown "
-    "instead: one minus the phone error rate of the judge's recognizer."
-)
 
 
 def measures() -> list[tuple[Outcome, str, str, str]]:
@@ -111,13 +106,30 @@ def _path(record: Record, outcome: Outcome) -> tuple[Any, Any]:
     return record.points["sqrt_kl"].to_numpy(), outcome.curve(record)
 
 
-def goodhart_caption() -> str:
+def goodhart_caption(records: Sequence[Record]) -> str:
     """Return the caption."""
+    present = {record.label for record in records}
+    drawn = {
+        f"dotted gray: mean {primary().label} of {BASE}": BASE in present,
+        f"dash-dotted green: mean {primary().label} of best-of-n samples of SFT, n = 1, 2, 4, ...": bool(
+            present & REFERENCES.keys() - {BASE}
+        ),
+    }
+    references = [text for text, is_drawn in drawn.items() if is_drawn]
     return (
         f"Accuracy of the target emotion by the proxy (dashed, the arm's own reward model) and by gold (blue, {gold().label}), "
-        f"and {primary().label} (black), against sqrt(KL per token) to the SFT policy, at stored checkpoints, all on the same "
-        f"prompts. Thin: seeds; thick: mean over seeds at each checkpoint. Dotted gray: mean {primary().label} of {BASE}; "
-        "dash-dotted green: that of best-of-n samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
+        f"and {primary().label} (black), against the square root of the KL to the SFT policy. Shares are those of the prompts "
+        "that all checkpoints have, the KL that of each checkpoint's own. Thin: seeds; thick: mean over seeds at each "
+        f"checkpoint{''.join(f'; {text}' for text in references)}. Arms with a single checkpoint, such as SFT, are not drawn."
+    )
+
+
+def pareto_caption(records: Sequence[Record]) -> str:
+    """Return the caption of the trade-off."""
+    _, label, _ = _naturalness(records)
+    return (
+        f"{label[0].upper()}{label[1:]} against gold accuracy at the last checkpoint: mean over seeds with 95 % t-intervals "
+        "(drawn from three seeds on). Upper right is best."
     )
 
 
@@ -153,7 +165,13 @@ def shown(records: Sequence[Record]) -> list[str]:
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
     """Draw ``training.pdf`` and ``.png``; nothing without curves."""
     arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in shown(records)}
-    columns = {name for arm_records in arms.values() for r in arm_records for name in r.curves.columns}
+    columns = {
+        name
+        for arm_records in arms.values()
+        for r in arm_records
+        for name in r.curves.columns
+        if r.curves[name].notna().any()
+    }
     shown_panels = [panel for panel in panels() if panel[0] in columns]
     if not shown_panels:
         return []

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 MARKS = {"better": ("o", style.BLUE), "worse": ("s", style.VERMILION), "equivalent": ("D", style.GREEN)}
 """Marker and color of a verdict."""
-SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
+DRAWN = "drawn from three seeds on; all are in the tables"
+"""Which intervals a figure shows."""
+SEEDS = f"{{measure}} by arm: one dot per seed, and the mean with its 95 % t-interval ({DRAWN})."
 
 
 def forest_caption() -> str:
     """Return the caption of the forest plot."""
     return (
-        f"Contrasts of the {primary().label} within seeds; one tick per seed. Filled: primary family, mean with "
+        f"Contrasts of {primary().label} within seeds; one tick per seed. Filled: primary family, mean with "
         "simultaneous interval. Hollow: other contrasts, mean with 95 % t-interval (RRPO - SFT, which decides between "
-        f"'stops' and 'reduces', at the family's level). Gray band: equivalence margin of {margin_text()}."
+        f"'stops' and 'reduces', at the family's level). Intervals: {DRAWN}. Gray band: equivalence margin of {margin_text()}."
     )
 
 
@@ -66,8 +68,8 @@ def _differences(axis: Axes) -> None:
 def reach_caption() -> str:
     """Return the caption."""
     return (
-        f"Difference in {primary().label} for each conclusion and setting: mean with simultaneous interval (drawn "
-        "from three seeds on; all are in the tables). *: default setting; the dashed line marks its mean. Filled "
+        f"Difference in {primary().label} for each conclusion and setting: mean with simultaneous interval ({DRAWN}). "
+        "*: default setting; the dashed line marks its mean. Filled "
         "markers show verdicts: blue disc better, red square worse, green diamond equivalent; hollow: undecided, "
         f"interim, not tested or no verdict. Gray band: equivalence margin of {margin_text()}."
     )
@@ -81,7 +83,10 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
         return []
     from matplotlib.ticker import MaxNLocator
 
-    with style.figure_of(style.WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharey=True) as (figure, axes):
+    with style.figure_of(style.WIDE, 0.7 + 0.17 * len(settings), 1, len(names), sharex=True, sharey=True) as (
+        figure,
+        axes,
+    ):
         for axis, name in zip(axes, names, strict=True):
             _differences(axis)
             for finding in (finding for finding in findings if finding.name == name):
@@ -93,7 +98,7 @@ def reach(findings: Sequence[Finding], folder: Path) -> list[Path]:
                 axis.plot(mean.mean, y, marker, ms=4, mfc=filled, mec=colour)
                 if finding.setting.own:
                     axis.axvline(mean.mean, color=colour, lw=0.6, ls=(0, (4, 2)))
-            axis.set_title(name, loc="left", pad=3)
+            axis.set_title(name.replace(", ", ",\n"), loc="left", pad=3)
             axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         names_shown = {f.setting.name: f"{f.setting.name.replace('_', ' ')}{' *' * f.setting.own}" for f in findings}
         axes[0].set_yticks(range(len(settings)), names_shown.values(), fontsize=6)

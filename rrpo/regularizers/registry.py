@@ -26,13 +26,17 @@ class Regularizers(Registry[Regularizer]):
 
         Raises:
             PluginError: As for `Registry.require_valid`, and if its class is no dataclass.
-            ValueError: Another regularizer has the same label, or records a scalar of the same name; it has a method ``extra``,
-                but no term; its level is unknown; or no strength has an off value.
+            ValueError: Its label has a comma, or another regularizer has the same label or records a scalar of the same name; it
+                has a method ``extra``, but no term; its level is unknown; or no strength has an off value.
         """
         super().require_valid(name, item)
         self.require_dataclass(name, type(item))
         if item.label in {other.label for other in self.values()}:
             raise ValueError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
+        if "," in item.label:
+            raise ValueError(
+                f"the label {item.label!r} has a comma, which separates it from the names of contrasts: leave it out"
+            )
         names = [*([item.term] if item.term else []), *item.scalars]
         taken = {"step", "loss", "l_emo"} | {n for other in self.values() for n in (other.term, *other.scalars) if n}
         if clash := sorted({n for n in names if n in taken or names.count(n) > 1}):

@@ -74,8 +74,8 @@ def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
     assert report.answer[1].startswith("RRPO stops reward hacking") or report.answer[1].startswith("RRPO reduces")
     sheet = next(sheet for sheet in report.sheets if sheet.name == "controls")
     assert [(row[0], row[1], row[-1]) for row in sheet.rows] == [
-        ("placebo", "3", "holds"),
-        ("content_only", "3", "FAILS"),
+        ("placebo", 3, "holds"),
+        ("content_only", 3, "FAILS"),
     ]
 
 

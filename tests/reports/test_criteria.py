@@ -61,19 +61,19 @@ def test_a_contrast_that_is_all_clicks_vanishes_without_them(selection: Selectio
     means = {str(row[0]): mean(table.row(str(row[0]))["RRPO - DiffRO"]) for row in table.rows}
     assert means == {
         "clean success": 0.2,
-        "by the `val` judge": 0.2,
+        "by the val judge": 0.2,
         "without emotion": 0.2,
         "without phone errors": 0.2,
         "without click": 0.0,
     }, "the third judge evaluated nothing"
-    assert table.row("by the `val` judge")["prompts"] == SAMPLES
+    assert table.row("by the val judge")["prompts"] == SAMPLES
     assert {"definitions", "criteria"} <= {sheet.name for sheet in make(selection).sheets}
 
 
 def test_a_diverged_cell_is_left_out_of_every_definition(selection: Selection) -> None:
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("diffro", 2))
     table = table_of(replace(selection, records=records, lost={("diffro", 2): "diverged"}), "definitions")
-    assert {row[2] for row in table.rows} == {"2"}
+    assert {row[2] for row in table.rows} == {2}
 
 
 def test_the_tested_definition_has_the_seeds_and_means_of_the_first_table() -> None:

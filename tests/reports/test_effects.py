@@ -369,4 +369,4 @@ def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monke
     assert verdicts(computed)["Adv, main effect"] == "better"
     table = sheet(selection, computed)
     assert table is not None
-    assert table.notes[0].startswith("Contrasts of the phone error rate, in points")
+    assert table.notes[0].startswith("Contrasts of phone error rate, in points")

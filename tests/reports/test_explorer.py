@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from synthetic import Fake
+from synthetic import Fake, record
 
 from reports import explorer
 from reports.loading import Selection
@@ -47,3 +47,14 @@ def test_every_seed_has_its_outcomes_at_its_checkpoints_and_none_where_nothing_w
             "y": {"gold": [0.6, 0.65], "proxy": [None, None], "kl_token": [0.0, 0.25]},
         }
     ]
+
+
+def test_arms_without_a_style_of_their_own_are_told_apart():
+    added = [record(f"mine_{i}", seed, 0.5) for i in range(6) for seed in (1, 2)]
+    known = [record(arm, 1, 0.5) for arm in ("diffro", "rrpo", "ls", "eam", "adv", "pretrained", "ls_eam", "diffro_kl")]
+    arms = explorer.data(
+        Selection("tiny", (*known, *added), dict.fromkeys([r.label for r in (*known, *added)], 1), ())
+    )["arms"]
+    styles = [(arm["colour"], arm["dash"]) for arm in arms]
+    assert len(styles) == 14
+    assert len(set(styles)) == len(styles)

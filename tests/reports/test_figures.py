@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic import START, Fake, record
+from synthetic import START, Fake, grid, record
 
 from ablations.rendering.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
@@ -147,3 +147,13 @@ def test_the_first_figure_shows_proxy_gold_and_clean_success_of_each_arm(drawn: 
     assert panels == {
         title: {name: pytest.approx(ends) for name, ends in lines.items()} for title, lines in expected.items()
     }
+
+
+def test_captions_name_what_is_drawn():
+    records = grid({"ls": 0.1}).records
+    plain = curves.goodhart_caption(records)
+    assert "dotted gray: mean clean success of diffro." in plain
+    assert "best-of-n" not in plain
+    best = curves.goodhart_caption([*records, record("best_of_16", 1, 0.5)])
+    assert "dash-dotted green: mean clean success of best-of-n" in best
+    assert curves.pareto_caption(records).startswith("Intelligibility (1 - phone error rate) against gold accuracy")

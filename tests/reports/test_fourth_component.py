@@ -98,7 +98,7 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
     ]
     interval = sheets["outcomes"].row("X, main effect")["distance"]
     assert interval.mean == pytest.approx(sum(by_hand) / len(SEEDS))  # type: ignore[union-attr]
-    assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
+    assert {"DiffRO + X", "RRPO with X", "RRPO without LS"} <= set(names["ablation"])
     assert len(names["components"]) == 9 + 1
     assert re.search(r"of its components, .*\bX ", made.answer[0])
     assert f"n = {len(SEEDS)} seeds, intervals simultaneous over 9." in made.answer[0]

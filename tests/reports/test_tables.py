@@ -67,8 +67,8 @@ def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
     rows = {row[0]: sheet.row(str(row[0])) for row in sheet.rows}
     assert list(rows)[:2] == ["DiffRO", "DiffRO + LS"]
     assert rows["DiffRO + LS"]["difference"].mean == pytest.approx(0.04, abs=0.01)  # type: ignore[union-attr]
-    assert rows["RRPO - LS"]["arm"] == "eam_adv"
-    assert rows["RRPO - LS"]["difference"].mean == pytest.approx(-0.04, abs=0.01)  # type: ignore[union-attr]
+    assert rows["RRPO without LS"]["arm"] == "eam_adv"
+    assert rows["RRPO without LS"]["difference"].mean == pytest.approx(-0.04, abs=0.01)  # type: ignore[union-attr]
     assert rows["RRPO"]["difference"].n == 0  # type: ignore[union-attr]
     assert ablation(Selection("x", (record("sft", 1, 0.5),), {"sft": 1}, ())) is None
 
@@ -87,7 +87,7 @@ def test_diverged_cells_count_as_zero_in_the_ablation_too():
     records = tuple(r for r in selection.records if (r.label, r.seed) != ("eam_adv", 0))
     sheet = ablation(replace(selection, records=records, lost={("eam_adv", 0): "diverged"}))
     assert sheet is not None
-    row = sheet.row("RRPO - LS")
+    row = sheet.row("RRPO without LS")
     first = {
         row.name: row for row in effects.rows(replace(selection, records=records, lost={("eam_adv", 0): "diverged"}))
     }

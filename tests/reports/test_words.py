@@ -69,6 +69,12 @@ def test_a_difference_of_a_component_that_moved_nothing_is_told_with_it():
     )
 
 
+def test_an_arm_above_diffro_and_below_sft_reduces_hacking_without_stopping_it():
+    sentence, *_ = answer_of(grid({"ls": 0.05, "adv": 0.05}, base=0.2))
+    assert sentence.startswith("RRPO reduces reward hacking but does not stop it: clean success is +10.")
+    assert re.search(r"above DiffRO's, and differs from SFT's by -\d+\.\d \[-", sentence)
+
+
 def test_an_arm_below_sft_does_not_stop_hacking_even_if_its_gain_is_undecided():
     sentence, *_ = answer_of(grid({}, noise=0.04, base=0.3))
     assert sentence.startswith(
