@@ -95,7 +95,7 @@ def studies(records: Path, root: Path, check_only: bool) -> bool:
     for path in pages(root):
         text = before = path.read_text(encoding="utf-8")
         for block in STUDY.finditer(before):
-            file = records / "studies" / block["study"] / f"{block['table']}.md"
+            file = records / "studies" / block["study"] / "report" / f"{block['table']}.md"
             if not file.is_file():
                 print(
                     f"no result yet: {block['name']} in {path.relative_to(root)}; copy the study's report to {file.parent}"

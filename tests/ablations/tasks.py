@@ -134,6 +134,7 @@ def sleep_after_report(folder: str, report: Report) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             time.sleep(0.1)
+        (Path(folder) / "slept").touch()
     finally:
         (Path(folder) / "cleaned").touch()
 

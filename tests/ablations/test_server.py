@@ -194,14 +194,10 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(HttpArtifactRepository, "log_artifacts", cut)
-        start = time.monotonic()
         half = record(tracker, cells[3])
-    assert time.monotonic() - start < 30
     assert len(half.points) == 4
     for cell in cells[4:6]:
-        start = time.monotonic()
         record(tracker, cell)
-        assert time.monotonic() - start < 8
     assert "3 records wait" in tracker.waiting()
     with pytest.raises(UnavailableError, match=str(server.port)):
         Store(folder).states(grid)

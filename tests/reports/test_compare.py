@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t
+from typer.testing import CliRunner
 
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
-from reports.compare import compare, welch
+from reports.compare import app, compare, welch
 from reports.loading import Selection
 from rrpo.errors import InputError
 
@@ -78,3 +82,17 @@ def test_welch_by_hand():
 def test_nothing_shared_gets_one_message():
     with pytest.raises(InputError, match="share no arm"):
         compare(selection("a", "w", {"ls": [0.1]}), selection("b", "w", {"eam": [0.1]}), "hack_rate")
+
+
+def test_the_command_compares_two_runs_folders(reported: Path, tmp_path: Path):
+    runs = str(reported / "runs")
+    other = shutil.copytree(reported / "runs", tmp_path / "other")
+    command = ["tiny", "tiny", "--runs-dir", runs, "--other-runs-dir", str(other)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\| rrpo \| .* \| \+0\.0 ± 0\.0 \| paired, n = 3 \|", result.output)
+    assert result.output.startswith("# clean success, %: tiny and tiny")
+    result = CliRunner().invoke(app, [*command, "--metric", "kl_token"])
+    assert result.output.startswith("# KL, nats/token: tiny and tiny")
+    for wrong in (["--metric", "nosuch"], ["--world", "nosuch"], ["--profile", "embedded"]):
+        assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2

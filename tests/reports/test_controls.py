@@ -71,7 +71,7 @@ def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
     assert report.answer[0].startswith(
         "CONTROL FAILED: content_only exceeds SFT in clean success (+6.0 [+3.5, +8.5] points) and gold accuracy (+6.0 ["
     )
-    assert report.answer[1].startswith("RRPO stops reward hacking") or report.answer[1].startswith("RRPO reduces")
+    assert report.answer[1].startswith("RRPO reduces reward hacking: ")
     sheet = next(sheet for sheet in report.sheets if sheet.name == "controls")
     assert [(row[0], row[1], row[-1]) for row in sheet.rows] == [
         ("placebo", 3, "holds"),

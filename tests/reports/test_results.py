@@ -188,7 +188,7 @@ def test_a_table_of_a_study_is_pasted_from_its_archived_report(unarchived: Path)
     page, marker = unarchived / "docs" / "results.md", "<!-- {}study:tune-rrpo/fresh -->"
     page.write_text(f"{marker.format('')}\nNo result yet.\n{marker.format('/')}\n\nThe end.\n" + PAGE.format("loo"))
     assert "no result yet: tune-rrpo/fresh in docs/results.md" in results(unarchived).output
-    folder = unarchived / "records" / "studies" / "tune-rrpo"
+    folder = unarchived / "records" / "studies" / "tune-rrpo" / "report"
     folder.mkdir(parents=True)
     (folder / "fresh.md").write_text(
         "# The best trial on fresh seeds\n\n| objective | trial 3 |\n\nOn 8 fresh seeds.\n"
@@ -213,6 +213,8 @@ def test_the_page_of_gradients_is_written_from_the_archived_values(unarchived: P
     assert (result.exit_code, "stale: docs/gradients.md" in result.output) == (1, True)
     assert not (unarchived / "docs" / "gradients.md").exists()
     assert "pasted: docs/gradients.md" in results(unarchived).output
-    assert (unarchived / "docs" / "gradients.md").read_text() == Path("docs", "gradients.md").read_text()
+    assert (unarchived / "docs" / "gradients.md").read_text() == (
+        RECORDS.parents[1] / "docs" / "gradients.md"
+    ).read_text()
     result = results(unarchived, "--check")
     assert (result.exit_code, "current: docs/gradients.md" in result.output) == (0, True)

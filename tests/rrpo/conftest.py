@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,8 @@ import torch
 
 from rrpo.config import CodecConfig
 from rrpo.corpus.config import AudioConfig
-from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
 from rrpo.models.codec import Codec
 
 TOY_EMOTIONS = ("angry", "happy", "sad")
@@ -49,11 +48,7 @@ def _write_speech(folder: Path, size: int, seed: int, raters: int, emotions: tup
                 audio="none.wav",
             )
         )
-    write_manifest(folder / "manifest.jsonl", utterances)
-    np.save(folder / "mel.npy", np.concatenate(mels))
-    np.save(folder / "offsets.npy", np.cumsum([0] + [len(mel) for mel in mels]))
-    description = {"audio": dataclasses.asdict(TOY_AUDIO), "emotions": emotions}
-    (folder / "config.json").write_text(json.dumps(description))
+    write_speech(folder, TOY_AUDIO, emotions, utterances, mels)
     return folder
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from rrpo.judges.artefacts import detect
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
-from rrpo.judges.protocol import JUDGES
 from rrpo.judges.recogniser import Recogniser
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.rollout import Models
@@ -124,19 +123,12 @@ def _artefacts(device: str) -> Callable[[Tensor, Tensor], Any]:
     return lambda F, lengths: torch.stack(list(detect(F, lengths, AUDIO).values())).float()
 
 
-def _registered(name: str) -> Callable[[str], Callable[[Tensor, Tensor], Any]]:
-    def make(device: str) -> Callable[[Tensor, Tensor], Any]:
-        return JUDGES[name].train(*toy_speech(), EMOTIONS, AUDIO, 0).log_probs
-
-    return make
-
-
 HEARING = {
     "val": _judge("conv_gru"),
     "test": _judge("stats_tdnn"),
     "recogniser": _recogniser,
     "artefacts": _artefacts,
-} | {name: _registered(name) for name in JUDGES}
+}
 
 
 @pytest.mark.parametrize("name", HEARING)

@@ -74,7 +74,7 @@ def test_options_have_simple_types():
 
     registry: OptionRegistry[Clipped] = OptionRegistry("clipping")
     registry.register("clipped", Clipped)
-    with pytest.raises(PluginError, match=r"another type than int, float, str or bool\n  got: clip: float | None"):
+    with pytest.raises(PluginError, match=r"another type than int, float, str or bool\n  got: clip: float \| None"):
         registry.choice("clipped", clip=0.2)
 
 

@@ -21,6 +21,7 @@ from fixtures import Run
 from ablations.execution import launchers
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Done, Event, Pool, Progress, Task
+from ablations.execution.launchers.slurm import SlurmPool
 from ablations.failures import Lost
 from rrpo import plugins
 from rrpo.errors import InputError
@@ -245,3 +246,18 @@ def test_workers_die_with_the_parent(tmp_path: Path, name: str):
         parent.kill()
         parent.wait()
     assert has_ended(worker)
+
+
+def test_sbatch_gets_the_options_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(SlurmPool, "_make_executor", lambda pool, folder: None)
+    options = launchers.Launching(launcher="slurm", slurm=["partition=gpu", "time=600"], gpus_per_task=0.25)
+    pool = SlurmPool(1, tmp_path, launchers.checked(options, "cuda", 4))
+    assert pool._parameters == {
+        "name": "rrpo",
+        "timeout_min": 24 * 60,
+        "cpus_per_task": 1,
+        "gpus_per_node": 1,
+        "slurm_partition": "gpu",
+        "slurm_time": 600,
+    }

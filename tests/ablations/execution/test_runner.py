@@ -345,7 +345,7 @@ def test_ctrl_c_reports_what_is_done_and_the_next_run_goes_on(runs: Path, run: R
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_until_started(process, trouble)
         process.send_signal(signal.SIGINT)
-        text, _ = process.communicate(timeout=30)
+        text, _ = process.communicate(timeout=280)
     assert process.returncode == 130, text
     assert "Stopped. 1 of 2 cells are done" in text
     assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no partially built stage is left"

