@@ -38,7 +38,10 @@ ONCE = {
 BREAK = re.compile(r"(?<=\[)(\S+), (?=\S+\])")
 """Where a narrow cell would break within an interval."""
 NOTE = (
-    "Mean over seeds with its 95 % t-interval; n if seeds are missing, in which noise hides what the measure is relative to. "
+    "Policies: SFT; peak, each seed's checkpoint with the highest accuracy by the val judge; end. True gradient: mean of "
+    "REINFORCE's gradients on many other batches. Signal: squared norm of a method's mean gradient; variance: of one batch's "
+    "gradient around it; alignment: cosine of the mean gradient and the true one, corrected for noise. Mean over seeds with its "
+    "95 % t-interval, with n where some seeds have no value, because noise exceeds what the measure is relative to. "
     f"Ratio: geometric mean over seeds of a method's value to {AGAINST}'s, with its interval, if both are above 0 in every seed. "
     "Not tested. GRPO normalizes rewards and divides by length, so that its variance and bias are on another scale. "
     "`rrpo/diagnostics/gradients.py` defines the measures."
