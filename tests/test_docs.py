@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import typer
 
+from ablations.grids import GRIDS
 from rrpo import plugins
 
 ROOT = Path(__file__).parent.parent
@@ -227,3 +228,48 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
         text = page.read_text(encoding="utf-8")
         assert not ELSEWHERE.findall(text), page
         assert not re.search("<!-- (columns|examples)", text), f"{page}: a marker was not filled"
+
+
+def test_the_readmes_own_numbers_are_those_that_are_pasted_below() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    prose, pasted = readme.split("## Result\n")[1].split("<!-- results:full -->")
+    own = re.findall(r"\d+\.\d ± \d+\.\d", re.sub(r"<!-- number:.*?<!-- /number -->", "", prose))
+    assert len(own) >= 6
+    assert [number for number in own if number not in pasted] == []
+
+
+def test_the_readme_and_the_world_card_count_the_same_checks() -> None:
+    counts = [
+        re.search(r"\d+ of \d+(?= (checks|lines) pass)", (ROOT / name).read_text(encoding="utf-8"))
+        for name in ("README.md", "docs/world.md")
+    ]
+    assert counts[0]
+    assert counts[1]
+    assert counts[0][0] == counts[1][0]
+
+
+def test_the_readmes_grids_are_those_that_exist() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("| grid | arms | seeds |")[1].split("\n\n")[0]
+    seeds = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+)[^|]*\|$", section, re.M))
+    assert {name: int(n) for name, n in seeds.items()} == {name: grid.seeds for name, grid in GRIDS.items()}
+
+
+def test_every_file_that_the_packages_read_is_installed_with_them() -> None:
+    """Without this, an installation that is not editable lacks it."""
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "rrpo", "ablations", "studies", "reports"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    files = [Path(name) for name in tracked if name and not name.endswith((".py", ".md"))]
+    files = [
+        path for path in files if path.parts[:2] != ("reports", "records")
+    ]  # the results of this project, no data of it
+    assert len(files) > 50
+    missing = [
+        path for path in files if not any(Path(*path.parts[1:]).match(glob) for glob in globs.get(path.parts[0], ()))
+    ]
+    assert missing == []
