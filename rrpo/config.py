@@ -410,8 +410,8 @@ class OptimizeConfig(Checked):
     grad_clip: float = option(1.0, within="(0, inf)")
     """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
-    """Steps at which the evaluation prompts are sampled and stored as tokens. They are denser early, because KL rises fastest
-    there."""
+    """Steps at which the evaluation prompts are sampled and stored as tokens; the first and the last are added, later ones
+    ignored. They are denser early, because KL rises fastest there."""
     eval_prompts: int = option(300, within="[1, inf)")
     """Number of evaluation prompts sampled at every checkpoint but the last: the first ones of the final set, the same for every
     arm and seed. On CosyVoice2, all final prompts are sampled at every checkpoint."""

@@ -22,6 +22,11 @@ def sample_norm(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask[..., None], 0.0).flatten(1).norm(dim=1)
 
 
+def with_eos(tokens: Tensor, lengths: Tensor, eos: int) -> Tensor:
+    """Return ``[B, N + 1]``: ``tokens [B, N]`` with eos after the first ``lengths [B]`` of each row."""
+    return F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], eos)
+
+
 def neighbours(x: Tensor, width: int, dilation: int = 1, stride: int = 1) -> Tensor:
     """Stack every ``stride``-th frame of ``x [B, T, C]`` with its neighbors, ``[B, ceil(T / stride), width * C]``; pad with
     zeros.

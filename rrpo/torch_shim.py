@@ -2,7 +2,7 @@
 
 The registry's torchaudio wheel is linked to CUDA, and its ``_extension`` package loads that library on import. Beside a CPU
 torch this raises, and so does everything that imports torchaudio (such as transformers). All functions used here
-(MelSpectrogram, griffin-lim, Resample) are plain Python, so a stub that reports "no extension" replaces
+(MelSpectrogram, Resample, mel filters, DCT, edit distance) are plain Python, so a stub that reports "no extension" replaces
 ``torchaudio._extension``. Neither torch nor torchaudio is imported for the check: it reads the installed torch's ``version.py``
 as text.
 """

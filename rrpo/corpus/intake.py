@@ -16,7 +16,7 @@ from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
 from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.corpus.processes import MANY, in_order, usable_cpus
-from rrpo.models.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
+from rrpo.corpus.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 
 BATCH = 100
 """Utterances that a process decodes per batch."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from rrpo.cosyvoice.config import SupervisedConfig
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.tokens import TokenUtterance
-from rrpo.masking import valid_mask
+from rrpo.masking import valid_mask, with_eos
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import permutation_batches
 from rrpo.training.trainer import fit
@@ -29,7 +29,7 @@ def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tens
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=prefix.device)
     logits = policy.packed_logits(prefix, tokens, lengths + 1)
-    following = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+    following = with_eos(tokens, lengths, policy.eos)
     return F_.cross_entropy(logits, following[valid_mask(lengths + 1, following.shape[1])])
 
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 
 from rrpo.config import ReferenceProbeConfig
-from rrpo.models.tags import NEUTRAL
+from rrpo.corpus.tags import NEUTRAL
 from rrpo.pipeline.stages import Context
 from rrpo.training.zero_shot import VECTORS
 

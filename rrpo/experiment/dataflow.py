@@ -28,11 +28,11 @@ from rrpo.config import (
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
+from rrpo.corpus.tags import NEUTRAL
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.errors import InputError
 from rrpo.experiment import world
 from rrpo.models.guidance import GUIDANCE
-from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
+from rrpo.corpus.tags import NEUTRAL
 from rrpo.experiment import dataflow, world
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -23,7 +24,6 @@ from rrpo.judges.config import (
     RecognitionConfig,
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
-from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
 from rrpo.pipeline.stages import Stage
 from rrpo.plugins import Choice

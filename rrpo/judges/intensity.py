@@ -20,6 +20,7 @@ from torch import Tensor
 from rrpo.audio import mel_centres
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.tags import NEUTRAL
 from rrpo.judges.config import IntensityConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.sample_table import CHUNK, in_chunks
@@ -27,7 +28,6 @@ from rrpo.judges.samples import Samples, load_samples
 from rrpo.masking import masked_mean, valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.pitch import ROWS, tracked
-from rrpo.models.tags import NEUTRAL
 from rrpo.pipeline.stages import Context
 
 MEASURES = ("f0_level", "f0_spread", "energy", "energy_spread", "tilt", "pace")

@@ -149,5 +149,5 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
         scores[name] = float(cross_val_score(pipeline, x, y, groups=groups, cv=folds).mean())
     analysis, convert = analyses[max(scores, key=lambda name: scores[name])]
     pipeline = make_pipeline(StandardScaler(), analysis).fit(x, y)
-    PhoneticJudge(convert(pipeline[0], pipeline[1]), tuple(speech.emotions), speech.audio).save(out)
+    PhoneticJudge(convert(pipeline[0], pipeline[1]), speech.emotions, speech.audio).save(out)
     (out / "scalars.json").write_text(json.dumps({f"accuracy_{name}": value for name, value in scores.items()}))

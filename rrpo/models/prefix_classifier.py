@@ -12,7 +12,7 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from rrpo.config import PrefixClassifierConfig
-from rrpo.models.tags import NEUTRAL
+from rrpo.corpus.tags import NEUTRAL
 
 
 class PrefixClassifier(nn.Module):

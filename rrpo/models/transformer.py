@@ -68,11 +68,11 @@ class Layer:
         """`rms_norm` of ``x [..., D]``."""
         return rms_norm(x, weight, self.eps)
 
-    def column_major(self) -> Layer:
-        """Return the same weights in column-major layout, which is fastest for products with few rows."""
-        return replace(
-            self, **{name: getattr(self, name).t().contiguous().t() for name in ("qkv", "out", "gate_up", "down")}
-        )
+    def column_major(self, dtype: torch.dtype) -> Layer:
+        """Return the weights of all products in a type, in column-major layout, which is fastest for products with few rows."""
+        products = ("qkv", "out", "gate_up", "down")
+        weights = {name: getattr(self, name).to(dtype).t().contiguous().t() for name in products}
+        return replace(self, **weights, qkv_bias=self.qkv_bias.to(dtype))
 
 
 L = TypeVar("L", bound=Layer)

@@ -85,7 +85,7 @@ class Loss:
 
 
 class PolicyOptimizer(Protocol):
-    """Base class of optimizers: a frozen dataclass whose fields (numbers, strings, booleans) are its options.
+    """Base class of optimizers, to be derived from: a frozen dataclass whose fields (numbers, strings, booleans) are its options.
 
     `rrpo.plugins.searched` declares the options that studies search. Take random numbers from `rrpo.seeding.uniform`, keyed by
     ``config.seed``, a name, the step and the row, never from a global generator: arms of one seed then share their noise, and a

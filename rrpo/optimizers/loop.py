@@ -159,7 +159,7 @@ def optimize(
 
     Raises:
         PluginError: The optimizer does not exist, or its plugin has changed.
-        ValueError: The batch is not a multiple of the optimizer's samples per prompt.
+        InputError: The batch is not a multiple of the optimizer's samples per prompt.
         DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
         Interrupted: ``context`` requested a stop between two steps.
     """

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.masking import with_eos
 from rrpo.models.policy import Rollout
 from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.reward import reward_loss
@@ -78,7 +78,7 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
 
 def predicted(rollout: Rollout, logits: Tensor) -> Tensor:
     """Return ``[P]``: the classes at the scored positions of ``logits [P, V + 1]``, tokens and eos (the last class)."""
-    values = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], logits.shape[1] - 1)
+    values = with_eos(rollout.tokens, rollout.lengths, logits.shape[1] - 1)
     return rollout.pick(values, len(logits))
 
 

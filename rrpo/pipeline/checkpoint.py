@@ -4,7 +4,8 @@ A checkpoint is a torch archive of tensors, numbers and text in the stage's own 
 each, see `Context.part`), named ``STEP-SHA256.ckpt`` after the step to resume from and the hash of its bytes. It is written
 under a temporary name, flushed and renamed, so a final name never refers to a partial file. The newest two are kept, or only
 the last one of a finished part. A checkpoint is refused if its hash does not match (truncated or altered), or if it records
-another stage, precision or software (whose rounding may differ). A refused checkpoint is logged, and the one before it is used.
+another stage, precision or software (whose rounding may differ). The size of a stack may change: a member may resume alone. A
+refused checkpoint is logged, and the one before it is used.
 """
 
 from __future__ import annotations

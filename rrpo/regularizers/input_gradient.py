@@ -32,7 +32,8 @@ class InputGradient(Regularizer):
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
     """α, weight of the term; Adv's value."""
     epsilon: float = strength(0.1, search=(0.01, 1.0), log=True, limits=(0.0, inf))
-    """ε, root mean square of δ over an utterance's frames and mels, in nats of mel power (0.1 is 0.43 dB); declared default."""
+    """ε, root mean square of δ over an utterance's frames and mels, in nats of mel power (0.1 is 0.43 dB), or of the amplitude
+    of waveforms, for which 0.1 is louder than speech; declared default."""
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
         """Return the loss at ``F + δ``; here ``h`` is F ``[B, T, M]``."""

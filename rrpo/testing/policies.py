@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F_
 
 from rrpo.corpus.prompts import Prompt
+from rrpo.masking import with_eos
 from rrpo.models.policy import Rollout
 from rrpo.models.protocols import TokenPolicy
 from rrpo.seeding import uniform
@@ -65,7 +66,7 @@ class PolicyContract:
         """Each token's noise lies within its interval of the cumulative distribution."""
         prefix, noise, rollout = self.sampled(policy)
         cdf = policy.logits(prefix, rollout.tokens).softmax(-1).cumsum(-1)
-        tokens = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], policy.codes)
+        tokens = with_eos(rollout.tokens, rollout.lengths, policy.codes)
         uniforms = F_.pad(noise.T, (0, 1))[:, : tokens.shape[1]]
         upper = cdf.gather(2, tokens[..., None])[..., 0]
         lower = F_.pad(cdf, (1, 0)).gather(2, tokens[..., None])[..., 0]

@@ -77,7 +77,7 @@ def targets(speech: SpeechSet, emotions: tuple[str, ...], soft_votes: bool) -> T
     """Return labels before smoothing ``[N, K]``: one-hot majority, or (control arm) the raters' vote shares."""
     if soft_votes:
         return vote_shares(speech, emotions)
-    return functional.one_hot(torch.as_tensor(speech.labels(emotions)), len(emotions)).float()
+    return functional.one_hot(speech.labels(emotions), len(emotions)).float()
 
 
 def summary(curves: pd.DataFrame) -> dict[str, float]:

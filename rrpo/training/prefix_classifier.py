@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rrpo.config import PrefixClassifierConfig
 from rrpo.corpus.features import SpeechSet
-from rrpo.masking import valid_mask
+from rrpo.masking import valid_mask, with_eos
 from rrpo.models.codec import Codec
 from rrpo.models.prefix_classifier import PrefixClassifier, code_levels
 from rrpo.pipeline.stages import Context
@@ -41,12 +41,11 @@ def build(config: PrefixClassifierConfig, inputs: dict[str, Path], out: Path, co
     (out / "scalars.json").write_text(json.dumps(_accuracies(model, held)))
 
 
-def _with_eos(data: TokenSet, indices: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
+def _utterances(data: TokenSet, indices: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
     """Return tokens ``[B, N + 1]`` of the chosen utterances with eos appended, and their lengths ``[B]``, eos included."""
     rows = torch.from_numpy(indices).to(data.tokens.device)
     lengths = data.lengths[rows]
-    tokens = F_.pad(data.tokens[rows][:, : int(lengths.max())], (0, 1))
-    return tokens.scatter(1, lengths[:, None], eos), lengths + 1
+    return with_eos(data.tokens[rows][:, : int(lengths.max())], lengths, eos), lengths + 1
 
 
 def _labels(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Tensor:
@@ -56,7 +55,7 @@ def _labels(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Ten
 
 def _loss(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Tensor:
     """Return the mean cross-entropy over all prefixes of the chosen utterances."""
-    tokens, counts = _with_eos(data, indices, len(model.features) - 1)
+    tokens, counts = _utterances(data, indices, len(model.features) - 1)
     log_probs = model(tokens)
     labels = _labels(model, data, indices)[:, None].expand(tokens.shape)
     valid = valid_mask(counts, tokens.shape[1])
@@ -66,7 +65,7 @@ def _loss(model: PrefixClassifier, data: TokenSet, indices: np.ndarray) -> Tenso
 @torch.no_grad()
 def _accuracies(model: PrefixClassifier, data: TokenSet) -> dict[str, float]:
     indices = np.arange(len(data.utterances))
-    tokens, counts = _with_eos(data, indices, len(model.features) - 1)
+    tokens, counts = _utterances(data, indices, len(model.features) - 1)
     correct = model(tokens).argmax(-1) == _labels(model, data, indices)[:, None]
     rows = torch.arange(len(indices), device=tokens.device)
     return {

@@ -27,13 +27,13 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
     """Train on ``inputs["speech"]`` and its re-synthesis by ``inputs["codec"]``. Writes the model and ``scalars.json``."""
     seed, device = config.seed, context.device
     speech = SpeechSet.load(inputs["speech"])
-    labels = torch.as_tensor(speech.labels(speech.emotions))
+    labels = speech.labels(speech.emotions)
     if config.shuffle_labels:
         labels = labels[generator(seed, "pretrain.placebo").permutation(len(labels))]
     labels = labels.to(device)
 
     seeding.seed_everything(seed, "pretrain.init")
-    model = RewardModel.make(config.model, tuple(speech.emotions), speech.audio).to(device)
+    model = RewardModel.make(config.model, speech.emotions, speech.audio).to(device)
     frames = TrainingFrames.load(model.as_input(speech), inputs["codec"], device)
     model.set_statistics(frames.originals.flat)
     model = context.join(model)

@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
-from rrpo.masking import valid_mask
+from rrpo.corpus.tags import NO_EMOTION, NO_SPEAKER
+from rrpo.masking import valid_mask, with_eos
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
 from rrpo.models.protocols import TokenCodec
-from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything, uniform
 from rrpo.training.style import StyleLoss
@@ -65,7 +65,7 @@ class TokenSet:
         lengths = self.lengths[rows]
         tokens = self.tokens[rows][:, : int(lengths.max())]
         logits = policy.packed_logits(prefix, tokens, lengths + 1)
-        targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+        targets = with_eos(tokens, lengths, policy.eos)
         loss = F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
         return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in batch])
 
@@ -126,7 +126,7 @@ def _untrained(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec)
 
 
 def with_null_tags(policy: Policy, utterances: Sequence[Utterance]) -> Policy:
-    """Add the null tags of `rrpo.models.tags`; each starts as the mean of the emotion tags or of the speaker tags."""
+    """Add the null tags of `rrpo.corpus.tags`; each starts as the mean of the emotion tags or of the speaker tags."""
     emotions, speakers = (sorted({f"<{getattr(u, name)}>" for u in utterances}) for name in ("emotion", "speaker"))
     return policy.extended({f"<{NO_EMOTION}>": emotions, f"<{NO_SPEAKER}>": speakers})
 

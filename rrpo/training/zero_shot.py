@@ -27,10 +27,10 @@ from torch.func import functional_call
 
 from rrpo.config import ZeroShotConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
 from rrpo.models.scaled_gradient import scale_gradient
-from rrpo.models.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.training.sft import TokenSet, drop_tags

@@ -232,7 +232,8 @@ def test_results_that_another_folder_adds_are_fetched(server: Server, grid: str,
             (before,) = Store(first).records(grid)
             assert not (before.folder / "voice" / "stage.json").exists()
             continue
-        add_optional(cell, folder.root, tracker, lambda done, total: None)
+        for role in cell.optional:
+            add_optional(cell, folder.root, role, tracker, lambda done, total: None)
     for folder in (first, second):
         (after,) = Store(folder).records(grid)
         assert after.optional == {"voice"}

@@ -108,7 +108,7 @@ def test_its_effect_its_place_in_the_factorial_and_its_check_are_reported():
     assert sheets["effects"].row("Focal, main effect")["verdict"] == "better"
     names: dict[str, Sequence[str]] = {name: [str(row[0]) for row in sheet.rows] for name, sheet in sheets.items()}
     assert {"Focal, in RRPO", "LS x Focal", "LS x EAM x Adv x Focal"} <= set(names["effects"])
-    assert {"DiffRO + Focal", "RRPO + Focal"} <= set(names["ablation"])
+    assert {"DiffRO + Focal", "RRPO with Focal"} <= set(names["ablation"])
     assert "Focal's target is confidence" in " ".join(sheets["reward_models"].notes)
     assert "Focal on rm_confidence -0.100" in " ".join(sheets["reward_models"].notes)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rrpo import config
-from rrpo.masking import masked_mean, neighbours, sample_norm, valid_mask
+from rrpo.masking import masked_mean, neighbours, sample_norm, valid_mask, with_eos
 from rrpo.pipeline.errors import DivergedError
 from rrpo.pipeline.stages import Context
 from rrpo.training.trainer import SCHEDULES, fit, multiplier
@@ -85,3 +85,8 @@ def test_fit_stops_before_the_update_that_diverges(poison: float) -> None:
     with pytest.raises(DivergedError, match="step 3 of 5"):
         fit([x], loss, 5, 0.1, Context())
     assert x.item() == before[2]
+
+
+def test_eos_follows_the_last_token_of_each_row() -> None:
+    tokens = torch.tensor([[4, 5, 6], [7, 0, 0], [0, 0, 0]])
+    assert with_eos(tokens, torch.tensor([3, 1, 0]), 9).tolist() == [[4, 5, 6, 9], [7, 9, 0, 0], [9, 0, 0, 0]]

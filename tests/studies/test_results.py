@@ -182,11 +182,11 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
         notes.append(verdict(searched, trial, DEFAULT, Fresh(winner, paper), check))
     assert notes[0] == notes[1], "the same check again"
     assert notes[1].notes[-1] == (
-        "On 6 fresh seeds trial 0 is better than the default values by the `val` judge: +21.0 [+1.4, +40.6] points "
+        "On 6 fresh seeds trial 0 is better than the default values by the val judge: +21.0 [+1.4, +40.6] points "
         "(check 1 of this study)."
     )
     assert notes[2].notes[-1] == (
-        "On 6 fresh seeds trial 2 is not distinguishable from the default values by the `val` judge: +21.0 [-3.2, +45.2] points "
+        "On 6 fresh seeds trial 2 is not distinguishable from the default values by the val judge: +21.0 [-3.2, +45.2] points "
         "(check 2 of this study)."
     )
     assert "difference, alpha 0.05: if it excludes 0" in notes[0].notes[0]

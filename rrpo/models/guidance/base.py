@@ -30,7 +30,7 @@ class Positions:
 
 
 class Guidance(Protocol):
-    """Base class of guidance methods: a frozen dataclass whose fields are its options."""
+    """Base class of guidance methods, to be derived from: a frozen dataclass whose fields are its options."""
 
     null_tags: ClassVar[bool] = False
     """Whether the method uses null tags, which the policy learns by tag dropout in SFT."""

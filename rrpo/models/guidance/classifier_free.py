@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.config import Checked
+from rrpo.corpus.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.models.guidance.base import Guidance, Positions
-from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.plugins import searched
 
 if TYPE_CHECKING:

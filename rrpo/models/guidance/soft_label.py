@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.config import Checked
+from rrpo.corpus.tags import NO_EMOTION
 from rrpo.identity import option
 from rrpo.models.guidance.base import Guidance, Positions
-from rrpo.models.tags import NO_EMOTION
 from rrpo.plugins import searched
 
 if TYPE_CHECKING:

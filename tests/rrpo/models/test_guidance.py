@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rrpo.config import PrefixClassifierConfig
+from rrpo.corpus.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.models.guidance import GUIDANCE, ClassifierFree, Mixture, SoftLabel
 from rrpo.models.guidance.base import Positions
 from rrpo.models.guidance.policy import GuidedPolicy
 from rrpo.models.policy import Policy
 from rrpo.models.prefix_classifier import Evidence, PrefixClassifier, code_levels
-from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.plugins import PluginError
 from rrpo.seeding import uniform
 from rrpo.testing.policies import PolicyContract

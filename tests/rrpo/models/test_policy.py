@@ -11,6 +11,7 @@ import torch
 from rrpo.config import PolicyConfig
 from rrpo.models.decoding import Decoder
 from rrpo.models.policy import Policy, Rollout, inverse_cdf, runs, token_entropy, token_kl
+from rrpo.models.transformer import fuse
 from rrpo.seeding import uniform
 from rrpo.testing.policies import PolicyContract
 from rrpo.testing.toy_models import toy_policy
@@ -89,6 +90,24 @@ def test_packed_values_go_back_to_their_rows() -> None:
     assert rollout.sums(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [3.0, 7.0]
     padded = rollout.padded(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
     assert padded[..., 0].tolist() == [[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]]
+
+
+@torch.no_grad()
+def test_a_decoder_in_bfloat16_converts_its_weights_once(policy: Policy, prefix: torch.Tensor) -> None:
+    """The products' weights are kept in the type of the computation; results are those of weights converted at every token."""
+    with torch.autocast("cpu", torch.bfloat16):
+        once = policy.continuation(prefix, 4)
+        always = policy.continuation(prefix, 4)
+        always.decoder.layers = [layer.column_major(torch.float32) for layer in fuse(policy.llm)]
+        for token in (1, 2, 3):
+            for continuation in (once, always):
+                continuation.step(torch.full((3,), token))
+            assert torch.equal(once.logits, always.logits)
+    products = {
+        getattr(layer, name).dtype for layer in once.decoder.layers for name in ("qkv", "qkv_bias", "out", "down")
+    }
+    assert products == {torch.bfloat16}
+    assert policy.continuation(prefix, 4).decoder.layers[0].qkv.dtype == torch.float32
 
 
 @pytest.mark.parametrize("paced", [True, False])

@@ -12,13 +12,13 @@ import torch
 
 from rrpo.config import ArmConfig, GuidedConfig, OptimizeConfig, PrefixClassifierConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.corpus.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.errors import InputError
 from rrpo.experiment import dataflow, measurements
 from rrpo.judges.samples import Samples
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.policy import Policy
 from rrpo.models.prefix_classifier import PrefixClassifier, code_levels
-from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.optimizers import guided, loop
 from rrpo.pipeline.stages import Context
 from rrpo.plugins import Choice

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rrpo.config import SftConfig
-from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
+from rrpo.corpus.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.testing.toy_models import EMOTIONS, SPEAKERS, toy_policy, toy_prompts
 from rrpo.training.sft import TokenSet, _by_coordinates, drop_tags
 

@@ -12,9 +12,9 @@ import torch
 from rrpo.config import ZeroShotConfig
 from rrpo.corpus.features import SpeechSet, write_speech
 from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
-from rrpo.models.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
 from rrpo.testing.toy_models import AUDIO, EMOTIONS, PHONES, SPEAKERS, toy_codec, toy_policy
 from rrpo.training.sft import TokenSet
