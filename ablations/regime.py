@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -341,17 +342,19 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Plot proxy, gold, clean success, artefacts and phone errors against sqrt(KL). Thin lines are seeds."""
-    from ablations.rendering.figure_style import WIDE, figure_of, save
+    from ablations.rendering.figure_style import BLUE, GREEN, PURPLE, VERMILION, WIDE, figure_of, percent, save
 
+    styles = [(color, line) for line in ("-", "--", ":") for color in ("black", BLUE, VERMILION, GREEN, PURPLE)]
     titles = {name: name.replace("_", " ") for name in ("proxy", "gold", "clean", "artefacts", "phone_errors")}
     with figure_of(WIDE, 4.2, 2, 3) as (figure, axes):
         for axis, (column, title) in zip(axes, (titles | {"clean": "clean success"}).items(), strict=False):
-            for index, (candidate, rows) in enumerate(by_candidate(table).items()):
+            for (candidate, rows), (color, line) in zip(by_candidate(table).items(), cycle(styles), strict=False):
                 mean = rows.groupby("step")[["kl_token", column]].mean()
                 for run, width, label in (*((run, 0.4, None) for run in by_seed(rows)), (mean, 1.4, candidate)):
                     x = run["kl_token"].clip(lower=0) ** 0.5
-                    axis.plot(x, run[column], color=f"C{index % 10}", lw=width, label=label)
-            axis.set(title=title, xlabel="√KL, √nats per token", ylim=(0, max(1.0, table[column].max())))
+                    axis.plot(x, run[column], color=color, ls=line, lw=width, label=label)
+            axis.set(title=title, xlabel="√KL (√nats per token)", ylim=(0, max(1.0, table[column].max())))
+            axis.yaxis.set_major_formatter(percent)
         axes[-1].axis("off")
         legend = axes[0].get_legend_handles_labels()
         axes[-1].legend(*legend, frameon=False, loc="center", title="mean of seeds (thick)")
