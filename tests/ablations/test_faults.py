@@ -250,13 +250,12 @@ def test_a_disk_that_is_too_small_pauses_and_room_lets_it_go_on(tmp_path: Path) 
         deadline = time.monotonic() + 120
         while not list((disk / "runs" / "stages").glob("speech-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        with ballast.open("ab") as file:
-            try:
-                while True:
-                    file.write(bytes(2**16))
-                    file.flush()
-            except OSError:
-                pass
+        with (
+            ballast.open("ab", buffering=0) as file,
+            suppress(OSError),
+        ):  # nothing is left to be written when it is closed
+            while True:
+                file.write(bytes(2**16))
         text = ""
         assert process.stdout is not None
         while "PAUSED" not in text:
