@@ -280,7 +280,8 @@ def _file_of(module: str) -> Path | None:
     spec = importlib.util.find_spec(top)
     for name in itertools.accumulate(inner, "{}.{}".format, initial=top):
         if name != top and spec is not None:
-            spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+            inside = spec.submodule_search_locations  # None: it is no package
+            spec = PathFinder.find_spec(name, inside) if inside is not None else None
     return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 

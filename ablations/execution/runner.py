@@ -18,7 +18,7 @@ from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
 from ablations.execution.planned import write_plan
-from ablations.execution.progress_display import LINES, Display
+from ablations.execution.progress_display import JSON, LINES, Display
 from ablations.execution.request import Request
 from ablations.execution.scheduler import Scheduler, Task
 from ablations.execution.time_left import TimeLeft
@@ -100,7 +100,8 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
         try:
             summary = table(plan.records, _planned(request.cells))
         except Exception as error:
-            console.print(_no_table(error), markup=False)
+            if mode != JSON:  # there, the table of the last event is null
+                console.print(_no_table(error), markup=False)
     return Ending(len(request.own), done, failures, stopped, summary, _how_to_open(request), waiting)
 
 
