@@ -72,7 +72,7 @@ def sheet(selection: Selection) -> Sheet | None:
         if arm in CONTROLS
     }
     notes += (*_recognition_notes(selection), *manipulation.component_notes(selection), *manipulation.note(controls))
-    if shared := [f"{first} has that of {', '.join(others)} too" for first, *others in arms.values() if others]:
+    if shared := [f"{first}: also {', '.join(others)}" for first, *others in arms.values() if others]:
         notes += (f"Arms that share a reward model have one row: {'; '.join(shared)}.",)
     first = {sharing[0] for sharing in arms.values()}
     records = [record for record in selection.records if record.label in first]

@@ -51,7 +51,7 @@ def by_world(selection: Selection, score: float = DIVERGED) -> dict[str, Estimat
 
 
 def span(selection: Selection, score: float = DIVERGED) -> str:
-    """Return the range of the mean primary outcome over worlds as a part of the answer; empty for a single world."""
+    """Return RRPO - DiffRO in each world as a part of the answer; empty for a single world."""
     means = [of_primary(of_world) for of_world in by_world(selection, score).values()]
     if not means:
         return ""

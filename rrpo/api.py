@@ -71,7 +71,7 @@ def make_cell(
     cell = Cell(label=label, arm=config, seed=seed, profile=size)
     check_used(size, settings or {}, lambda candidate: dataclasses.replace(cell, profile=candidate).all_stages)
     cell = dataclasses.replace(cell, profile=changed(size, settings or {}))
-    require_buildable(cell.profile, [cell])
+    require_buildable([cell])
     return cell
 
 

@@ -108,6 +108,11 @@ def _is_within(value: Any, within: str | Iterable[str]) -> bool:
     )
 
 
+def _divisible(dim: int, heads: int) -> tuple[bool, str]:
+    """Return whether a width suits the rotations of that many attention heads, and the requirement."""
+    return dim > 0 and dim % (2 * heads) == 0, f"dim must be a multiple of 2 x heads = {2 * heads}"
+
+
 MOST_CODES = 2**15
 """Largest V: samples are stored as 16-bit integers."""
 
@@ -168,10 +173,10 @@ class RewardModelConfig(Checked):
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return the requirements on width and subsampling."""
-        halved, width = self.subsample > 0 and self.subsample & (self.subsample - 1) == 0, 2 * self.heads
+        halved = self.subsample > 0 and self.subsample & (self.subsample - 1) == 0
         return {
             "subsample": (halved, "subsample must be a power of two (1, 2, 4 or 8)"),
-            "dim": (self.dim > 0 and self.dim % width == 0, f"dim must be a multiple of 2 x heads = {width}"),
+            "dim": _divisible(self.dim, self.heads),
         }
 
 
@@ -279,8 +284,7 @@ class PolicyConfig(Checked):
 
     def demands(self) -> dict[str, tuple[bool, str]]:
         """Return the requirement on the width."""
-        width = 2 * self.heads
-        return {"dim": (self.dim > 0 and self.dim % width == 0, f"dim must be a multiple of 2 x heads = {width}")}
+        return {"dim": _divisible(self.dim, self.heads)}
 
 
 @dataclass(frozen=True, kw_only=True)

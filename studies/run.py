@@ -52,7 +52,10 @@ def command(**values: Any) -> None:
 
 
 def run(search: Search, study: OptunaStudy, console: Console) -> int:
-    """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
+    """Search, check, report and export; return the exit status, which is 1 also while other commands run the last trials.
+
+    Raises InputError for an invalid launcher or export.
+    """
     shared_stages = shared(search)
     for line in preview(search, study, shared_stages):
         print_line(console, line)

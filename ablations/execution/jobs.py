@@ -201,7 +201,7 @@ def _stacked(
 
 
 def checkpoint_seconds() -> float:
-    """Return the seconds between checkpoints: those of the environment, if it has some. Raise InputError if they are none."""
+    """Return the seconds between checkpoints: the environment's, if it has some. Raise InputError if they are no number."""
     text = os.environ.get(CHECKPOINT_SECONDS, "")
     try:
         seconds = float(text or Context.checkpoint_seconds)

@@ -151,8 +151,7 @@ def _cells(options: Options, grid: Grid) -> tuple[list[Cell], tuple[str, ...], t
         return (stage for cell in made if cell.label in labels for stage in cell.all_stages)
 
     check_used(original, values, stages)
-    for fold, _ in folds:
-        require_buildable(fold, [cell for cell in cells if cell.profile is fold])
+    require_buildable(cells)
     changes = differences(original, folds[0][0])
     return cells, declared, tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items())
 

@@ -111,7 +111,7 @@ def goodhart_caption(records: Sequence[Record]) -> str:
     present = {record.label for record in records}
     drawn = {
         f"dotted gray: mean {primary().label} of {BASE}": BASE in present,
-        f"dash-dotted green: mean {primary().label} of best-of-n samples of SFT, n = 1, 2, 4, ...": bool(
+        f"dash-dotted green: mean {primary().label} of best-of-n samples of SFT for n = 1, 2, 4 and so on": bool(
             present & REFERENCES.keys() - {BASE}
         ),
     }

@@ -139,7 +139,7 @@ class Manifest:
         for emotion in (row["emotion"], *(votes or ())):
             if unnamable := sorted(set("/\\\0") & set(emotion)):
                 raise ManifestError(
-                    f"the emotion {emotion!r} contains {unnamable[0]!r}; files are named by emotions: rename it"
+                    f"the emotion {emotion!r} contains {unnamable[0]!r}; files are named after emotions: rename it"
                 )
             if self.emotions is not None and emotion not in self.emotions:
                 raise ManifestError(f"unknown emotion {emotion!r}; use one of {', '.join(self.emotions)}")

@@ -47,7 +47,8 @@ class Resources:
     lora: int = option("Options", 0)
     """Rank of low-rank updates; 0 trains all weights."""
     micro: int | None = option("Options", None)
-    """Roll-outs per forward pass; gradients are accumulated. Default: the batch on a GPU, 8 on the CPU."""
+    """Roll-outs per forward pass; gradients are accumulated. Default: the batch on a GPU, 8 on the CPU. If given, also the
+    utterances per forward pass of supervised fine-tuning."""
     recompute: bool = option("Options", False, flag="--recompute")
     """Gradient checkpointing: less memory, a third more time per update."""
     precision: str = option("Options", PAPER.precision)

@@ -98,13 +98,18 @@ class Cell:
         return {"label": self.label, "seed": str(self.seed)} | used
 
 
-def require_buildable(profile: Profile, cells: Sequence[Cell]) -> None:
-    """Check that the stages of a profile's ``cells`` fit together.
+def require_buildable(cells: Sequence[Cell]) -> None:
+    """Check that the stages of cells fit together, by each profile for itself.
 
     Raises:
         InputError: A policy's reward model reads waveforms, which its codec does not make; or a cell needs rendered speech of an
             emotion that occurs only in the user's manifests.
     """
+    for profile in dict.fromkeys(cell.profile for cell in cells):
+        _require_buildable(profile, [cell for cell in cells if cell.profile is profile])
+
+
+def _require_buildable(profile: Profile, cells: Sequence[Cell]) -> None:
     encoder = profile.pretrain.model.encoder
     if encoder is not None and any(cell.policy for cell in cells):
         raise InputError(

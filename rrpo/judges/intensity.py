@@ -65,10 +65,9 @@ class Axes:
     def __init__(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str], shrinkage: float) -> None:
         """Fit the axes to ``x [U, D]`` of utterances with these emotions (including `NEUTRAL`) and speakers."""
         labels, voices = np.array(emotions), np.array(speakers)
-        if lacking := sorted(set(speakers) - set(voices[labels == NEUTRAL])):
-            raise ValueError(f"there is no {NEUTRAL} speech by {', '.join(lacking)}, with which intensity is compared")
-        self.neutral = {name: x[(labels == NEUTRAL) & (voices == name)].mean(0) for name in sorted(set(voices))}
-        relative = x - np.array([self.neutral[name] for name in voices])
+        neutral = labels == NEUTRAL
+        self.neutral = {name: x[neutral & (voices == name)].mean(0) for name in sorted(set(voices[neutral]))}
+        relative = self._relative(x, speakers)
         self.means = {name: relative[labels == name].mean(0) for name in sorted(set(labels) - {NEUTRAL})}
         residuals = relative - np.array([self.means.get(name, 0 * x[0]) for name in labels])
         covariance = residuals.T @ residuals / len(x)
@@ -76,13 +75,17 @@ class Axes:
 
     def places(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
         """Return positions ``[B]`` of ``x [B, D]`` between the speaker's neutral speech, 0, and the emotion's mean, 1."""
-        if unknown := sorted(set(speakers) - self.neutral.keys()):
-            raise ValueError(f"there is no {NEUTRAL} speech by {', '.join(unknown)}, with which intensity is compared")
-        relative = x - np.array([self.neutral[name] for name in speakers])
+        relative = self._relative(x, speakers)
         means = np.array([self.means[name] for name in emotions])
         axis = means @ self.precision
         positions: np.ndarray = (relative * axis).sum(1) / (means * axis).sum(1)
         return positions
+
+    def _relative(self, x: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+        """Return ``x [B, D]`` minus the speaker's neutral speech. Raises ValueError if there is none."""
+        if lacking := sorted(set(speakers) - self.neutral.keys()):
+            raise ValueError(f"there is no {NEUTRAL} speech by {', '.join(lacking)}, with which intensity is compared")
+        return x - np.array([self.neutral[name] for name in speakers])
 
 
 def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

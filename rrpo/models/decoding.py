@@ -53,10 +53,9 @@ class Decoder:
         x = last.forward(x, rotation, attend, lambda x: x[:, -1])
         self.hidden = rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
         """``[B, D]``, normalized output at the newest position."""
+        # Autocast would convert fused weights, which are no parameters, for every token.
         device, dtype = x.device.type, x.dtype
-        if torch.is_autocast_enabled(
-            device
-        ):  # it would convert fused weights, which are no parameters, for every token
+        if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
         self.layers = [layer.column_major(dtype) for layer in (*layers, last)]
         following = positions[:, -1:] + 1 + torch.arange(room, device=mask.device)

@@ -55,7 +55,7 @@ def test_a_users_line_gets_phones_and_an_id(tmp_path):
         ({**GOOD, "emotion": "bored"}, "unknown emotion 'bored'"),
         ({**GOOD, "votes": ["sad", "bored"]}, "unknown emotion 'bored'"),
         ({**GOOD, "emotion": "sad/angry"}, "the emotion 'sad/angry' contains '/'"),
-        ({**GOOD, "votes": ["sad", "a\\b"]}, "files are named by emotions"),
+        ({**GOOD, "votes": ["sad", "a\\b"]}, "files are named after emotions"),
         ({**GOOD, "speaker": 3}, "speaker is 3"),
         ({**GOOD, "text": " "}, "text is ' '"),
         ({**GOOD, "phones": "abc"}, "phones is 'abc'"),
