@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ablations.tracking.connection import answering
 from ablations.tracking.reader import Store
+from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.tracking.run_files import put_text
 from reports.loading import Selection
@@ -137,7 +138,7 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
     key = secrets.token_hex(16)
     names = {opaque(key, f"{item.cell_hash}/{item.sound}"): item for item in items}
     test = ListeningTest(id=opaque(key, "test"), grid=grid, key=key, emotions=tuple(emotions), items=names)
-    tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id}
+    tags = {TAG_KIND: "listening", TAG_GRID: grid, TAG_TEST: test.id} | owner_tags()
     experiment = store.about_experiment(grid)
     with answering(store.folder):
         run = store.client.create_run(experiment, run_name=f"listening test {test.id}", tags=tags)

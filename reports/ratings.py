@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.tracking.connection import answering
 from ablations.tracking.reader import Store
+from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
 from ablations.tracking.run_files import put_text
 from reports.listening_test import ListeningTest, tests
@@ -141,7 +142,7 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
 
 def keep(store: Store, file: Ratings) -> None:
     """Store one person's ratings."""
-    tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
+    tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater} | owner_tags()
     experiment = store.about_experiment(file.test.grid)
     with answering(store.folder):
         run = store.client.create_run(experiment, run_name=f"ratings by {file.rater}", tags=tags)

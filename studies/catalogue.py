@@ -135,7 +135,7 @@ def regularizers_relative() -> Study:
     def arm(knobs: Knobs) -> ArmConfig:
         return ArmConfig(regularizers=regularizer_config(knobs, adv_norm="relative"))
 
-    return Study("regularizers-relative", space, first, arm)
+    return Study("regularizers_relative", space, first, arm)
 
 
 def policy() -> Study:

@@ -29,8 +29,8 @@ def opened(search: Search) -> OptunaStudy:
 
     Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
     """
-    points = first_points(search)
     create(search.runs, f"{EXPERIMENT_STUDY}{search.name}")
+    points = first_points(search)
     storage = open_storage(search.storage, search.folder)
     with search.lock():
         study = open_study(storage, search.name, search.directions, identity(search))

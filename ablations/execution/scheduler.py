@@ -153,6 +153,8 @@ class Scheduler:
             else:
                 self._release_dependents(part)
                 self.observer.finished(part, result, end.seconds / len(task.parts))
+        if time.monotonic() >= self._try_again:  # what was full has room again
+            self._full, self._try_again = -1, math.inf
         self._release_dependents(task)
         self.observer.finished(task, end.result, end.seconds)
 

@@ -127,11 +127,13 @@ def refuse_mixed(
         for stage in _optimizations(cell)
         if cell.seed in unfinished
     ]
+    requested_hashes, names = {cell.hash for cell in cells}, {(cell.label, cell.seed) for cell in cells}
     worlds = {(cell.seed, cell.profile.name, cell.world_hash) for cell in cells if cell.seed in unfinished}
     begun += [
         (f"{record.label}/{record.seed}", record.seed, record.folder / OPTIMIZED)
-        for record in recorded.values()
+        for key, record in recorded.items()
         if (record.seed, record.profile, record.world_hash) in worlds
+        and (key in requested_hashes or (record.label, record.seed) not in names)  # else it is stale
     ]
     for name, seed, folder in begun:
         if (actual := executor(folder / MARKER)) not in (None, expected):

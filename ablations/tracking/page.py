@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ablations.judges import gold, tuning
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
+from ablations.tracking.reconcile import owner_tags
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
 from ablations.tracking.run_files import repository
 from ablations.tracking.runs_folder import RunsFolder
@@ -70,7 +71,7 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], artifact_folder:
     """
     about, earlier = store.about_experiment(grid), store.runs(grid, "report")
     with answering(store.folder):
-        tags = {TAG_KIND: "report", TAG_GRID: grid}
+        tags = {TAG_KIND: "report", TAG_GRID: grid} | owner_tags()
         run = earlier[-1] if earlier else store.client.create_run(about, run_name=f"report of {grid}", tags=tags)
         artifacts = repository(store.folder, run)
         for path in paths:

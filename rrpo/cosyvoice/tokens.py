@@ -210,9 +210,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     rows = {name: {"utt": name, "speech_token": ids} for name, ids in tokens.items()}
     for file, column in tables.items():
         for line in (folder / file).read_text(encoding="utf-8").splitlines():
-            name, *value = line.split(maxsplit=1)
+            name, value, *_ = *line.split(maxsplit=1), "", ""  # an empty line names no utterance
             if name in rows and value:
-                rows[name][column] = value[0].strip()
+                rows[name][column] = value.strip()
     return list(rows.values())
 
 

@@ -41,7 +41,7 @@ class Adversarial(Regularizer):
 
         delta = self.delta(losses, h, mask)
         relative = (sample_norm(delta, mask) / sample_norm(h.detach(), mask)).mean()
-        return Term(self.alpha, losses(h + delta), {"relative_delta": relative})
+        return Term(self.alpha, losses(h + delta), {self.scalars[0]: relative})
 
     def delta(self, losses: HiddenLoss, h: Tensor, mask: Tensor) -> Tensor:
         """Return ``δ = ε_adv g / ||g||_2`` with ``g = grad_{h'} L_emo`` (Eq. 4), ``[B, T', D]``, per sample over its valid

@@ -179,6 +179,15 @@ def filled(search: Search, points: list[dict[str, float]], values: list[list[flo
     return study
 
 
+def test_an_unknown_warm_start_in_a_database_leaves_a_runs_folder_that_can_be_used(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    with pytest.raises(InputError, match="no study of that name"):
+        opening.opened(command(tmp_path, storage=storage, warm_start="nosuch"))
+    corrected = command(tmp_path, storage=storage)
+    assert corrected.name not in optuna.get_all_study_names(storage), "nothing was begun"
+    opening.opened(corrected)
+
+
 def test_a_warm_start_takes_the_best_points_of_a_cheaper_study(tmp_path: Path):
     """The front of the `rm` study, the best first; its other points and knobs out of range are left."""
     rm = command(tmp_path, study="rm")

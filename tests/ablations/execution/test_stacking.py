@@ -143,6 +143,9 @@ def test_a_recorded_cell_counts_even_if_its_stages_are_elsewhere_or_its_arm_is_n
         with pytest.raises(InputError, match="was begun with another executor"):
             refuse_mixed(requested, missing, tmp_path, Executor(), recorded)
     refuse_mixed([second], missing, tmp_path, Executor(), {first.hash: record("another profile")})
+    refuse_mixed(
+        [first], [first.stages["optimized"]], tmp_path, Executor(), {"of older code": record(first.profile.name)}
+    )
 
 
 def test_every_task_is_told_the_executor(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_what_no_policy_can_learn_is_refused(tmp_path: Path, values: dict[str, o
 
 def test_tables_may_have_tabs_and_several_blanks(tmp_path: Path) -> None:
     path = folder(tmp_path / "data")
-    (path / "text").write_text("b\tgo  on\na   今天\nc too long\n", encoding="utf-8")
+    (path / "text").write_text("b\tgo  on\n\na   今天\nc too long\n\n", encoding="utf-8")
     assert [utterance.text for utterance in tokens.read(path)] == ["go  on", "今天"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
 
 import pytest
+import torch
 
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.identity import canonical, content_hash
@@ -75,6 +76,17 @@ def test_a_changed_plugin_file_is_rejected(added: None):
     config = RegularizerConfig(added=(replace(REGULARIZERS.choice("added"), source="0123"),))
     with pytest.raises(ValueError, match="has changed since the run was planned"):
         active(config)
+
+
+def test_one_that_is_derived_from_adv_records_its_scalar_under_its_own_name():
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Adversarial):
+        term = "l_mine"
+        scalars = ("delta_of_mine",)
+
+    h, mask = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    term = Mine().extra(lambda h: h.square().sum((1, 2)), h, mask, torch.empty(2, 0))
+    assert term.scalars.keys() == {"delta_of_mine"}
 
 
 def test_one_that_is_derived_from_rrpos_own_stands_beside_it(no_plugins: Callable[[], None]):
